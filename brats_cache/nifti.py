@@ -1,0 +1,374 @@
+"""NIfTI files: a header checked before it is trusted, a volume read once and whole, a mask written
+back on the grid of its source.
+
+Inside this program every volume is *canonical*: an array `[z, y, x]` whose axes run to the
+superior, the posterior and the left, so that `volume[z]` is an axial slice with rows towards
+posterior and columns towards left. BraTS files are stored that way (LPS), so for them the canonical
+array is the file's own memory; any other order of axes becomes a transposed, flipped view.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import xxhash
+from isal import igzip, igzip_lib, isal_zlib
+from nibabel.affines import obliquity
+from nibabel.orientations import io_orientation
+
+from .errors import DataFaults, Fault
+
+__all__ = [
+    "Contents",
+    "Header",
+    "Orientation",
+    "encode_volume",
+    "read_contents",
+    "read_header",
+    "read_labels",
+    "read_volume",
+]
+
+MAX_DATA_BYTES = 768 << 20  # 1 mm whole-body float64 is less; a forged header may say anything
+MAX_AXIS = 4096
+MAX_OBLIQUITY_DEGREES = 20.0
+MAX_IN_PLANE_ANISOTROPY = 2.0
+LABEL_TOLERANCE = 1e-3
+_HEADER_READ = 1024
+_NUMERIC_KINDS = "iuf"
+_GZIP_ERRORS = (EOFError, zlib.error)  # isal raises zlib's own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orientation:
+    """How a file's axes (x, y, z) lie in the canonical array `[z, y, x]` (superior, posterior,
+    left)."""
+
+    permutation: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    @classmethod
+    def of(cls, affine: np.ndarray) -> Orientation:
+        """The orientation of a (4, 4) voxel-to-RAS-mm affine, each axis going to its closest."""
+        ornt = io_orientation(affine)
+        ras_axis = ornt[:, 0].astype(int)
+        permutation = tuple(int(np.flatnonzero(ras_axis == axis)[0]) for axis in (2, 1, 0))
+        wanted = (1, -1, -1)  # +1 towards S; -1 towards P and L, which are minus A and minus R
+        flips = tuple(
+            bool(ornt[source, 1] != sign) for source, sign in zip(permutation, wanted, strict=True)
+        )
+        return cls(permutation=permutation, flips=flips)  # type: ignore[arg-type]
+
+    def to_canonical(self, volume: np.ndarray) -> np.ndarray:
+        """(X, Y, Z) as in the file -> canonical (Z, Y, X), a view."""
+        return volume.transpose(self.permutation)[self._slices()]
+
+    def to_source(self, volume: np.ndarray) -> np.ndarray:
+        """Canonical (Z, Y, X) -> (X, Y, Z) as in the file, a view; undoes `to_canonical`."""
+        return volume[self._slices()].transpose(np.argsort(self.permutation))
+
+    def _slices(self) -> tuple[slice, ...]:
+        return tuple(slice(None, None, -1 if flip else None) for flip in self.flips)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Header:
+    """What a NIfTI header says, checked.
+
+    shape        (X, Y, Z) voxels as in the file
+    num_channels volumes along the fourth axis, 1 for a plain volume
+    spacing      (dz, dy, dx) in mm, canonical order
+    affine       (4, 4) float64, voxel to RAS mm, as nibabel's `affine` gives it
+    codes        orientation letters of the file's axes, such as "LPS"
+    block        the header's own bytes, from which a mask on the same grid is written
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    num_channels: int
+    dtype: np.dtype
+    slope: float
+    inter: float
+    offset: int
+    affine: np.ndarray
+    spacing: tuple[float, float, float]
+    codes: str
+    orientation: Orientation
+    block: bytes
+
+    @property
+    def canonical_shape(self) -> tuple[int, int, int]:
+        """(Z, Y, X)."""
+        z, y, x = (self.shape[axis] for axis in self.orientation.permutation)
+        return z, y, x
+
+    @property
+    def num_data_bytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * self.num_channels * self.dtype.itemsize
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contents:
+    """A file read once: its size in bytes, its xxh3_64 checksum and its inflated data block."""
+
+    header: Header
+    num_bytes: int
+    checksum: int
+    data: memoryview
+
+
+def read_header(path: Path) -> Header:
+    """Reads and checks the header of one `.nii` or `.nii.gz` file.
+
+    Raises `DataFaults` for what is no NIfTI, for a rank, a type or a size that is no volume, for a
+    file shorter than its header promises, and for stacks that are not axial.
+    """
+    try:
+        num_bytes = path.stat().st_size
+        with open(path, "rb") as file:
+            start = file.read(_HEADER_READ)
+        if _is_gzip(start):
+            with igzip.open(path, "rb") as file:
+                start = file.read(_HEADER_READ)
+    except OSError as error:
+        raise _fault(path, f"it cannot be read ({error})", "a readable NIfTI file") from None
+    except _GZIP_ERRORS as error:
+        raise _damaged(path, error) from None
+    header = _parse(path, start)
+    is_plain = not path.name.lower().endswith(".gz")
+    if is_plain and num_bytes < header.offset + header.num_data_bytes:
+        raise _truncated(path, num_bytes, header.offset + header.num_data_bytes)
+    return header
+
+
+def read_contents(header: Header) -> Contents:
+    """Reads the whole file of `header`, once, inflating it where it is gzipped.
+
+    Raises `DataFaults` where the file is truncated, damaged or holds less than its header says.
+    """
+    path = header.path
+    wanted = header.offset + header.num_data_bytes
+    try:
+        raw = path.read_bytes()
+        data = memoryview(_inflate(raw, wanted) if _is_gzip(raw) else raw)
+    except OSError as error:
+        raise _fault(path, f"it cannot be read ({error})", "a readable NIfTI file") from None
+    except _GZIP_ERRORS as error:
+        raise _damaged(path, error) from None
+    if len(data) < wanted:
+        raise _truncated(path, len(data), wanted)
+    return Contents(
+        header=header,
+        num_bytes=len(raw),
+        checksum=xxhash.xxh3_64_intdigest(raw),
+        data=data[header.offset : wanted],
+    )
+
+
+def read_volume(contents: Contents, channel: int | None = None) -> np.ndarray:
+    """The canonical (Z, Y, X) volume of a file, or of one channel of a 4-D file.
+
+    Unscaled 8- and 16-bit integers keep their type; everything else becomes float32, with
+    scl_slope and scl_inter applied in float64 before. Raises `DataFaults` where a channel is
+    needed and not said, or said and not there.
+    """
+    header = contents.header
+    if channel is None and header.num_channels != 1:
+        found = f"4-D data with {header.num_channels} volumes"
+        raise _fault(header.path, found, "one volume a file (X x Y x Z)")
+    index = channel or 0
+    if index >= header.num_channels:
+        found = f"{header.num_channels} volumes along the fourth axis"
+        raise _fault(header.path, found, f"at least {index + 1}, as dataset.json says")
+    num_voxels = int(np.prod(header.shape, dtype=np.int64))
+    flat = np.frombuffer(
+        contents.data,
+        header.dtype,
+        count=num_voxels,
+        offset=index * num_voxels * header.dtype.itemsize,
+    )
+    native = flat.dtype.newbyteorder("=")
+    if (header.slope, header.inter) != (1.0, 0.0):
+        flat = (flat.astype(np.float64) * header.slope + header.inter).astype(np.float32)
+    elif native.kind == "f" or native.itemsize > 2:
+        with np.errstate(over="ignore"):  # what overflows becomes infinity, which is refused
+            flat = flat.astype(np.float32, copy=False)
+    else:
+        flat = flat.astype(native, copy=False)
+    return header.orientation.to_canonical(flat.reshape(header.shape, order="F"))
+
+
+def read_labels(contents: Contents, channel: int | None = None) -> np.ndarray:
+    """The canonical (Z, Y, X) labels of a segmentation file as uint8.
+
+    Values within 1e-3 of an integer count as it. Raises `DataFaults` for any other value, quoting
+    it, and for values outside 0 to 255.
+    """
+    volume = read_volume(contents, channel)
+    if volume.dtype == np.uint8:
+        return volume
+    whole = np.rint(volume) if volume.dtype.kind == "f" else volume
+    wrong = ~(np.abs(volume - whole) <= LABEL_TOLERANCE) | (whole < 0) | (whole > 255)
+    if wrong.any():
+        values = np.unique(volume[wrong])
+        shown = ", ".join(f"{value:g}" for value in values[:5]) + (
+            ", ..." if len(values) > 5 else ""
+        )
+        found = f"{np.count_nonzero(wrong)} voxels with values that are no label ({shown})"
+        raise _fault(contents.header.path, found, "whole numbers from 0 to 255")
+    return whole.astype(np.uint8)
+
+
+def encode_volume(volume: np.ndarray, like: Header) -> bytes:
+    """A canonical (Z, Y, X) volume as the bytes of a `.nii.gz` on the grid of `like`: same shape,
+    affine, qform and sform codes and orientation, unscaled, in `volume`'s own dtype. Equal input
+    gives equal bytes."""
+    if volume.shape != like.canonical_shape:
+        raise ValueError(
+            f"volume is {volume.shape}, the grid of {like.path} {like.canonical_shape}"
+        )
+    header = _header_class(like.block).from_fileobj(io.BytesIO(like.block), check=False)
+    header.set_data_dtype(volume.dtype)
+    header.set_slope_inter(1.0, 0.0)
+    header["cal_min"] = header["cal_max"] = 0
+    header["descrip"] = b"brats"
+    header["intent_code"] = 0
+    image_class = nib.Nifti2Image if len(like.block) == 540 else nib.Nifti1Image
+    source = np.asarray(like.orientation.to_source(volume))
+    image = image_class(source, None, header=header)
+    return igzip.compress(image.to_bytes(), 2, mtime=0)
+
+
+def _parse(path: Path, start: bytes) -> Header:
+    if len(start) < 348:
+        raise _truncated(path, len(start), 352)
+    kind = _header_class(start)
+    size = kind.sizeof_hdr
+    try:
+        raw = kind.from_fileobj(io.BytesIO(start[:size]), check=True)
+        shape = tuple(int(n) for n in raw.get_data_shape())
+        dtype = raw.get_data_dtype()
+        offset = int(raw["vox_offset"])
+        slope, inter = raw.get_slope_inter()
+        affine = np.asarray(raw.get_best_affine(), dtype=np.float64)
+    except Exception as error:  # nibabel raises many kinds for the many ways of being no header
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise _fault(path, f"no NIfTI header ({reason})", "a NIfTI-1 or NIfTI-2 file") from None
+    spatial, num_channels = _spatial_shape(path, shape)
+    if dtype.kind not in _NUMERIC_KINDS or dtype.itemsize > 8:
+        raise _fault(path, f"data type {dtype}", "integers or floats of 8 to 64 bits")
+    num_bytes = int(np.prod(spatial, dtype=np.int64)) * num_channels * dtype.itemsize
+    if max(spatial) > MAX_AXIS or num_bytes > MAX_DATA_BYTES:
+        size_text = " x ".join(map(str, shape))
+        raise _fault(
+            path,
+            f"a volume of {size_text} voxels",
+            f"axes up to {MAX_AXIS} and at most {MAX_DATA_BYTES >> 20} MiB of data",
+        )
+    if not size <= offset <= 1 << 26:
+        raise _fault(path, f"data starting at byte {offset}", f"a start from {size} on")
+    slope = 1.0 if slope is None else float(slope)
+    inter = 0.0 if inter is None else float(inter)
+    spacing = _check_geometry(path, affine)
+    return Header(
+        path=path,
+        shape=spatial,
+        num_channels=num_channels,
+        dtype=dtype,
+        slope=slope,
+        inter=inter,
+        offset=offset,
+        affine=affine,
+        spacing=spacing,
+        codes="".join(nib.aff2axcodes(affine)),
+        orientation=Orientation.of(affine),
+        block=start[:size],
+    )
+
+
+def _spatial_shape(path: Path, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], int]:
+    """(X, Y, Z) and the number of channels of a 3-D or 4-D shape."""
+    text = " x ".join(map(str, shape))
+    if len(shape) > 4 and all(n == 1 for n in shape[4:]):
+        shape = shape[:4]
+    if len(shape) not in (3, 4):
+        raise _fault(path, f"{len(shape)}-D data ({text})", "a volume (X x Y x Z)")
+    if any(n < 1 for n in shape):
+        raise _fault(path, f"a volume of {text} voxels", "at least one voxel along each axis")
+    x, y, z = shape[:3]
+    return (x, y, z), (shape[3] if len(shape) == 4 else 1)
+
+
+def _check_geometry(path: Path, affine: np.ndarray) -> tuple[float, float, float]:
+    """The canonical spacing (dz, dy, dx) in mm of an affine that describes an axial stack."""
+    columns = affine[:3, :3]
+    spacing = np.sqrt((columns**2).sum(axis=0))
+    if not np.isfinite(affine).all() or (spacing <= 0).any() or np.linalg.det(columns) == 0:
+        raise _fault(path, "an affine that is no grid in space", "three independent finite axes")
+    degrees = float(np.degrees(obliquity(affine)).max())
+    if degrees > MAX_OBLIQUITY_DEGREES:
+        raise _fault(
+            path,
+            f"an oblique stack, {degrees:.0f} degrees off the axes of the body",
+            f"axial slices within {MAX_OBLIQUITY_DEGREES:.0f} degrees",
+            "Resample it to an axial grid first.",
+        )
+    dz, dy, dx = (float(spacing[axis]) for axis in Orientation.of(affine).permutation)
+    if max(dx, dy) > MAX_IN_PLANE_ANISOTROPY * min(dx, dy):
+        stack = "coronal" if dy > dx else "sagittal"
+        raise _fault(
+            path,
+            f"a {stack} stack ({dx:.3g} x {dy:.3g} x {dz:.3g} mm along left, posterior, superior)",
+            f"axial slices whose sides differ at most {MAX_IN_PLANE_ANISOTROPY:g} times",
+            "Resample it to an axial grid first.",
+        )
+    return dz, dy, dx
+
+
+def _header_class(start: bytes) -> type[nib.Nifti1Header]:
+    """NIfTI-2 where the first number, the header's size, says 540 in either byte order."""
+    is_second = start[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
+    return nib.Nifti2Header if is_second else nib.Nifti1Header
+
+
+def _is_gzip(start: bytes) -> bool:
+    return start[:2] == b"\x1f\x8b"
+
+
+def _inflate(raw: bytes, wanted: int) -> bytearray | bytes:
+    """The first `wanted` bytes of a gzip stream of any number of members, or fewer where it ends
+    before; the checksum of each member is checked. Never inflates more than `wanted` and a little,
+    whatever the stream holds."""
+    chunks: list[bytes] = []
+    total = 0
+    rest: bytes = raw
+    while _is_gzip(rest) and total <= wanted:
+        member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        chunk = member.decompress(rest, max_length=wanted - total + 1)
+        chunks.append(chunk)
+        total += len(chunk)
+        if total > wanted:
+            break  # more data than the header promises: what lies behind is not ours to judge
+        if not member.eof:
+            raise EOFError("the compressed data ends before its end mark")
+        rest = member.unused_data
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _fault(path: Path, found: str, expected: str, remedy: str = "") -> DataFaults:
+    return DataFaults([Fault(case="", path=path, found=found, expected=expected, remedy=remedy)])
+
+
+def _damaged(path: Path, error: Exception) -> DataFaults:
+    remedy = "Download or copy the file again."
+    return _fault(path, f"damaged or truncated gzip data ({error})", "a whole file", remedy)
+
+
+def _truncated(path: Path, found: int, wanted: int) -> DataFaults:
+    remedy = "Download or copy the file again."
+    return _fault(path, f"a truncated file: {found} bytes", f"at least {wanted}", remedy)

@@ -1,0 +1,180 @@
+"""From volumes to slices, as pure functions of arrays: the one implementation that the cache
+builder and the predictor share.
+
+Shapes: volumes are canonical (Z, Y, X), slices (n, S, S). The pixel grid has half-pixel centres for
+images and masks alike: pixel i of n covers [i, i + 1) / n of the field of view. Images are
+resampled bilinearly (OpenCV's INTER_LINEAR, which equals torch's `align_corners=False`), masks by
+exact nearest neighbour on the same grid, computed here in integers because OpenCV's INTER_NEAREST
+lies on another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+__all__ = [
+    "FITS",
+    "NORMALIZATIONS",
+    "Normalization",
+    "Preparation",
+    "brain_of",
+    "fit_masks",
+    "measure",
+    "nearest_index",
+    "prepare_images",
+    "restore_masks",
+]
+
+FITS = ("resize", "pad")
+NORMALIZATIONS = ("zscore", "percentile", "none")
+PERCENTILES = (0.5, 99.5)
+FLOAT16_MAX = 65504.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """Everything that decides a slice's pixels, kept in the cache and in every checkpoint.
+
+    modalities  in channel order
+    size        side S of a slice in pixels
+    fit         "resize" stretches each axis to S, "pad" centres the slice without interpolation
+    normalize   "zscore", "percentile" or "none", see `measure`
+    """
+
+    modalities: tuple[str, ...]
+    size: int = 256
+    fit: str = "resize"
+    normalize: str = "zscore"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization:
+    """Brain voxels become `(value - center) * scale`, clipped to [0, 1] where `clip`; all else
+    becomes 0."""
+
+    center: float
+    scale: float
+    clip: bool = False
+
+
+def brain_of(volumes: Sequence[np.ndarray]) -> np.ndarray:
+    """Brain = non-zero in any modality. (Z, Y, X) volumes -> (Z, Y, X) bool."""
+    brain = volumes[0] != 0
+    for volume in volumes[1:]:
+        brain |= volume != 0
+    return brain
+
+
+def measure(values: np.ndarray, normalize: str) -> Normalization:
+    """The normalisation of one modality from its brain voxels, a flat array of any real dtype.
+
+    zscore      (x - mean) / standard deviation (population), both in float64
+    percentile  the 0.5th to the 99.5th percentile to [0, 1], clipped
+    none        unchanged
+
+    Raises ValueError where the voxels have no spread to divide by, or do not fit in float16.
+    """
+    if normalize == "none":
+        largest = float(np.abs(values.astype(np.float64)).max(initial=0.0))
+        if largest > FLOAT16_MAX:
+            raise ValueError(f"the value {largest:g} does not fit in float16 (65504 at most)")
+        return Normalization(center=0.0, scale=1.0)
+    if normalize == "zscore":
+        center, spread = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    elif normalize == "percentile":
+        center, top = (float(value) for value in np.percentile(values, PERCENTILES))
+        spread = top - center
+    else:
+        raise ValueError(f"normalize is {normalize!r}, one of {', '.join(NORMALIZATIONS)} expected")
+    if not spread > 0:
+        raise ValueError(f"every brain voxel holds about the same value ({center:g})")
+    return Normalization(center=center, scale=1.0 / spread, clip=normalize == "percentile")
+
+
+def prepare_images(
+    volumes: Sequence[np.ndarray],
+    brain: np.ndarray,
+    normalizations: Sequence[Normalization],
+    preparation: Preparation,
+    rows: Sequence[int] | np.ndarray,
+) -> np.ndarray:
+    """The axial slices `rows` (z indices) of all modalities: (n, C, S, S) float16.
+
+    volumes  C arrays (Z, Y, X) of any real dtype
+    brain    (Z, Y, X) bool
+    """
+    size = preparation.size
+    images = np.empty((len(rows), len(volumes), size, size), np.float16)
+    for channel, (volume, normalization) in enumerate(zip(volumes, normalizations, strict=True)):
+        _fill_slices(volume, brain, normalization, preparation, rows, out=images[:, channel])
+    return images
+
+
+def _fill_slices(
+    volume: np.ndarray,
+    brain: np.ndarray,
+    normalization: Normalization,
+    preparation: Preparation,
+    rows: Sequence[int] | np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Normalises and fits slices of one modality into `out`, (n, S, S) float16, maybe strided.
+
+    Arithmetic is float32, slice by slice so that it stays in the processor's cache.
+    """
+    _, height, width = volume.shape
+    size = preparation.size
+    normal = np.empty((height, width), np.float32)
+    fitted = np.zeros((size, size), np.float32)
+    center, scale = np.float32(normalization.center), np.float32(normalization.scale)
+    top, left = (size - height) // 2, (size - width) // 2
+    for place, z in enumerate(rows):
+        np.subtract(volume[z], center, out=normal, dtype=np.float32)
+        np.multiply(normal, scale, out=normal)
+        if normalization.clip:
+            np.clip(normal, 0.0, 1.0, out=normal)
+        np.multiply(normal, brain[z], out=normal)
+        if preparation.fit == "pad":
+            fitted[top : top + height, left : left + width] = normal
+        else:
+            cv2.resize(normal, (size, size), dst=fitted, interpolation=cv2.INTER_LINEAR)
+        out[place] = fitted
+
+
+def nearest_index(num_source: int, num_target: int) -> np.ndarray:
+    """For each of `num_target` pixels, the source pixel that holds its centre: (num_target,) int64.
+
+    floor((i + 1/2) * source / target), in integers, so that no rounding can move a border.
+    """
+    return (2 * np.arange(num_target) + 1) * num_source // (2 * num_target)
+
+
+def fit_masks(masks: np.ndarray, size: int, fit: str) -> np.ndarray:
+    """(n, Y, X) labels -> (n, S, S), on the grid of `slice_images`, dtype kept."""
+    num, height, width = masks.shape
+    if fit == "pad":
+        top, left = (size - height) // 2, (size - width) // 2
+        fitted = np.zeros((num, size, size), masks.dtype)
+        fitted[:, top : top + height, left : left + width] = masks
+        return fitted
+    return masks[:, nearest_index(height, size)[:, None], nearest_index(width, size)]
+
+
+def restore_masks(fitted: np.ndarray, height: int, width: int, fit: str) -> np.ndarray:
+    """The exact inverse of `fit_masks`: (n, S, S) -> (n, Y, X).
+
+    Raises ValueError for slices larger than S, of which pixels were dropped.
+    """
+    size = fitted.shape[-1]
+    if max(height, width) > size:
+        raise ValueError(f"a {height} x {width} slice cannot be recovered from {size} x {size}")
+    if fit == "pad":
+        top, left = (size - height) // 2, (size - width) // 2
+        return fitted[:, top : top + height, left : left + width]
+    rows = np.searchsorted(nearest_index(height, size), np.arange(height))
+    columns = np.searchsorted(nearest_index(width, size), np.arange(width))
+    return fitted[:, rows[:, None], columns]

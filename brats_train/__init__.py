@@ -1,0 +1,1 @@
+"""Learns from a cache that `brats_cache` made: training, evaluation, prediction, figures."""

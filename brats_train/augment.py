@@ -1,0 +1,275 @@
+"""Augmentation on the device: parameters drawn for the global batch, then applied to a rank's part.
+
+`draw` is the only source of chance: a pure function of (seed, epoch, step), so every rank draws the
+same parameters for the global batch and takes its slice. `apply` is deterministic and never makes
+the host wait for the device: nothing in it reads a value back, copies from the host or branches on
+the content of a tensor.
+
+The operations are the paper's: both flips, a small rotation, brightness and contrast. Three things
+differ from Kornia's own `ColorJiggle` and `RandomAffine`, which suit RGB photographs in [0, 1]:
+
+- Intensity is changed about the mean of the *brain*, each sample and modality by its own factors,
+  and never clamped: z-scored MRI is negative in half of the brain. Background stays exactly zero.
+- Flips and rotation are one resampling with one set of coordinates for images and masks. The
+  coordinates are element-wise products: a matrix product would be rounded to 10 bits wherever
+  training has allowed TF32, which moves the border of a 256-pixel image by about 0.1 pixel.
+- No random state of Kornia's is involved, and no sampling on the host.
+
+Saturation and hue, which the paper lists too, mix the colour channels of one photograph. A modality
+taken by itself is a grey image, which both leave as it is. `AugmentConfig` accepts the two, so that
+the paper's settings can be written down as they are; `cross_modality` gives saturation a meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from kornia.geometry.transform import remap
+from torch import Tensor
+
+__all__ = ["AugmentConfig", "Parameters", "apply", "draw"]
+
+_UPPER_BOUNDS = {
+    "hflip": 1.0,
+    "vflip": 1.0,
+    "rotate_degrees": 180.0,
+    "brightness": 1.0,
+    "contrast": 1.0,
+    "saturation": 1.0,
+    "hue": 0.5,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What may happen to a training sample; the defaults are the paper's. Zero switches one off.
+
+    hflip, vflip     probability of mirroring left-right and top-bottom, in [0, 1]
+    rotate_degrees   angle uniform in [-x, x] degrees, x in [0, 180]
+    brightness       factor uniform in [1 - x, 1 + x], x in [0, 1]: brain voxels times the factor
+    contrast         likewise: brain voxels' distance from the brain's mean times the factor
+    saturation       likewise, only with `cross_modality`: every modality's distance from the mean
+                     of the modalities times one factor a sample. Otherwise without effect.
+    hue              in [0, 0.5]; without effect, for modalities have no colour wheel to turn
+    cross_modality   let saturation act across the modalities of a sample
+
+    Raises ValueError that names the field and its range.
+    """
+
+    hflip: float = 0.5
+    vflip: float = 0.5
+    rotate_degrees: float = 5.0
+    brightness: float = 0.6
+    contrast: float = 0.6
+    saturation: float = 0.6
+    hue: float = 0.2
+    cross_modality: bool = False
+
+    def __post_init__(self) -> None:
+        for name, upper in _UPPER_BOUNDS.items():
+            value = getattr(self, name)
+            if not 0 <= value <= upper:  # refuses NaN too
+                raise ValueError(f"{name} is {value}; expected a number from 0 to {upper:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What happens to each of B samples with C modalities; None where an operation is off.
+
+    hflip, vflip           (B,) bool
+    angle                  (B,) float32, degrees, positive counter-clockwise as displayed
+    brightness, contrast   (B, C) float32 factors
+    saturation             (B,) float32 factors
+    """
+
+    hflip: Tensor | None = None
+    vflip: Tensor | None = None
+    angle: Tensor | None = None
+    brightness: Tensor | None = None
+    contrast: Tensor | None = None
+    saturation: Tensor | None = None
+
+    def slice(self, start: int, stop: int) -> Parameters:
+        """The parameters of samples `start` to `stop`: a rank's part of the global batch."""
+        return replace(self, **{name: value[start:stop] for name, value in self._drawn().items()})
+
+    def _drawn(self) -> dict[str, Tensor]:
+        named = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in named if value is not None}
+
+
+def draw(
+    config: AugmentConfig,
+    *,
+    num_samples: int,
+    num_modalities: int,
+    seed: int,
+    epoch: int,
+    step: int,
+    device: torch.device | str,
+) -> Parameters:
+    """Parameters for the global batch of one step, on `device`.
+
+    A pure function of its arguments and of the kind of device (the generators of CPU and CUDA
+    differ), hence equal on every rank. One uniform block is drawn whatever is switched on, so that
+    switching one operation off leaves the draws of the others as they were.
+    """
+    generator = torch.Generator(device=device)
+    generator.manual_seed(_mix(seed, epoch, step))
+    width = 4 + 2 * num_modalities
+    uniform = torch.rand((num_samples, width), generator=generator, device=device)
+    signed = 2 * uniform - 1
+
+    def factors(spread: float, columns: Tensor) -> Tensor | None:
+        return 1 + spread * columns if spread > 0 else None
+
+    return Parameters(
+        hflip=uniform[:, 0] < config.hflip if config.hflip > 0 else None,
+        vflip=uniform[:, 1] < config.vflip if config.vflip > 0 else None,
+        angle=config.rotate_degrees * signed[:, 2] if config.rotate_degrees > 0 else None,
+        saturation=factors(config.saturation, signed[:, 3]) if config.cross_modality else None,
+        brightness=factors(config.brightness, signed[:, 4 : 4 + num_modalities]),
+        contrast=factors(config.contrast, signed[:, 4 + num_modalities :]),
+    )
+
+
+def _mix(*values: int) -> int:
+    """One well-mixed 64-bit seed from several integers; their order matters.
+
+    state = 0, then for each value state = splitmix64(state + value), modulo 2**64. splitmix64 is
+    the output function of Steele, Lea and Flood, "Fast splittable pseudorandom number generators"
+    (OOPSLA 2014). Torch's CPU generator reads the low 32 bits of its seed alone, so the plain bits
+    of seed, epoch and step could not simply be put side by side.
+    """
+    state = 0
+    for value in values:
+        state = (state + value + 0x9E3779B97F4A7C15) % 2**64
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) % 2**64
+        state ^= state >> 31
+    return state
+
+
+@torch.no_grad()
+def apply(images: Tensor, masks: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """`images` and `masks` as `parameters` say, in new tensors; the inputs are left as they are.
+
+    images   (B, C, H, W) float32, zero outside the brain
+    masks    (B, 1, H, W) uint8 labels
+
+    Returns the same shapes, dtypes and memory format. What is switched off costs nothing: with
+    nothing switched on, the inputs themselves come back. Computes in float32 under autocast too.
+    Raises ValueError where shapes or dtypes are not those above.
+    """
+    _check(images, masks, parameters)
+    with torch.autocast(device_type=images.device.type, enabled=False):
+        # Intensity comes first: once resampled, the brain's border is no longer sharp.
+        changed = _change_intensity(images, parameters)
+        moved, moved_masks = _move(changed, masks, parameters)
+    return _laid_out_like(moved, images), _laid_out_like(moved_masks, masks)
+
+
+def _check(images: Tensor, masks: Tensor, parameters: Parameters) -> None:
+    if images.dtype != torch.float32 or masks.dtype != torch.uint8:
+        raise ValueError(
+            f"images are {images.dtype}, masks {masks.dtype}; expected torch.float32, torch.uint8"
+        )
+    batch, num_modalities, height, width = images.shape
+    if masks.shape != (batch, 1, height, width):
+        raise ValueError(f"masks are {tuple(masks.shape)}; expected {(batch, 1, height, width)}")
+    for name, value in parameters._drawn().items():
+        expected = (batch, num_modalities) if name in ("brightness", "contrast") else (batch,)
+        if value.shape != expected:
+            raise ValueError(
+                f"{name} is {tuple(value.shape)}; expected {expected}: sliced by rank?"
+            )
+
+
+def _laid_out_like(tensor: Tensor, original: Tensor) -> Tensor:
+    """`tensor` in the memory format of `original`: resampling gives plain contiguous tensors."""
+    if original.is_contiguous():
+        return tensor.contiguous()
+    if original.is_contiguous(memory_format=torch.channels_last):
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
+
+
+def _change_intensity(images: Tensor, parameters: Parameters) -> Tensor:
+    """Brightness f, contrast g about the brain's mean m, then saturation, for brain voxels x.
+
+    f (m + g (x - m)) = f g x + f (1 - g) m: the two commute, and both are one scale and one shift.
+    """
+    brightness, contrast = parameters.brightness, parameters.contrast
+    if contrast is not None:
+        brain = _brain(images)
+        # Background is zero in every modality, so the brain's sum is the sum over the image.
+        mean = images.sum((2, 3)) / brain.sum((2, 3)).clamp_min(1)
+        scale, shift = contrast, (1 - contrast) * mean
+        if brightness is not None:
+            scale, shift = scale * brightness, shift * brightness
+        images = (images * scale[:, :, None, None]).addcmul_(brain, shift[:, :, None, None])
+    elif brightness is not None:
+        images = images * brightness[:, :, None, None]
+    if parameters.saturation is not None:
+        grey = images.mean(1, keepdim=True)
+        images = torch.lerp(grey, images, parameters.saturation[:, None, None, None])
+    return images
+
+
+def _brain(images: Tensor) -> Tensor:
+    """(B, 1, H, W) float32: 1 where any modality of the sample is not zero."""
+    # Modality by modality: any(dim=1) over a temporary of all of them is twice as slow on a CPU.
+    brain = images[:, :1] != 0
+    for modality in range(1, images.shape[1]):
+        brain |= images[:, modality : modality + 1] != 0
+    return brain.to(images.dtype)
+
+
+def _move(images: Tensor, masks: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """Flips, then rotation about the centre; zeros come in from outside.
+
+    With a rotation all is one resampling, bilinear for images and nearest for masks. Without one
+    nothing lies between pixels, so that flips copy pixels exactly.
+    """
+    if parameters.angle is None:
+        return _flip(images, parameters), _flip(masks, parameters)
+    map_x, map_y = _source_coordinates(parameters, *images.shape[2:])
+
+    def resample(source: Tensor, mode: str) -> Tensor:
+        return remap(
+            source, map_x, map_y, mode, "zeros", align_corners=False, normalized_coordinates=True
+        )
+
+    return resample(images, "bilinear"), resample(masks.float(), "nearest").to(masks.dtype)
+
+
+def _flip(tensor: Tensor, parameters: Parameters) -> Tensor:
+    for is_flipped, dim in ((parameters.hflip, 3), (parameters.vflip, 2)):
+        if is_flipped is not None:
+            tensor = torch.where(is_flipped[:, None, None, None], tensor.flip(dim), tensor)
+    return tensor
+
+
+def _source_coordinates(parameters: Parameters, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Where each pixel of the result comes from: x and y, each (B, H, W) float32.
+
+    In the normalised coordinates of `grid_sample` with half-pixel centres. A pixel of the result at
+    (x, y) from the centre, y downwards, comes from F R^-1 (x, y), where F mirrors and R^-1 turns
+    back by the angle a: (x cos a - y sin a, x sin a + y cos a). Nothing has to be inverted.
+    """
+    assert parameters.angle is not None
+    # torch's own functions: Kornia 0.8 converts degrees with a constant it copies from the host.
+    radians = torch.deg2rad(parameters.angle)
+    cosine, sine = radians.cos(), radians.sin()
+    x = torch.arange(width, device=radians.device) - (width - 1) / 2
+    y = torch.arange(height, device=radians.device) - (height - 1) / 2
+
+    def coordinate(by_x: Tensor, by_y: Tensor, is_flipped: Tensor | None, size: int) -> Tensor:
+        scale = 2 / size if is_flipped is None else (1 - 2 * is_flipped.float()) * (2 / size)
+        return ((by_x * scale)[:, None] * x)[:, None, :] + ((by_y * scale)[:, None] * y)[:, :, None]
+
+    return (
+        coordinate(cosine, -sine, parameters.hflip, width),
+        coordinate(sine, cosine, parameters.vflip, height),
+    )

@@ -1,0 +1,58 @@
+"""The whole way on synthetic cases, by the commands a person would type."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+from pathlib import Path
+
+import click
+
+from brats_cache.errors import BratsError
+
+from .cli import cli
+
+__all__ = ["run_demo"]
+
+NUM_TEST_CASES = 2
+# A quarter of the paper's pixels and a high rate, so that something is learnt in a minute on a CPU.
+_TRAINING = "--recipe strong --encoder-weights none --batch-size 16 --lr 1e-3 --epochs 12"
+
+
+def run_demo(out: Path, *, num_cases: int, max_minutes: float, overwrite: bool) -> None:
+    """Leaves scans, cache, run, masks and figures in `out`. Raises `BratsError` where `out` exists
+    and may not be replaced."""
+    if out.exists():
+        if not overwrite:
+            raise BratsError(f"{out}: exists already. Replace it with --overwrite, or name --out.")
+        shutil.rmtree(out)
+    started = time.monotonic()
+    scans, cache, run = out / "scans", out / "brats.h5", out / "run"
+    masks = out / "masks"
+    _type(f"phantom {_quote(scans)} --cases {num_cases} --test-cases {NUM_TEST_CASES}")
+    _type(f"build-cache {_quote(scans)} --out {_quote(cache)} --size 128")
+    limit = f"--max-minutes {max_minutes:g}"
+    _type(f"train --cache {_quote(cache)} --run {_quote(run)} {_TRAINING} {limit}")
+    _type(f"eval --run {_quote(run)} --split val")
+    validation = scans / "BraTS2020_ValidationData"
+    _type(f"predict {_quote(validation)} --run {_quote(run)} --out {_quote(masks)}")
+    _type(f"report --run {_quote(run)}")
+    click.echo(f"\\nDone in {time.monotonic() - started:.0f} s. Worth opening:")
+    for path, what in {
+        run / "figures" / "panels.png": "scans, truth and prediction side by side",
+        run / "figures" / "curves.png": "how training went",
+        run / "eval" / "val" / "cases.csv": "scores of every case",
+        masks: "masks of the test cases, for any NIfTI viewer",
+    }.items():
+        click.echo(f"  {path}  ({what})")
+
+
+def _type(words: str) -> None:
+    """Shows a command and runs it."""
+    click.echo(f"\\n$ brats {words}")
+    cli.main(shlex.split(words), prog_name="brats", standalone_mode=False)
+
+
+def _quote(path: Path) -> str:
+    return shlex.quote(str(path))

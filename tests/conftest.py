@@ -1,0 +1,34 @@
+"""What every test shares: an environment of known content, and the real cases where they exist."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Every option of `brats` can come from the environment: the caller's must not decide a test.
+for _name in [name for name in os.environ if name.startswith("BRATS_")]:
+    if _name != "BRATS_REAL_DATA":
+        del os.environ[_name]
+
+# Set before torch is first imported, which is when it reads them; child processes inherit them.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "agg"
+
+# A loaded machine is slow, not wrong: no example is timed.
+settings.register_profile("brats", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("brats")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real cases: BRATS_REAL_DATA, else `../shared/data` beside the checkout."""
+    folder = Path(os.environ.get("BRATS_REAL_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real cases: {folder} is not there (BRATS_REAL_DATA names another folder)")
+    return folder.resolve()
