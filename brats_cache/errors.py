@@ -6,11 +6,16 @@ escapes a command is a defect of this program and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BratsError", "DataFaults", "Fault", "printable"]
+__all__ = ["BratsError", "DataFaults", "Fault", "printable", "tell", "wrapped"]
+
+_MIN_WIDTH = 40  # below that a hanging indent only hurts
 
 
 def printable(text: object) -> str:
@@ -22,8 +27,11 @@ def printable(text: object) -> str:
 class BratsError(Exception):
     """A failure of data, disk, options or environment that a person can mend.
 
-    The first argument is the whole message as it will be read, without a trailing newline.
+    The first argument is the whole message as it will be read, without a trailing newline. `rank`
+    is set where one of several processes failed by itself.
     """
+
+    rank: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +52,14 @@ class Fault:
     remedy: str = ""
 
     def __str__(self) -> str:
-        where = [printable(part) for part in (self.case, self.path) if part]
-        text = f"{': '.join(where)}: {printable(self.found)}; expected {printable(self.expected)}."
+        what = f"{printable(self.found)}; expected {printable(self.expected)}."
+        text = ": ".join([*self.names, what])
         return f"{text} {printable(self.remedy)}" if self.remedy else text
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The case and the path, where there are such, as the message has them."""
+        return tuple(printable(part) for part in (self.case, self.path) if part)
 
 
 class DataFaults(BratsError):
@@ -63,5 +76,52 @@ class DataFaults(BratsError):
         lines = [f"{count}:", *(f"  {fault}" for fault in self.faults)]
         super().__init__("\n".join([*lines, advice] if advice else lines))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a terminal must not break: every case and path."""
+        return tuple(name for fault in self.faults for name in fault.names)
+
     def __reduce__(self) -> tuple[type[DataFaults], tuple[Sequence[Fault], str]]:
         return DataFaults, (self.faults, self.advice)  # crosses from worker to parent process
+
+
+def tell(message: object, prefix: str = "") -> None:
+    """Says `prefix` and `message` on standard error: wrapped to the width of a terminal, unwrapped
+    elsewhere, so that a log holds one line a fault. The names of `DataFaults` stay in one piece."""
+    text = f"{prefix}{message}"
+    if sys.stderr.isatty():
+        names = getattr(message, "names", ())
+        text = wrapped(text, _terminal_width(), names)
+    print(text, file=sys.stderr, flush=True)
+
+
+def wrapped(text: str, width: int, names: Iterable[str] = ()) -> str:
+    """`text` broken between words into lines of at most `width` columns, with a hanging indent.
+
+    No word is cut, however long, so that a path can be copied; nor is any of `names`, which may
+    hold spaces.
+    """
+    for name in sorted(set(names), key=len, reverse=True):
+        text = text.replace(name, name.replace(" ", "\0"))
+    lines = [_wrapped_line(line, max(width, _MIN_WIDTH)) for line in text.split("\n")]
+    return "\n".join(lines).replace("\0", " ")
+
+
+def _wrapped_line(line: str, width: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip(" ")))
+    return textwrap.fill(
+        line.strip(" "),
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
+
+
+def _terminal_width() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):  # a terminal by its own word only
+        return 80

@@ -10,6 +10,8 @@ array is the file's own memory; any other order of axes becomes a transposed, fl
 from __future__ import annotations
 
 import io
+import logging
+import stat
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import xxhash
-from isal import igzip, igzip_lib, isal_zlib
+from isal import igzip, igzip_lib
 from nibabel.affines import obliquity
 from nibabel.orientations import io_orientation
 
@@ -36,12 +38,17 @@ __all__ = [
 
 MAX_DATA_BYTES = 768 << 20  # 1 mm whole-body float64 is less; a forged header may say anything
 MAX_AXIS = 4096
+SPACING_MM = (0.05, 50.0)  # beyond: metres, micrometres, or no scan of a head
 MAX_OBLIQUITY_DEGREES = 20.0
 MAX_IN_PLANE_ANISOTROPY = 2.0
 LABEL_TOLERANCE = 1e-3
 _HEADER_READ = 1024
+_PIECE = 1 << 20
 _NUMERIC_KINDS = "iuf"
-_GZIP_ERRORS = (EOFError, zlib.error)  # isal raises zlib's own
+_GZIP_ERRORS: tuple[type[Exception], ...] = (EOFError, zlib.error, igzip_lib.IsalError)
+# nibabel mends small slips of a header and says so without naming the file; nobody could act on it.
+_SILENT = logging.Logger("brats.nifti")
+_SILENT.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,20 +136,23 @@ def read_header(path: Path) -> Header:
     file shorter than its header promises, and for stacks that are not axial.
     """
     try:
-        num_bytes = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise _fault(path, "no regular file", "a NIfTI file")
         with open(path, "rb") as file:
             start = file.read(_HEADER_READ)
-        if _is_gzip(start):
+        is_compressed = _is_gzip(start)
+        if is_compressed:
             with igzip.open(path, "rb") as file:
                 start = file.read(_HEADER_READ)
     except OSError as error:
-        raise _fault(path, f"it cannot be read ({error})", "a readable NIfTI file") from None
+        raise _unreadable(path, error) from None
     except _GZIP_ERRORS as error:
         raise _damaged(path, error) from None
     header = _parse(path, start)
-    is_plain = not path.name.lower().endswith(".gz")
-    if is_plain and num_bytes < header.offset + header.num_data_bytes:
-        raise _truncated(path, num_bytes, header.offset + header.num_data_bytes)
+    wanted = header.offset + header.num_data_bytes
+    if not is_compressed and status.st_size < wanted:
+        raise _truncated(path, status.st_size, wanted)
     return header
 
 
@@ -157,7 +167,7 @@ def read_contents(header: Header) -> Contents:
         raw = path.read_bytes()
         data = memoryview(_inflate(raw, wanted) if _is_gzip(raw) else raw)
     except OSError as error:
-        raise _fault(path, f"it cannot be read ({error})", "a readable NIfTI file") from None
+        raise _unreadable(path, error) from None
     except _GZIP_ERRORS as error:
         raise _damaged(path, error) from None
     if len(data) < wanted:
@@ -193,13 +203,14 @@ def read_volume(contents: Contents, channel: int | None = None) -> np.ndarray:
         offset=index * num_voxels * header.dtype.itemsize,
     )
     native = flat.dtype.newbyteorder("=")
-    if (header.slope, header.inter) != (1.0, 0.0):
-        flat = (flat.astype(np.float64) * header.slope + header.inter).astype(np.float32)
-    elif native.kind == "f" or native.itemsize > 2:
-        with np.errstate(over="ignore"):  # what overflows becomes infinity, which is refused
+    # What overflows float32 becomes infinity, which the survey refuses.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if (header.slope, header.inter) != (1.0, 0.0):
+            flat = (flat.astype(np.float64) * header.slope + header.inter).astype(np.float32)
+        elif native.kind == "f" or native.itemsize > 2:
             flat = flat.astype(np.float32, copy=False)
-    else:
-        flat = flat.astype(native, copy=False)
+        else:
+            flat = flat.astype(native, copy=False)
     return header.orientation.to_canonical(flat.reshape(header.shape, order="F"))
 
 
@@ -213,7 +224,8 @@ def read_labels(contents: Contents, channel: int | None = None) -> np.ndarray:
     if volume.dtype == np.uint8:
         return volume
     whole = np.rint(volume) if volume.dtype.kind == "f" else volume
-    wrong = ~(np.abs(volume - whole) <= LABEL_TOLERANCE) | (whole < 0) | (whole > 255)
+    with np.errstate(invalid="ignore"):  # infinity minus itself is NaN, which is not near anything
+        wrong = ~(np.abs(volume - whole) <= LABEL_TOLERANCE) | (whole < 0) | (whole > 255)
     if wrong.any():
         values = np.unique(volume[wrong])
         shown = ", ".join(f"{value:g}" for value in values[:5]) + (
@@ -250,7 +262,8 @@ def _parse(path: Path, start: bytes) -> Header:
     kind = _header_class(start)
     size = kind.sizeof_hdr
     try:
-        raw = kind.from_fileobj(io.BytesIO(start[:size]), check=True)
+        raw = kind.from_fileobj(io.BytesIO(start[:size]), check=False)
+        raw.check_fix(logger=_SILENT, error_level=40)
         shape = tuple(int(n) for n in raw.get_data_shape())
         dtype = raw.get_data_dtype()
         offset = int(raw["vox_offset"])
@@ -259,6 +272,9 @@ def _parse(path: Path, start: bytes) -> Header:
     except Exception as error:  # nibabel raises many kinds for the many ways of being no header
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _fault(path, f"no NIfTI header ({reason})", "a NIfTI-1 or NIfTI-2 file") from None
+    if raw["magic"].item() != kind.single_magic:
+        found = "the header of a pair of files (.hdr and .img)"
+        raise _fault(path, found, "a NIfTI file in one piece", "Convert the pair first.")
     spatial, num_channels = _spatial_shape(path, shape)
     if dtype.kind not in _NUMERIC_KINDS or dtype.itemsize > 8:
         raise _fault(path, f"data type {dtype}", "integers or floats of 8 to 64 bits")
@@ -307,9 +323,16 @@ def _spatial_shape(path: Path, shape: tuple[int, ...]) -> tuple[tuple[int, int, 
 def _check_geometry(path: Path, affine: np.ndarray) -> tuple[float, float, float]:
     """The canonical spacing (dz, dy, dx) in mm of an affine that describes an axial stack."""
     columns = affine[:3, :3]
+    if not np.isfinite(affine).all():
+        raise _fault(path, "an affine with NaN or infinity", "three finite axes")
+    low, high = SPACING_MM
+    spacing = np.abs(columns).max(axis=0)  # the length, before squares of it can overflow
+    if (spacing < low / 2).any() or (spacing > high).any():
+        sides = " x ".join(f"{side:.3g}" for side in spacing)
+        raise _fault(path, f"voxels of {sides} mm", f"sides of {low:g} to {high:g} mm")
     spacing = np.sqrt((columns**2).sum(axis=0))
-    if not np.isfinite(affine).all() or (spacing <= 0).any() or np.linalg.det(columns) == 0:
-        raise _fault(path, "an affine that is no grid in space", "three independent finite axes")
+    if abs(np.linalg.det(columns / spacing)) < 1e-6:
+        raise _fault(path, "an affine that is no grid in space", "three independent axes")
     degrees = float(np.degrees(obliquity(affine)).max())
     if degrees > MAX_OBLIQUITY_DEGREES:
         raise _fault(
@@ -340,22 +363,24 @@ def _is_gzip(start: bytes) -> bool:
     return start[:2] == b"\x1f\x8b"
 
 
-def _inflate(raw: bytes, wanted: int) -> bytearray | bytes:
+def _inflate(raw: bytes, wanted: int) -> bytes:
     """The first `wanted` bytes of a gzip stream of any number of members, or fewer where it ends
-    before; the checksum of each member is checked. Never inflates more than `wanted` and a little,
-    whatever the stream holds."""
+    before. What follows those bytes is inflated too, piece by piece, and dropped: a member's
+    checksum, at its end, is the only proof of what stood before it."""
     chunks: list[bytes] = []
-    total = 0
-    rest: bytes = raw
-    while _is_gzip(rest) and total <= wanted:
+    total = surplus = 0
+    rest = raw
+    while _is_gzip(rest) and total < wanted:
         member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-        chunk = member.decompress(rest, max_length=wanted - total + 1)
-        chunks.append(chunk)
-        total += len(chunk)
-        if total > wanted:
-            break  # more data than the header promises: what lies behind is not ours to judge
-        if not member.eof:
-            raise EOFError("the compressed data ends before its end mark")
+        chunks.append(member.decompress(rest, max_length=wanted - total))
+        total += len(chunks[-1])
+        while not member.eof:
+            piece = member.decompress(b"", max_length=_PIECE)
+            surplus += len(piece)
+            if not piece and not member.eof:
+                raise EOFError("the compressed data ends before its end mark")
+            if surplus > MAX_DATA_BYTES:
+                raise EOFError("the data goes on far beyond what the header says")
         rest = member.unused_data
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -372,3 +397,7 @@ def _damaged(path: Path, error: Exception) -> DataFaults:
 def _truncated(path: Path, found: int, wanted: int) -> DataFaults:
     remedy = "Download or copy the file again."
     return _fault(path, f"a truncated file: {found} bytes", f"at least {wanted}", remedy)
+
+
+def _unreadable(path: Path, error: OSError) -> DataFaults:
+    return _fault(path, f"it cannot be read ({error.strerror or error})", "a readable NIfTI file")

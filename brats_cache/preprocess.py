@@ -33,6 +33,9 @@ FITS = ("resize", "pad")
 NORMALIZATIONS = ("zscore", "percentile", "none")
 PERCENTILES = (0.5, 99.5)
 FLOAT16_MAX = 65504.0
+# A spread below this part of the values' size is what is left of rounding them to float32.
+MIN_RELATIVE_SPREAD = 1e-6
+SPREADS = (1e-30, 1e30)  # float32 holds their inverse and everything in between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +79,13 @@ def measure(values: np.ndarray, normalize: str) -> Normalization:
     percentile  the 0.5th to the 99.5th percentile to [0, 1], clipped
     none        unchanged
 
-    Raises ValueError where the voxels have no spread to divide by, or do not fit in float16.
+    Raises ValueError where the voxels have no spread to divide by, or where a result would not fit
+    in float16. (A z-score does: of n voxels none lies beyond the square root of n.)
     """
+    if values.dtype.kind in "iu":
+        values = values.astype(np.float64)  # differences of integers overflow inside np.percentile
+    largest = float(np.abs(values).max(initial=0.0))
     if normalize == "none":
-        largest = float(np.abs(values.astype(np.float64)).max(initial=0.0))
         if largest > FLOAT16_MAX:
             raise ValueError(f"the value {largest:g} does not fit in float16 (65504 at most)")
         return Normalization(center=0.0, scale=1.0)
@@ -90,8 +96,11 @@ def measure(values: np.ndarray, normalize: str) -> Normalization:
         spread = top - center
     else:
         raise ValueError(f"normalize is {normalize!r}, one of {', '.join(NORMALIZATIONS)} expected")
-    if not spread > 0:
-        raise ValueError(f"every brain voxel holds about the same value ({center:g})")
+    low, high = SPREADS
+    if spread <= MIN_RELATIVE_SPREAD * abs(center):
+        raise ValueError(f"nearly every brain voxel holds the same value ({center:g})")
+    if spread < low or largest > high:
+        raise ValueError(f"values up to {largest:g} with a spread of {spread:g} overflow float32")
     return Normalization(center=center, scale=1.0 / spread, clip=normalize == "percentile")
 
 
@@ -130,11 +139,15 @@ def _fill_slices(
     size = preparation.size
     normal = np.empty((height, width), np.float32)
     fitted = np.zeros((size, size), np.float32)
+    # Where values are large and their spread is small, float32 rounds the centre by a noticeable
+    # part of the spread; what that loses is put back at the end.
     center, scale = np.float32(normalization.center), np.float32(normalization.scale)
+    rest = np.float32((float(center) - normalization.center) * normalization.scale)
     top, left = (size - height) // 2, (size - width) // 2
     for place, z in enumerate(rows):
         np.subtract(volume[z], center, out=normal, dtype=np.float32)
         np.multiply(normal, scale, out=normal)
+        np.add(normal, rest, out=normal)
         if normalization.clip:
             np.clip(normal, 0.0, 1.0, out=normal)
         np.multiply(normal, brain[z], out=normal)
@@ -154,7 +167,7 @@ def nearest_index(num_source: int, num_target: int) -> np.ndarray:
 
 
 def fit_masks(masks: np.ndarray, size: int, fit: str) -> np.ndarray:
-    """(n, Y, X) labels -> (n, S, S), on the grid of `slice_images`, dtype kept."""
+    """(n, Y, X) labels -> (n, S, S), on the grid of `prepare_images`, dtype kept."""
     num, height, width = masks.shape
     if fit == "pad":
         top, left = (size - height) // 2, (size - width) // 2

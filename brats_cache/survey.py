@@ -32,7 +32,8 @@ AFFINE_TOLERANCE_MM = 0.05  # rounding of quaternions in float32 moves a far cor
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One source file: path as posix text relative to its DATA argument, size in bytes, xxh3_64."""
+    """One source file: its path as posix text, relative to the case's DATA argument or, where it
+    lies outside, absolute; its size in bytes; its xxh3_64."""
 
     name: str
     num_bytes: int
@@ -112,9 +113,12 @@ def load_case(case: Case, preparation: Preparation) -> LoadedCase:
     sources: list[Source] = []
     volumes: list[np.ndarray] = []
     labels: np.ndarray | None = None
+    contents: Contents | None = None
     for role, scan in _scans(case):
         try:
-            contents = read_contents(read_header(scan.path))
+            if contents is None or contents.header.path != scan.path:
+                contents = None  # lets go of the last file before the next is inflated
+                contents = read_contents(read_header(scan.path))
             sources.append(_source(case, contents))
             if role == "mask":
                 labels = read_labels(contents, scan.channel)
@@ -168,8 +172,9 @@ def _scans(case: Case) -> Iterator[tuple[str, Scan]]:
 
 
 def _source(case: Case, contents: Contents) -> Source:
-    path = contents.header.path
-    name = path.relative_to(case.data_dir) if path.is_relative_to(case.data_dir) else path
+    path = contents.header.path  # absolute where another DATA argument holds it
+    is_inside = path.is_relative_to(case.data_dir)
+    name = path.relative_to(case.data_dir) if is_inside else path.absolute()
     return Source(name=name.as_posix(), num_bytes=contents.num_bytes, checksum=contents.checksum)
 
 
@@ -185,7 +190,10 @@ def _grid_faults(case: Case, first: Header, other: Header) -> list[Fault]:
     distance = _largest_displacement(first, other)
     if distance > AFFINE_TOLERANCE_MM:
         found = f"an affine that puts voxels up to {distance:.3g} mm elsewhere"
-        expected = f"the grid of {first.path.name} within {AFFINE_TOLERANCE_MM} mm"
+        if other.codes != first.codes:
+            found = f"axes stored as {other.codes} (voxels up to {distance:.3g} mm elsewhere)"
+        grid = f"{first.path.name} ({first.codes})"
+        expected = f"the grid of {grid} within {AFFINE_TOLERANCE_MM} mm"
         remedy = "Resample it, or correct its header."
         return [Fault(case=case.id, path=other.path, found=found, expected=expected, remedy=remedy)]
     return []

@@ -7,6 +7,7 @@ an exit code: 0 done, 1 the data or the run failed, 2 wrong usage, 130 interrupt
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -81,16 +82,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not sys.platform.startswith("linux"):
         sys.exit("Error: brats runs on Linux; on Windows, use it inside WSL2.")
     words = list(sys.argv[1:] if arguments is None else arguments)
+    rank = int(os.environ.get("RANK", 0))
     try:
         code = cli.main(words, prog_name="brats", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        if rank == 0:  # every process under torchrun was given the same words
+            error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BratsError as error:
         if "--debug" in words:
             traceback.print_exc()
-        click.echo(f"Error: {error}", err=True)
+        # What fails before the ranks have joined fails on all of them; one message is enough.
+        joined_rank = getattr(error, "rank", None)
+        if rank == 0 or joined_rank is not None:
+            where = f" (rank {joined_rank})" if joined_rank else ""
+            click.echo(f"Error{where}: {error}", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

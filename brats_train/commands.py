@@ -12,6 +12,7 @@ import click
 
 from brats_cache.errors import BratsError
 from brats_cache.progress import show_progress
+from brats_cache.workers import usable_cores
 
 __all__ = ["demo", "evaluate", "predict", "report", "train"]
 
@@ -27,8 +28,12 @@ _PATH = click.Path(path_type=Path)
     type=_PATH,
     help="Cache file, repeatable.  [default: data/brats.h5]",
 )
-@click.option(
-    "--run", "run_dir", type=_PATH, help="Folder of the run.  [default: runs/RECIPE-TIME]"
+@click.option(  # torchrun of Python 3.11 takes --run for its own --run-path; --run-dir passes
+    "--run",
+    "--run-dir",
+    "run_dir",
+    type=_PATH,
+    help="Folder of the run.  [default: runs/RECIPE-TIME]",
 )
 @click.option("--recipe", default="paper", show_default=True, help="paper, strong, or a TOML file.")
 @click.option("--target", type=click.Choice(["wt", "regions"]), help="Whole tumour, or WT, TC, ET.")
@@ -98,8 +103,12 @@ def train(
 def _start_processes(nproc: int) -> None:
     """Replaces this process by torchrun with `nproc` workers on this machine; does not return."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={nproc}", "-m", "brats_train", *sys.argv[1:]]
-    os.execv(sys.executable, command)
+    command += [f"--nproc-per-node={nproc}", "-m", "--", "brats_train", *sys.argv[1:]]
+    root = str(Path(__file__).resolve().parent.parent)  # a checkout need not be installed
+    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    threads = str(max(1, usable_cores() // nproc))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONPATH": search}
+    os.execve(sys.executable, command, environment)
 
 
 @click.command("eval")
@@ -111,7 +120,12 @@ def _start_processes(nproc: int) -> None:
     help="Which cases, as the run's config means it.",
 )
 @click.option(
-    "--run", "run_dirs", multiple=True, type=_PATH, help="Run folder; several are averaged."
+    "--run",
+    "--run-dir",
+    "run_dirs",
+    multiple=True,
+    type=_PATH,
+    help="Run folder; several are averaged.",
 )
 @click.option(
     "--cache", "caches", multiple=True, type=_PATH, help="Instead of the run's own caches."
@@ -184,7 +198,12 @@ def evaluate(
 @click.command("predict")
 @click.argument("cases", nargs=-1, required=True, type=_PATH)
 @click.option(
-    "--run", "run_dirs", multiple=True, type=_PATH, help="Run folder; several are averaged."
+    "--run",
+    "--run-dir",
+    "run_dirs",
+    multiple=True,
+    type=_PATH,
+    help="Run folder; several are averaged.",
 )
 @click.option("--checkpoint", default="best", show_default=True, help="best, last, or a file.")
 @click.option(
@@ -226,7 +245,9 @@ def predict(
 
 
 @click.command("report")
-@click.option("--run", "run_dir", type=_PATH, help="Run folder.  [default: runs/latest]")
+@click.option(
+    "--run", "--run-dir", "run_dir", type=_PATH, help="Run folder.  [default: runs/latest]"
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 def report(run_dir: Path | None, device: str) -> None:
     """Draw a run's figures: curves, and validation cases with truth and prediction."""
@@ -249,12 +270,14 @@ def report(run_dir: Path | None, device: str) -> None:
 )
 @click.option("--cases", default=12, show_default=True, help="Synthetic cases to learn from.")
 @click.option("--minutes", default=1.5, show_default=True, help="Of training, at most.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier demo.")
-def demo(out: Path, cases: int, minutes: float, overwrite: bool) -> None:
-    """The whole way on synthetic cases: cache, training, scores, masks, figures."""
+def demo(out: Path, cases: int, minutes: float) -> None:
+    """The whole way on synthetic cases: cache, training, scores, masks, figures.
+
+    Replaces an earlier demo in the same folder.
+    """
     from .demo import run_demo
 
-    run_demo(out, num_cases=cases, max_minutes=minutes, overwrite=overwrite)
+    run_demo(out, num_cases=cases, max_minutes=minutes)
 
 
 def _checkpoint_path(run: Any, checkpoint: str) -> Path:

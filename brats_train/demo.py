@@ -16,17 +16,19 @@ from .cli import cli
 __all__ = ["run_demo"]
 
 NUM_TEST_CASES = 2
+MARK = "README.txt"
 # A quarter of the paper's pixels and a high rate, so that something is learnt in a minute on a CPU.
 _TRAINING = "--recipe strong --encoder-weights none --batch-size 16 --lr 1e-3 --epochs 12"
 
 
-def run_demo(out: Path, *, num_cases: int, max_minutes: float, overwrite: bool) -> None:
-    """Leaves scans, cache, run, masks and figures in `out`. Raises `BratsError` where `out` exists
-    and may not be replaced."""
-    if out.exists():
-        if not overwrite:
-            raise BratsError(f"{out}: exists already. Replace it with --overwrite, or name --out.")
-        shutil.rmtree(out)
+def run_demo(out: Path, *, num_cases: int, max_minutes: float) -> None:
+    """Leaves scans, cache, run, masks and figures in `out`, replacing an earlier demo. Raises
+    `BratsError` where `out` is a folder that no demo made."""
+    if out.exists() and not (out / MARK).is_file():
+        raise BratsError(f"{out}: exists, and is no earlier demo. Name another folder with --out.")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / MARK).write_text("Made by brats demo, which replaces this folder when run again.\n")
     started = time.monotonic()
     scans, cache, run = out / "scans", out / "brats.h5", out / "run"
     masks = out / "masks"
@@ -38,7 +40,7 @@ def run_demo(out: Path, *, num_cases: int, max_minutes: float, overwrite: bool) 
     validation = scans / "BraTS2020_ValidationData"
     _type(f"predict {_quote(validation)} --run {_quote(run)} --out {_quote(masks)}")
     _type(f"report --run {_quote(run)}")
-    click.echo(f"\\nDone in {time.monotonic() - started:.0f} s. Worth opening:")
+    click.echo(f"\nDone in {time.monotonic() - started:.0f} s. Worth opening:")
     for path, what in {
         run / "figures" / "panels.png": "scans, truth and prediction side by side",
         run / "figures" / "curves.png": "how training went",
@@ -50,7 +52,7 @@ def run_demo(out: Path, *, num_cases: int, max_minutes: float, overwrite: bool) 
 
 def _type(words: str) -> None:
     """Shows a command and runs it."""
-    click.echo(f"\\n$ brats {words}")
+    click.echo(f"\n$ brats {words}")
     cli.main(shlex.split(words), prog_name="brats", standalone_mode=False)
 
 

@@ -6,7 +6,7 @@ With one process every function is the identity, so callers have one path.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional as dist_functional
 from torch import Tensor, nn
 
 from brats_cache.errors import BratsError
@@ -46,6 +47,11 @@ class World:
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    @property
+    def differentiable_sum(self) -> Callable[[Tensor], Tensor] | None:
+        """A sum over ranks whose gradients are summed as well; None in a world of one."""
+        return dist_functional.all_reduce if self.size > 1 else None
 
     def share(self, value: T) -> T:
         """The main rank's `value` (any plain object) on every rank."""
@@ -108,6 +114,9 @@ def joined(device: str = "auto") -> Iterator[World]:
     dist.init_process_group(backend, timeout=TIMEOUT)
     try:
         yield World(rank=dist.get_rank(), size=size, device=chosen)
+    except BratsError as error:
+        error.rank = dist.get_rank()
+        raise
     finally:
         dist.destroy_process_group()
 

@@ -17,8 +17,8 @@ from brats_cache.errors import BratsError, printable
 from brats_cache.files import write_atomically
 from brats_cache.labels import region_table
 from brats_cache.nifti import Orientation
-from brats_cache.preprocess import restore_masks
 from brats_cache.store import Cache
+from brats_cache.truth import true_labels
 
 from .distributed import World
 from .inference import Ensemble, to_native
@@ -148,15 +148,10 @@ def _score_case(job: EvaluationJob, cache: Cache, index: int, ensemble: Ensemble
     first, count = int(record["first_row"]), int(record["rows"])
     rows = slice(first, first + count)
     places = cache.slices["z"][rows]
-    permutation = Orientation.of(record["affine"]).permutation
-    depth, height, width = (int(record["native_shape"][axis]) for axis in permutation)
-    columns = np.sqrt((record["affine"][:3, :3] ** 2).sum(axis=0))
-    spacing = tuple(float(columns[axis]) for axis in permutation)
     fit = cache.preparation.fit
-
-    truth = np.zeros((depth, height, width), np.uint8)
+    truth = true_labels(cache, index)
     masks = np.asarray(cache.masks[rows])[:, 0]
-    truth[places] = restore_masks(masks, height, width, fit)
+    depth, height, width = truth.shape
     native = np.zeros((len(ensemble.segmenter.regions), depth, height, width), bool)
     judged = np.isin(np.arange(first, first + count), rows_by_rule(cache, index, job.rows))
     slice_ious: dict[str, list[float]] = {region: [] for region in ensemble.segmenter.regions}
@@ -174,7 +169,7 @@ def _score_case(job: EvaluationJob, cache: Cache, index: int, ensemble: Ensemble
             region: score_region(
                 native[channel],
                 region_table(region)[truth],
-                spacing,  # type: ignore[arg-type]
+                _spacing(record["affine"]),
                 job.empty,  # type: ignore[arg-type]
             )
             for channel, region in enumerate(ensemble.segmenter.regions)
@@ -183,6 +178,13 @@ def _score_case(job: EvaluationJob, cache: Cache, index: int, ensemble: Ensemble
         uncached_slices=depth - count,
         uncached_voxels=int(record["native_voxel_counts"][1:].sum()) - int(np.count_nonzero(truth)),
     )
+
+
+def _spacing(affine: np.ndarray) -> tuple[float, float, float]:
+    """(dz, dy, dx) in mm, canonical order."""
+    columns = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    dz, dy, dx = (float(columns[axis]) for axis in Orientation.of(affine).permutation)
+    return dz, dy, dx
 
 
 def _slice_ious(predicted: np.ndarray, target: np.ndarray) -> list[float]:

@@ -40,7 +40,7 @@ class Ensemble:
         probabilities whoever asks. With `tta`, the mean over both flips and their combination.
         """
         parts = [
-            self._chunk(torch.from_numpy(images[start : start + SLICES_AT_ONCE]), tta)
+            self._chunk(torch.from_numpy(images[start : start + SLICES_AT_ONCE].copy()), tta)
             for start in range(0, len(images), SLICES_AT_ONCE)
         ]
         return torch.cat(parts)

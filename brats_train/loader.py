@@ -150,8 +150,7 @@ def gather_rows(
     """Rows at once, without the ring: (n, C, S, S) float32 and (n, 1, S, S) uint8 on `device`."""
     slot = _Slot.empty(len(rows), caches[0].shape, pinned=False)
     slot.fill(caches, rows)
-    images = slot.images.to(device).float()
-    return images.contiguous(memory_format=torch.channels_last), slot.masks.to(device)
+    return slot.images.to(device).float(), slot.masks.to(device)
 
 
 class Batches:
@@ -247,7 +246,7 @@ class Batches:
         images = slot.images[: slot.num].to(device).float()
         masks = slot.masks[: slot.num].to(device, copy=True)
         return Batch(
-            images=images.contiguous(memory_format=torch.channels_last),
+            images=images,
             masks=masks,
             step=step,
             global_size=global_size,

@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from brats_cache.files import write_atomically
 from brats_cache.labels import region_table
@@ -62,6 +63,7 @@ def draw_curves(run: RunDir) -> Figure:
         if best is not None:
             axes.axvline(best, color="0.6", linewidth=1, label=f"best epoch ({best:.0f})")
         axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     return figure

@@ -38,8 +38,8 @@ class RunDir:
 
     @classmethod
     def new(cls, path: Path | None, recipe: str, overwrite: bool) -> RunDir:
-        """A directory to train in, made; what an earlier run left in it is removed only with
-        `overwrite`. Without a path it is `runs/RECIPE-DATE-TIME`."""
+        """A directory to train in, not made yet; without a path it is `runs/RECIPE-DATE-TIME`.
+        Raises `BratsError` where it holds a run and `overwrite` does not allow to replace it."""
         if path is None:
             stem = f"{Path(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
             path = next(
@@ -47,19 +47,13 @@ class RunDir:
                 for number in range(1, 1000)
                 if not (candidate := RUNS / (stem if number == 1 else f"{stem}-{number}")).exists()
             )
-        present = [path / name for name in _OURS if (path / name).exists()]
-        if present and not overwrite:
+        run = cls(path)
+        if (present := run._present()) and not overwrite:
             raise BratsError(
                 f"{path}: holds a run already ({present[0].name}). Choose another --run, or "
                 "replace it with --overwrite."
             )
-        try:
-            for old in present:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BratsError(f"{path}: cannot be made ({error.strerror}).") from error
-        return cls(path)
+        return run
 
     @classmethod
     def existing(cls, path: Path | None) -> RunDir:
@@ -80,9 +74,19 @@ class RunDir:
         fresh.symlink_to(os.path.relpath(self.path.resolve(), RUNS.resolve()))
         os.replace(fresh, link)
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Writes config.json."""
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Makes the directory, removes what an earlier run left in it, and writes config.json."""
+        try:
+            for old in self._present():
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BratsError(f"{self.path}: cannot be made ({error.strerror}).") from error
         write_atomically(self.config, (json.dumps(config, indent=2) + "\n").encode())
+
+    def _present(self) -> list[Path]:
+        """What a run has left here."""
+        return [path for name in _OURS if (path := self.path / name).exists()]
 
     def read_config(self) -> dict[str, Any]:
         """What config.json holds."""

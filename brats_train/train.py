@@ -108,7 +108,7 @@ def train(job: TrainJob, world: World, run: RunDir, say: Listener) -> None:
         caches, train_rows, batch_size=recipe.batch_size, seed=recipe.seed, world=world
     )
     if world.is_main:
-        run.write_config(_describe(job, world, caches, amp, weights_from, train_rows, val_rows))
+        run.begin(_describe(job, world, caches, amp, weights_from, train_rows, val_rows))
         say(
             f"{len(train_rows)} training and {len(val_rows)} validation slices, "
             f"{batches.num_steps} steps an epoch, {world.size} x {device.type}, amp {amp}, "
@@ -150,7 +150,7 @@ def train(job: TrainJob, world: World, run: RunDir, say: Listener) -> None:
                 checkpoint.save(run.last, segmenter, plain, epoch=epoch + 1, **state)
         if stopping:
             if world.is_main:
-                say(f"Stopped: {stopping}. Best epoch {best_epoch + 1}: {run.best}")
+                say(f"Finished: {stopping}. Best epoch {best_epoch + 1}: {run.best}")
             return
 
 
@@ -186,8 +186,8 @@ def _train_epoch(
         images, masks = _augment(batch, recipe, epoch, device)
         targets = region_targets(masks, recipe.regions)
         with autocast(amp, device):
-            logits = model(images)
-        terms = losses.compute(recipe.loss, logits, targets)
+            logits = model(images.contiguous(memory_format=torch.channels_last))
+        terms = losses.compute(recipe.loss, logits, targets, reduce=world.differentiable_sum)
         # Gradients are averaged over ranks; scaled so, they are the mean over the global batch
         # even where ranks hold unequal parts of it.
         loss = terms.total.sum() * (world.size / batch.global_size)
@@ -247,7 +247,7 @@ def _validate(
         images, masks = gather_rows(caches, chosen, world.device)
         targets = region_targets(masks, recipe.regions)
         with autocast(amp, world.device):
-            logits = model(images)
+            logits = model(images.contiguous(memory_format=torch.channels_last))
         totals += _sums(losses.compute(recipe.loss, logits, targets), logits, targets)
     return dict(zip(_NAMES, (world.sum(totals) / len(rows)).tolist(), strict=True))
 

@@ -1,0 +1,31 @@
+"""Running the `brats` command as a person does: another process, its exit code, its words."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LAUNCHER = ROOT / "brats"
+
+
+def run_brats(
+    *words: object, code: int = 0, cwd: Path | None = None, nproc: int = 0, timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """Runs `brats WORDS` (under torchrun where `nproc` is set) and checks its exit code."""
+    start = [sys.executable]
+    if nproc:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
+    done = subprocess.run(
+        [*start, str(LAUNCHER), *map(str, words)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done

@@ -1,0 +1,35 @@
+"""A small phantom and its cache, made once for the tests of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from brats_cache.phantom import write_phantom
+from brats_cache.store import Cache, open_cache
+from tests.commands import run_brats
+
+
+@pytest.fixture(scope="session")
+def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight cases with masks and one without, 64 x 64 x 24 voxels."""
+    folder = tmp_path_factory.mktemp("phantom") / "scans"
+    write_phantom(folder, num_cases=8, num_test_cases=1, seed=3, shape=(64, 64, 24), workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache_path(phantom_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its cache of 64 x 64 slices, a quarter of the patients validating."""
+    path = tmp_path_factory.mktemp("cache") / "phantom.h5"
+    run_brats(
+        *("build-cache", phantom_dir, "--out", path, "--size", 64, "--folds", 3),
+        *("--val-fraction", 0.25, "--workers", 1),
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def cache(cache_path: Path) -> Cache:
+    return open_cache(cache_path)
