@@ -96,11 +96,18 @@ def find_cases(data: Sequence[Path], modalities: Sequence[str] = MODALITIES) -> 
         faults += case_faults
         if case_faults:
             continue
+        if fault := _unprintable_name(one.id, chosen):
+            faults.append(fault)
+            continue
         case = _case(chosen, modalities, tables)
         cases.append(case)
         twice += [case.id] if is_twice else []
         notes += _case_notes(case, chosen)
-    cases.sort(key=lambda case: case.id)
+    # A table that contradicts itself about a case, a broken link: faults found elsewhere.
+    at_fault = {fault.case.lower() for fault in faults if fault.case}
+    cases = sorted(
+        (case for case in cases if case.id.lower() not in at_fault), key=lambda case: case.id
+    )
     if twice:
         notes.append(f"{len(twice)} cases are there twice with equal files: {first_few(twice)}")
     if gathered.unfit:
@@ -111,6 +118,17 @@ def find_cases(data: Sequence[Path], modalities: Sequence[str] = MODALITIES) -> 
         faults=tuple(dict.fromkeys(faults)),
         notes=(*dict.fromkeys(notes), *_overlap_notes(cases, tables)),
     )
+
+
+def _unprintable_name(case_id: str, chosen: Mapping[str, Claim]) -> Fault | None:
+    """A file name that is not UTF-8 is no text, which a cache could not hold."""
+    for claim in chosen.values():
+        try:
+            f"{case_id}{claim.path}".encode()
+        except UnicodeEncodeError:
+            found, expected = "a name that is not UTF-8", "UTF-8 names of files and folders"
+            return Fault(case=case_id, path=claim.path, found=found, expected=expected)
+    return None
 
 
 def _check_modalities(modalities: Sequence[str]) -> None:

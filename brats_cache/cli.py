@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
-from .build import build, survey_cases
-from .cases import MODALITIES, find_cases
-from .describe import cache_as_json, describe_cache, describe_plan, differences, human_bytes
-from .errors import BratsError, DataFaults, Fault, printable
+from .cases import MODALITIES
+from .describe import cache_as_json, describe_cache
+from .errors import BratsError, DataFaults, Fault, printable, tell
+from .job import BuildJob, run_build
+from .link import write_link
 from .phantom import write_phantom
-from .plan import BuildOptions, Plan, make_plan
+from .plan import BuildOptions
 from .preprocess import Preparation
 from .progress import show_progress
-from .store import open_cache
-from .workers import Workers, usable_cores
+from .shards import Shard, as_sets, missing_parts, parse_shard
+from .store import Cache, open_cache
+from .verify import verify_rows, verify_sources
+from .workers import usable_cores
 
-__all__ = ["build_cache", "info", "phantom"]
-
-DISK_MARGIN = 64 << 20
+__all__ = ["build_cache", "info", "link", "phantom", "verify"]
 
 
 @click.command("build-cache")
@@ -79,10 +78,15 @@ DISK_MARGIN = 64 << 20
 @click.option("--folds", default=0, help="Number the patients' folds 0 to K-1 for --fold.")
 @click.option(
     "--split-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="CSV with columns case,split instead of --val-fraction.",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="CSV with columns case,split (or patient,split) instead of --val-fraction.",
 )
 @click.option("--seed", default=0, show_default=True, help="Decides the split.")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Build the I-th of N parts on its own; the default --out becomes brats-I-of-N.h5.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes; as many as cores by default.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would be made, stop.")
 @click.option("--skip-bad", is_flag=True, help="Leave cases with faults out instead of stopping.")
@@ -100,6 +104,7 @@ def build_cache(
     folds: int,
     split_file: Path | None,
     seed: int,
+    shard: str | None,
     workers: int | None,
     dry_run: bool,
     skip_bad: bool,
@@ -109,68 +114,39 @@ def build_cache(
 
     Every scan is checked before anything is written; all faults are reported together.
     """
-    options = BuildOptions(
-        preparation=Preparation(
-            modalities=_parse_modalities(modalities), size=size, fit=fit, normalize=normalize
-        ),
-        slices=slices,
-        label_scheme=label_scheme,
-        val_fraction=val_fraction,
-        num_folds=folds,
-        split_file=split_file,
-        seed=seed,
+    preparation = Preparation(
+        modalities=_parse_modalities(modalities), size=size, fit=fit, normalize=normalize
     )
+    try:
+        options = BuildOptions(
+            preparation=preparation,
+            slices=slices,
+            label_scheme=label_scheme,
+            val_fraction=val_fraction,
+            num_folds=folds,
+            split_file=split_file,
+            seed=seed,
+        )
+        part = parse_shard(shard) if shard else Shard()
+    except BratsError as error:
+        raise click.UsageError(str(error)) from error
+    context = click.get_current_context()
+    if part.is_part and context.get_parameter_source("out") is ParameterSource.DEFAULT:
+        out = out.with_name(f"{out.stem}-{part.index}-of-{part.count}{out.suffix}")
+    source = context.get_parameter_source("val_fraction")
+    if split_file and source is not ParameterSource.DEFAULT:
+        raise click.UsageError("--split-file decides the split; leave --val-fraction out.")
     job = BuildJob(
         data=data or (Path("data"),),
         out=out,
         options=options,
+        shard=part,
         num_workers=workers,
         dry_run=dry_run,
         skip_bad=skip_bad,
         overwrite=overwrite,
     )
-    _run_build(job)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildJob:
-    """What `brats build-cache` was asked to do."""
-
-    data: tuple[Path, ...]
-    out: Path
-    options: BuildOptions
-    num_workers: int | None
-    dry_run: bool
-    skip_bad: bool
-    overwrite: bool
-
-
-def _run_build(job: BuildJob) -> None:
-    preparation = job.options.preparation
-    findings = find_cases(job.data, preparation.modalities)
-    for note in findings.notes:
-        click.echo(f"Note: {printable(note)}", err=True)
-    if not findings.cases:
-        raise DataFaults(findings.faults, "Nothing was written.")
-    with Workers(min(job.num_workers or usable_cores(), len(findings.cases))) as workers:
-        with show_progress("Checking", "cases") as report:
-            surveys, faults = survey_cases(findings.cases, preparation, workers, report)
-        _refuse_or_skip([*findings.faults, *faults], job.skip_bad, num_sound=len(surveys))
-        data_dirs = tuple(dict.fromkeys(survey.case.data_dir for survey in surveys))
-        plan = make_plan(surveys, data_dirs, job.options)
-        for warning in plan.warnings:
-            click.echo(f"Warning: {printable(warning)}", err=True)
-        click.echo(describe_plan(plan, job.out))
-        if job.out.exists() and not job.overwrite:
-            raise BratsError(_say_what_exists(job.out, plan))
-        if job.dry_run:
-            click.echo("Nothing was written (--dry-run).")
-            return
-        _prepare_folder(job.out.parent)
-        _check_disk(job.out, plan.num_bytes)
-        with show_progress("Writing", "rows") as report:
-            build(plan, job.out, workers, report)
-    click.echo(f"{job.out} is complete. Next: torchrun brats train --cache {job.out}")
+    run_build(job)
 
 
 @click.command("info")
@@ -182,8 +158,58 @@ def info(files: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(cache_as_json(caches), indent=2))
         return
-    for cache in caches:
-        click.echo(describe_cache(cache))
+    click.echo("\n\n".join(describe_cache(members) for members in as_sets(caches)))
+
+
+@click.command("verify")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--sources", is_flag=True, help="Also compare with the scans they were made of.")
+@click.option("--workers", type=click.IntRange(1), help="Threads; as many as cores by default.")
+def verify(files: tuple[Path, ...], sources: bool, workers: int | None) -> None:
+    """Read cache FILEs whole and compare every byte with its checksum.
+
+    Damaged cases are named, and the exit code is 1.
+    """
+    threads = workers or usable_cores()
+    caches: list[Cache] = []
+    faults: list[Fault] = []
+    unreadable: list[BratsError] = []
+    for path in files:
+        try:
+            caches.append(open_cache(path))
+        except BratsError as error:  # the others are looked at all the same
+            unreadable.append(error)
+    with show_progress("Verifying", "bytes") as report:
+        faults += verify_rows(caches, threads, report)
+    if sources:
+        with show_progress("Scans", "bytes") as report:
+            faults += verify_sources(caches, threads, report)
+    if faults:
+        unreadable.append(DataFaults(faults))
+    if unreadable:
+        raise BratsError("\n".join(map(str, unreadable)))
+    num_cases = sum(len(cache.cases) for cache in caches)
+    also = " and their scans are unchanged" if sources else ""
+    click.echo(f"{num_cases} case{'s' if num_cases != 1 else ''}: every byte is as written{also}.")
+
+
+@click.command("link")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+def link(files: tuple[Path, ...], out: Path, overwrite: bool) -> None:
+    """Make one HDF5 file over cache FILEs, for users of h5py.
+
+    It holds no pixels: its images and masks are read from the FILEs. Training and the other
+    commands take the FILEs themselves.
+    """
+    caches = write_link(files, out, overwrite=overwrite)
+    for members in as_sets(caches):
+        if members[0].shard[1] > 1 and (missing := missing_parts(members)):
+            names = ", ".join(f"{index}/{members[0].shard[1]}" for index in missing)
+            tell(f"parts {names} of the set are missing.", prefix="Warning: ")
+    num_rows = sum(cache.shape[0] for cache in caches)
+    click.echo(f"{printable(out)} shows {num_rows} rows of {len(caches)} files.")
 
 
 @click.command("phantom")
@@ -229,45 +255,3 @@ def _parse_shape(text: str) -> tuple[int, int, int]:
         raise click.BadParameter(f"{text!r}: expected X x Y x Z, such as 240x240x155.")
     x, y, z = (int(part) for part in parts)
     return x, y, z
-
-
-def _prepare_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BratsError(f"{folder}: cannot be made ({error.strerror}).") from error
-
-
-def _refuse_or_skip(faults: Sequence[Fault], skip_bad: bool, num_sound: int) -> None:
-    """Stops on faults, or reports what is left out."""
-    if not faults:
-        return
-    if not skip_bad or not num_sound:
-        advice = "Nothing was written. Mend them, or leave those cases out with --skip-bad."
-        raise DataFaults(faults, advice)
-    click.echo(f"Warning: left out: {DataFaults(faults)}", err=True)
-
-
-def _check_disk(out: Path, num_bytes: int) -> None:
-    free = shutil.disk_usage(out.parent).free
-    if free < num_bytes + DISK_MARGIN:
-        raise BratsError(
-            f"{out}: needs {human_bytes(num_bytes)}, the disk has {human_bytes(free)} free. "
-            "Free some, choose another --out, or fewer --slices."
-        )
-
-
-def _say_what_exists(out: Path, plan: Plan) -> str:
-    cache = open_cache(out)
-    found = differences(plan, cache)
-    if not found:
-        return (
-            f"{out}: exists and is identical to this build (fingerprint {plan.fingerprint}). "
-            "Nothing to do; --overwrite builds it again."
-        )
-    shown = "\n".join(f"  {line}" for line in found[:10])
-    more = f"\n  and {len(found) - 10} more" if len(found) > 10 else ""
-    return (
-        f"{out}: exists and differs from this build:\n{shown}{more}\n"
-        "Choose another --out, or replace it with --overwrite."
-    )

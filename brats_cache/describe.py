@@ -12,6 +12,7 @@ import numpy as np
 from .errors import printable
 from .labels import REGIONS, canonical_table
 from .plan import Plan, describe_options
+from .shards import missing_parts
 from .store import Cache
 
 __all__ = ["cache_as_json", "describe_cache", "describe_plan", "differences"]
@@ -29,24 +30,30 @@ def describe_plan(plan: Plan, out: Path) -> str:
     return _table(
         {
             "cache": printable(out),
+            "part": f"{plan.shard.index} of {plan.shard.count}" if plan.shard.is_part else "",
             "cases": _by_split(len(plan.cases), splits),
             "rows": _by_split(plan.num_rows, rows),
             **_describe_pixels(plan.options.preparation.size, describe_options(plan.options)),
-            "labels": ", ".join(f"{name} ({count} cases)" for name, count in schemes.items()),
+            "labels": ", ".join(
+                f"{name} ({count} case{'s' if count != 1 else ''})"
+                for name, count in sorted(schemes.items())
+            ),
             "size": human_bytes(plan.num_bytes),
         }
     )
 
 
-def describe_cache(cache: Cache) -> str:
-    """A finished cache: the same lines, and what its masks hold."""
-    cases = cache.cases
+def describe_cache(parts: Sequence[Cache]) -> str:
+    """A finished cache, or parts of one: the same lines, and what the masks hold."""
+    cache = parts[0]
+    cases = np.concatenate([part.cases for part in parts])
+    slices = np.concatenate([part.slices for part in parts])
     names = [split.decode() for split in cases["split"]]
     rows = Counter[str]()
     for split, count in zip(names, cases["rows"], strict=True):
         rows[split] += int(count)
-    pixels = cache.slices["label_pixels"]
-    total = max(1, int(cache.slices["brain_pixels"].sum()))
+    pixels = slices["label_pixels"]
+    total = max(1, int(slices["brain_pixels"].sum()))
     shares = ", ".join(
         f"{name} {int(pixels[:, label].sum()) / total:.1%}"
         for label, name in enumerate(_LABEL_NAMES)
@@ -55,10 +62,11 @@ def describe_cache(cache: Cache) -> str:
     tumour = int(np.count_nonzero(pixels[:, sorted(REGIONS["wt"])].any(axis=1)))
     return _table(
         {
-            "cache": printable(cache.path),
+            "cache": printable(cache.path) + (" ..." if len(parts) > 1 else ""),
+            "parts": _describe_parts(parts),
             "cases": _by_split(len(cases), Counter(names)),
             "patients": str(len(np.unique(cases["patient"]))),
-            "rows": _by_split(len(cache.slices), rows),
+            "rows": _by_split(len(slices), rows),
             **_describe_pixels(cache.shape[-1], dict(cache.options)),
             "labels": ", ".join(sorted({name.decode() for name in cases["label_scheme"]})),
             "tumour": f"in {tumour} rows; of the brain: {shares}" if shares else "no mask",
@@ -66,11 +74,33 @@ def describe_cache(cache: Cache) -> str:
                 f"{count} {grade.decode() or 'unknown'}"
                 for grade, count in sorted(Counter(cases["grade"].tolist()).items())
             ),
-            "size": human_bytes(cache.path.stat().st_size),
-            "fingerprint": cache.fingerprint,
+            "size": human_bytes(sum(part.path.stat().st_size for part in parts)),
+            "fingerprint": cache.fingerprint if len(parts) == 1 else "",
+            "of the set": cache.set_fingerprint if cache.shard[1] > 1 else "",
             "writer": printable(cache.writer),
         }
     )
+
+
+def _describe_parts(parts: Sequence[Cache]) -> str:
+    """Which parts of a set these are, and which are missing; nothing for a cache that is none."""
+    count = parts[0].shard[1]
+    if count == 1:
+        return ""
+    missing = missing_parts(parts)
+    held = _listed([part.shard[0] for part in parts])
+    return f"{held} of {count}" + (f"; missing {_listed(missing)}" if missing else ", all there")
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """[1, 2, 3, 7] -> "1 to 3, 7"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
 
 
 def cache_as_json(caches: Sequence[Cache]) -> dict[str, Any]:
@@ -83,6 +113,8 @@ def cache_as_json(caches: Sequence[Cache]) -> dict[str, Any]:
                 "modalities": list(cache.preparation.modalities),
                 "options": dict(cache.options),
                 "fingerprint": cache.fingerprint,
+                "set_fingerprint": cache.set_fingerprint,
+                "shard": f"{cache.shard[0]}/{cache.shard[1]}",
                 "writer": cache.writer,
                 "bytes": cache.path.stat().st_size,
             }
@@ -102,10 +134,13 @@ def differences(plan: Plan, cache: Cache) -> list[str]:
         held = cache.options.get(name)
         if _plain(held) != _plain(wanted):
             found.append(f"{name}: {_plain(held)} there, {_plain(wanted)} now")
+    if cache.shard != (plan.shard.index, plan.shard.count):
+        found.append(f"shard: {cache.shard[0]}/{cache.shard[1]} there, {plan.shard} now")
     held_ids = {name.decode() for name in cache.cases["id"]}
     wanted_ids = {case.id for case in plan.cases}
-    found += [f"{name}: in that file, not among the scans now" for name in held_ids - wanted_ids]
-    found += [f"{name}: among the scans now, not in that file" for name in wanted_ids - held_ids]
+    gone, new = sorted(held_ids - wanted_ids), sorted(wanted_ids - held_ids)
+    found += [f"{name}: in that file, not among the scans now" for name in gone]
+    found += [f"{name}: among the scans now, not in that file" for name in new]
     rows = {name.decode(): index for index, name in enumerate(cache.cases["id"])}
     for case in plan.cases:
         if case.id not in rows:
@@ -114,10 +149,11 @@ def differences(plan: Plan, cache: Cache) -> list[str]:
         checksums = [source.checksum for source in case.survey.sources]
         if record["source_checksum"][: len(checksums)].tolist() != checksums:
             found.append(f"{case.id}: its scans have changed")
-        if record["split"].decode() != case.split or record["fold"] != case.fold:
-            found.append(f"{case.id}: {record['split'].decode()} there, {case.split} now")
+        held = _side(record["split"].decode(), int(record["fold"]))
+        if held != _side(case.split, case.fold):
+            found.append(f"{case.id}: {held} there, {_side(case.split, case.fold)} now")
     if not found and cache.fingerprint != plan.fingerprint:
-        found.append("patients, grades or label schemes")
+        found.append("patients, grades, ages, survival, channels or label schemes")
     return found
 
 
@@ -169,6 +205,10 @@ def _describe_pixels(size: int, options: dict[str, Any]) -> dict[str, str]:
         "pixels": f"{size} x {size}, {options['fit']}, {options['normalize']}, "
         f"slices: {options['slices']}",
     }
+
+
+def _side(split: str, fold: int) -> str:
+    return split if fold < 0 else f"{split}, fold {fold}"
 
 
 def _by_split(total: int, counts: Counter[str]) -> str:

@@ -28,10 +28,11 @@ class BratsError(Exception):
     """A failure of data, disk, options or environment that a person can mend.
 
     The first argument is the whole message as it will be read, without a trailing newline. `rank`
-    is set where one of several processes failed by itself.
+    is set where one of several processes failed by itself, `is_shared` where all raise the same.
     """
 
     rank: int | None = None
+    is_shared = False
 
 
 @dataclass(frozen=True, kw_only=True)

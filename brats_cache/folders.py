@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from .errors import Fault
-from .namings import is_nifti
+from .namings import is_nifti, parse_name
 
 __all__ = ["DECATHLON_FOLDERS", "Tree", "walk"]
 
@@ -95,9 +95,10 @@ def _note_file(tree: Tree, folder: Path, entry: os.DirEntry[str]) -> None:
     path = folder / entry.name
     if is_nifti(entry.name):
         if entry.is_symlink() and not os.path.exists(path):
+            claim = parse_name(path, path.parent)
             tree.faults.append(
                 Fault(
-                    case="",
+                    case=claim.case if claim else "",
                     path=path,
                     found=f"a link to {os.readlink(path)}, which is not there",
                     expected="a NIfTI file",
@@ -105,7 +106,12 @@ def _note_file(tree: Tree, folder: Path, entry: os.DirEntry[str]) -> None:
             )
         else:
             tree.nifti.append(path)
-    elif entry.name.lower().endswith(".csv"):
+    elif entry.name.lower().endswith(".csv") and not _is_special(path):
         tree.tables.append(path)
     else:
         tree.others[PurePath(entry.name).suffix.lower() or entry.name] += 1
+
+
+def _is_special(path: Path) -> bool:
+    """Whether opening `path` could wait for ever, as on a named pipe."""
+    return os.path.exists(path) and not os.path.isfile(path)

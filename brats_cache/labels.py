@@ -143,12 +143,12 @@ def detect_scheme(
 
     An override is believed before dataset.json, dataset.json before names, names before values.
     Values alone decide for plain names, and only where their union over the unit is all that
-    exactly one scheme has. A unit without any mask is taken to be of the scheme its names say, of
-    brats2023 where they say nothing.
+    exactly one scheme has; a union of {0, 1} is binary under every name. A unit without any mask is
+    taken to be of the scheme its names say, of brats2023 where they say nothing.
 
-    Raises DataFaults for cases with values that contradict the scheme, BratsError for an unknown
-    override and where several schemes or none are possible. Each names the values, the cases that
-    hold them and the way out.
+    Raises BratsError for an unknown override, DataFaults for cases with values that contradict the
+    scheme, and a single fault of no case where several schemes or none are possible. Each names the
+    values, the cases that hold them and the way out.
     """
     if naming not in NAMINGS:
         raise ValueError(f"naming {naming!r}: expected one of {', '.join(NAMINGS)}")
@@ -159,7 +159,8 @@ def detect_scheme(
         scheme, reason = SCHEMES[override], "by --label-scheme"
     elif dataset_labels:
         scheme, reason = _named_by_dataset(dataset_labels), "by dataset.json"
-    elif naming == "plain":
+    elif naming == "plain" or union == SCHEMES["binary"].values:
+        # No tumour is necrosis alone: masks of 1 were made binary, whatever their cases are called.
         scheme, reason = _told_by_values(values_by_case, union), "by the values of all its cases"
     elif naming == "brats2023":
         # The ids of 2023 and 2024 look alike; only the resection cavity tells them apart.
@@ -215,12 +216,23 @@ def _told_by_values(values_by_case: Mapping[str, frozenset[int]], union: frozens
     exact = [scheme for scheme in _ALL if scheme.values == union]
     if len(exact) == 1:
         return exact[0]
-    possible = exact or [scheme for scheme in _ALL if union <= scheme.values]
-    if possible:
-        meanings = "; ".join(f"{scheme.name} ({scheme.description})" for scheme in possible)
-        expected = f"labels that only one scheme explains, not {meanings}"
-    else:
-        expected = "labels that a known scheme explains"
+    odd = [case for case, values in sorted(values_by_case.items()) if not _explains(values)]
+    if odd:
+        raise DataFaults(
+            [
+                Fault(
+                    case=case_id,
+                    path=None,
+                    found=f"its mask holds {_listed(values_by_case[case_id])}",
+                    expected="the labels of a known scheme, 0 to 4",
+                    remedy=_way_out(values_by_case[case_id]),
+                )
+                for case_id in odd
+            ]
+        )
+    possible = exact or _explains(union)
+    meanings = "; ".join(f"{scheme.name} ({scheme.description})" for scheme in possible)
+    expected = f"labels that only one scheme explains, not {meanings}"
     raise _undecided(
         f"case names say nothing, and there is {_holders(values_by_case, union)}",
         expected,
@@ -240,17 +252,26 @@ def _told_by_cavity(values_by_case: Mapping[str, frozenset[int]], union: frozens
     )
 
 
-def _undecided(found: str, expected: str, names: Sequence[str] = ()) -> BratsError:
-    return BratsError(
-        f"cannot tell the label scheme: {found}; expected {expected}. "
-        f"Say which it is: --label-scheme {' or '.join(names or SCHEMES)}."
+def _undecided(found: str, expected: str, names: Sequence[str] = ()) -> DataFaults:
+    fault = Fault(
+        case="",
+        path=None,
+        found=f"cannot tell the label scheme: {found}",
+        expected=expected,
+        remedy=f"Say which it is: --label-scheme {' or '.join(names or SCHEMES)}.",
     )
+    return DataFaults([fault])
+
+
+def _explains(values: frozenset[int]) -> list[Scheme]:
+    """The schemes that have all of `values`."""
+    return [scheme for scheme in _ALL if values <= scheme.values]
 
 
 def _way_out(union: frozenset[int]) -> str:
-    names = [scheme.name for scheme in _ALL if union <= scheme.values]
+    names = [scheme.name for scheme in _explains(union)]
     if not names:
-        return "No scheme has all the labels of this data; look at the mask."
+        return "No scheme has all these labels; look at the mask."
     return f"If the masks follow another scheme, say so: --label-scheme {' or '.join(names)}."
 
 

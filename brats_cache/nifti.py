@@ -42,10 +42,16 @@ SPACING_MM = (0.05, 50.0)  # beyond: metres, micrometres, or no scan of a head
 MAX_OBLIQUITY_DEGREES = 20.0
 MAX_IN_PLANE_ANISOTROPY = 2.0
 LABEL_TOLERANCE = 1e-3
-_HEADER_READ = 1024
-_PIECE = 1 << 20
+_HEADER_BYTES = 540  # of NIfTI-2, the longer one
+_COMPRESSED_READ = 1 << 16  # holds them even behind a file name and a comment
+_PIECE = 1 << 20  # bytes inflated at once where they are only checked
 _NUMERIC_KINDS = "iuf"
-_GZIP_ERRORS: tuple[type[Exception], ...] = (EOFError, zlib.error, igzip_lib.IsalError)
+# isal's error is not zlib's, and its type stub calls the class an instance.
+_GZIP_ERRORS: tuple[type[Exception], ...] = (
+    EOFError,
+    zlib.error,
+    igzip_lib.IsalError,  # type: ignore[assignment]
+)
 # nibabel mends small slips of a header and says so without naming the file; nobody could act on it.
 _SILENT = logging.Logger("brats.nifti")
 _SILENT.addHandler(logging.NullHandler())
@@ -140,11 +146,10 @@ def read_header(path: Path) -> Header:
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise _fault(path, "no regular file", "a NIfTI file")
         with open(path, "rb") as file:
-            start = file.read(_HEADER_READ)
+            start = file.read(_COMPRESSED_READ)
         is_compressed = _is_gzip(start)
         if is_compressed:
-            with igzip.open(path, "rb") as file:
-                start = file.read(_HEADER_READ)
+            start = _inflate_start(start)
     except OSError as error:
         raise _unreadable(path, error) from None
     except _GZIP_ERRORS as error:
@@ -236,23 +241,31 @@ def read_labels(contents: Contents, channel: int | None = None) -> np.ndarray:
     return whole.astype(np.uint8)
 
 
-def encode_volume(volume: np.ndarray, like: Header) -> bytes:
+def encode_volume(volume: np.ndarray, like: Header, description: str = "brats") -> bytes:
     """A canonical (Z, Y, X) volume as the bytes of a `.nii.gz` on the grid of `like`: same shape,
-    affine, qform and sform codes and orientation, unscaled, in `volume`'s own dtype. Equal input
-    gives equal bytes."""
-    if volume.shape != like.canonical_shape:
+    affine, qform and sform codes and orientation, unscaled, in `volume`'s own dtype. (K, Z, Y, X)
+    becomes a 4-D file with K channels. `description`, up to 79 ASCII characters, goes into the
+    header. Equal input gives equal bytes."""
+    if volume.shape[-3:] != like.canonical_shape:
         raise ValueError(
             f"volume is {volume.shape}, the grid of {like.path} {like.canonical_shape}"
         )
     header = _header_class(like.block).from_fileobj(io.BytesIO(like.block), check=False)
+    header["vox_offset"] = 0  # nibabel's to choose
+    header.check_fix(logger=_SILENT, error_level=50)
     header.set_data_dtype(volume.dtype)
     header.set_slope_inter(1.0, 0.0)
     header["cal_min"] = header["cal_max"] = 0
-    header["descrip"] = b"brats"
+    header["descrip"] = description.encode("ascii")
     header["intent_code"] = 0
     image_class = nib.Nifti2Image if len(like.block) == 540 else nib.Nifti1Image
-    source = np.asarray(like.orientation.to_source(volume))
+    if volume.ndim == 4:
+        source = np.stack([like.orientation.to_source(channel).T for channel in volume]).T
+    else:
+        source = np.asarray(like.orientation.to_source(volume))
     image = image_class(source, None, header=header)
+    if volume.ndim == 4:  # a step of 0 between channels is no step to some readers
+        image.header.set_zooms((*image.header.get_zooms()[:3], 1.0))
     return igzip.compress(image.to_bytes(), 2, mtime=0)
 
 
@@ -361,6 +374,16 @@ def _header_class(start: bytes) -> type[nib.Nifti1Header]:
 
 def _is_gzip(start: bytes) -> bool:
     return start[:2] == b"\x1f\x8b"
+
+
+def _inflate_start(raw: bytes) -> bytes:
+    """The header's bytes from the start of a gzip stream, or fewer where there are no more."""
+    start = b""
+    while _is_gzip(raw) and len(start) < _HEADER_BYTES:
+        member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        start += member.decompress(raw, max_length=_HEADER_BYTES - len(start))
+        raw = member.unused_data if member.eof else b""
+    return start
 
 
 def _inflate(raw: bytes, wanted: int) -> bytes:

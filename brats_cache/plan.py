@@ -9,20 +9,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
-from .errors import BratsError
-from .labels import REGIONS, Scheme, canonical_table, detect_scheme
+from .cases import Case
+from .errors import BratsError, DataFaults, Fault
+from .labels import REGIONS, SCHEMES, Scheme, canonical_table, detect_scheme
 from .preprocess import FITS, NORMALIZATIONS, Preparation
-from .splits import Patient, assign
-from .survey import Survey
+from .shards import Shard
+from .splits import Assignment, Patient, assign
+from .survey import Glimpse, Survey
 
-__all__ = ["NUM_LABELS", "BuildOptions", "Plan", "PlannedCase", "describe_options", "make_plan"]
+__all__ = [
+    "NUM_LABELS",
+    "BuildOptions",
+    "Plan",
+    "PlannedCase",
+    "assign_splits",
+    "describe_options",
+    "detect_schemes",
+    "make_plan",
+]
 
 NUM_LABELS = 5  # canonical labels 0 to 4; source values of every known scheme fit as well
 IMAGE_BYTES = 2
@@ -64,6 +75,11 @@ class BuildOptions:
             raise BratsError(f"--normalize {preparation.normalize}: expected one of {expected}.")
         if not 16 <= preparation.size <= 4096:
             raise BratsError(f"--size {preparation.size}: expected 16 to 4096 pixels.")
+        if self.label_scheme not in ("auto", *SCHEMES):
+            expected = ", ".join(["auto", *SCHEMES])
+            raise BratsError(f"--label-scheme {self.label_scheme}: expected one of {expected}.")
+        if self.num_folds < 0 or self.num_folds == 1:
+            raise BratsError(f"--folds {self.num_folds}: expected 2 or more, or 0 for none.")
         if not 0 <= self.val_fraction < 1:
             raise BratsError(f"--val-fraction {self.val_fraction}: expected 0 up to 1, 1 excluded.")
 
@@ -95,12 +111,19 @@ class PlannedCase:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """A cache to be, whole. `warnings` are for the person who asked for it."""
+    """A cache to be, or one part of it. `warnings` are for the person who asked for it.
+
+    fingerprint      32 hex digits over all that decides the content
+    set_fingerprint  the same of the set that this is a part of, without what only its own part
+                     knows of a case
+    """
 
     options: BuildOptions
     data_dirs: tuple[Path, ...]
     cases: tuple[PlannedCase, ...]
+    shard: Shard
     fingerprint: str
+    set_fingerprint: str
     warnings: tuple[str, ...]
 
     @property
@@ -120,26 +143,23 @@ class Plan:
         return rows * height * width * (channels * IMAGE_BYTES + 1)
 
 
-def make_plan(surveys: Sequence[Survey], data_dirs: Sequence[Path], options: BuildOptions) -> Plan:
-    """Raises `BratsError` or `DataFaults` for label schemes that cannot be told, splits that cannot
+def make_plan(
+    surveys: Sequence[Survey],
+    data_dirs: Sequence[Path],
+    options: BuildOptions,
+    shard: Shard | None = None,
+    whole: Sequence[Glimpse] | None = None,
+) -> Plan:
+    """The plan of these cases, as part `shard` of the cases `whole`, which decide label schemes and
+    splits, where it is a part.
+
+    Raises `BratsError` or `DataFaults` for label schemes that cannot be told, splits that cannot
     be made, and a plan without rows."""
-    schemes = _detect_schemes(surveys, options.label_scheme)
-    patients = [
-        Patient(
-            case=survey.case.id,
-            patient=survey.case.patient,
-            grade=survey.case.grade,
-            has_mask=survey.case.mask is not None,
-        )
-        for survey in surveys
-    ]
-    assignments, warnings = assign(
-        patients,
-        val_fraction=options.val_fraction,
-        num_folds=options.num_folds,
-        seed=options.seed,
-        split_file=options.split_file,
-    )
+    everyone: Sequence[Survey | Glimpse] = surveys if whole is None else whole
+    schemes, faults = detect_schemes(everyone, options.label_scheme)
+    if faults:
+        raise DataFaults(faults)
+    assignments, warnings = assign_splits([one.case for one in everyone], options)
     planned: list[PlannedCase] = []
     first_row = 0
     for survey in surveys:
@@ -161,13 +181,44 @@ def make_plan(surveys: Sequence[Survey], data_dirs: Sequence[Path], options: Bui
         raise BratsError(f"--slices {options.slices} selects no slice of any case.")
     if empty:
         names = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-        warnings = [*warnings, f"--slices {options.slices} selects no slice of {names}."]
+        warnings = [*warnings, f"--slices {options.slices} selects no slice of {names}"]
+    set_content = [
+        [one.case.id, one.case.patient, schemes[one.case.id].name, asdict(assignments[one.case.id])]
+        for one in everyone
+    ]
+    set_fingerprint = _digest([describe_options(options), set_content])
+    shard = shard or Shard()
     return Plan(
         options=options,
         data_dirs=tuple(data_dirs),
         cases=tuple(planned),
-        fingerprint=_fingerprint(planned, options),
-        warnings=tuple(warnings),
+        shard=shard,
+        fingerprint=_fingerprint(planned, options, [str(shard), set_fingerprint]),
+        set_fingerprint=set_fingerprint,
+        warnings=(*warnings, *_warn_of_brains(surveys)),
+    )
+
+
+def assign_splits(
+    cases: Sequence[Case], options: BuildOptions
+) -> tuple[dict[str, Assignment], list[str]]:
+    """The split and fold of each case, and warnings; needs no scan to be read. Raises as
+    `splits.assign` does."""
+    patients = [
+        Patient(
+            case=case.id,
+            patient=case.patient,
+            grade=case.grade,
+            has_mask=case.mask is not None,
+        )
+        for case in cases
+    ]
+    return assign(
+        patients,
+        val_fraction=options.val_fraction,
+        num_folds=options.num_folds,
+        seed=options.seed,
+        split_file=options.split_file,
     )
 
 
@@ -179,15 +230,19 @@ def describe_options(options: BuildOptions) -> dict[str, object]:
     return described
 
 
-def _fingerprint(cases: Sequence[PlannedCase], options: BuildOptions) -> str:
+def _fingerprint(cases: Sequence[PlannedCase], options: BuildOptions, part: Sequence[str]) -> str:
     """32 hex digits over all that decides the content: options, sources by checksum, places."""
     content = {
+        "part": part,
         "options": describe_options(options),
         "cases": [
             [
                 case.id,
                 case.survey.case.patient,
                 case.survey.case.grade,
+                case.survey.case.age,
+                case.survey.case.survival,
+                [scan.channel for scan in case.survey.case.images.values()],
                 case.scheme.name,
                 case.split,
                 case.fold,
@@ -198,25 +253,73 @@ def _fingerprint(cases: Sequence[PlannedCase], options: BuildOptions) -> str:
             for case in cases
         ],
     }
+    return _digest(content)
+
+
+def _digest(content: object) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return xxhash.xxh3_128_hexdigest(text.encode())
 
 
-def _detect_schemes(surveys: Sequence[Survey], override: str) -> dict[str, Scheme]:
-    """The scheme of each case, detected for each naming scheme under each DATA argument."""
-    units: dict[tuple[str, Path], list[Survey]] = {}
+def detect_schemes(
+    surveys: Sequence[Survey | Glimpse], override: str
+) -> tuple[dict[str, Scheme], list[Fault]]:
+    """The scheme of each case by its id, detected for each naming under each DATA argument (and
+    each dataset.json there), and the faults of the others.
+
+    What one case holds and no scheme explains is that case's fault; the others of its unit are
+    judged without it.
+    """
+    units: dict[object, list[Survey | Glimpse]] = {}
     for survey in surveys:
-        units.setdefault((survey.case.naming, survey.case.data_dir), []).append(survey)
+        case = survey.case
+        units.setdefault((case.naming, case.data_dir, case.labels), []).append(survey)
     schemes: dict[str, Scheme] = {}
-    for (naming, _), members in units.items():
-        values: Mapping[str, frozenset[int]] = {
-            survey.case.id: frozenset({0, *survey.label_values} if survey.case.mask else ())
-            for survey in members
-        }
-        labels = members[0].case.labels
-        scheme = detect_scheme(naming, values, dataset_labels=labels, override=override)
-        schemes.update(dict.fromkeys(values, scheme))
-    return schemes
+    faults: list[Fault] = []
+    for members in units.values():
+        while members:
+            try:
+                schemes.update(_scheme_of_unit(members, override))
+                break
+            except DataFaults as error:
+                located = [_locate(fault, members) for fault in error.faults]
+            faults += located
+            bad = {fault.case for fault in located}
+            members = [] if "" in bad else [s for s in members if s.case.id not in bad]
+    return schemes, faults
+
+
+def _scheme_of_unit(members: Sequence[Survey | Glimpse], override: str) -> dict[str, Scheme]:
+    values = {
+        survey.case.id: frozenset({0, *survey.label_values} if survey.case.mask else ())
+        for survey in members
+    }
+    first = members[0].case
+    scheme = detect_scheme(first.naming, values, dataset_labels=first.labels, override=override)
+    return dict.fromkeys(values, scheme)
+
+
+def _locate(fault: Fault, members: Sequence[Survey | Glimpse]) -> Fault:
+    """`fault` with the path of its case's mask, or of the folder of the unit."""
+    masks = {survey.case.id: survey.case.mask for survey in members}
+    mask = masks.get(fault.case)
+    return replace(fault, path=mask.path if mask else members[0].case.data_dir)
+
+
+def _warn_of_brains(surveys: Sequence[Survey]) -> list[str]:
+    """Cases where no voxel is zero, so that nothing tells the head from what is around it."""
+    filled = [
+        survey.case.id
+        for survey in surveys
+        if int(survey.brain_pixels.sum()) == int(np.prod(survey.shape))
+    ]
+    if not filled:
+        return []
+    names = ", ".join(filled[:5]) + (f" and {len(filled) - 5} more" if len(filled) > 5 else "")
+    return [
+        f"no voxel is zero in {names}: the background is taken for brain, in the statistics that "
+        "normalise the scan as well. Set it to zero (skull stripping) unless that is meant."
+    ]
 
 
 def _select_slices(survey: Survey, scheme: Scheme, rule: str) -> np.ndarray:

@@ -10,6 +10,7 @@ lies on another one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,9 +67,12 @@ class Normalization:
 
 def brain_of(volumes: Sequence[np.ndarray]) -> np.ndarray:
     """Brain = non-zero in any modality. (Z, Y, X) volumes -> (Z, Y, X) bool."""
-    brain = volumes[0] != 0
-    for volume in volumes[1:]:
-        brain |= volume != 0
+    brain = np.zeros(volumes[0].shape, bool)
+    one = np.empty(brain.shape[1:], bool)
+    for z, inside in enumerate(brain):  # slice by slice, which stays in the processor's cache
+        for volume in volumes:
+            np.not_equal(volume[z], 0, out=one)
+            np.logical_or(inside, one, out=inside)
     return brain
 
 
@@ -82,15 +86,17 @@ def measure(values: np.ndarray, normalize: str) -> Normalization:
     Raises ValueError where the voxels have no spread to divide by, or where a result would not fit
     in float16. (A z-score does: of n voxels none lies beyond the square root of n.)
     """
-    if values.dtype.kind in "iu":
-        values = values.astype(np.float64)  # differences of integers overflow inside np.percentile
-    largest = float(np.abs(values).max(initial=0.0))
+    values = values.astype(np.float64)  # differences of integers overflow inside np.percentile
+    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
     if normalize == "none":
         if largest > FLOAT16_MAX:
             raise ValueError(f"the value {largest:g} does not fit in float16 (65504 at most)")
         return Normalization(center=0.0, scale=1.0)
     if normalize == "zscore":
-        center, spread = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+        center = float(values.mean())
+        np.subtract(values, center, out=values)
+        np.square(values, out=values)
+        spread = math.sqrt(float(values.mean()))
     elif normalize == "percentile":
         center, top = (float(value) for value in np.percentile(values, PERCENTILES))
         spread = top - center
@@ -117,45 +123,81 @@ def prepare_images(
     brain    (Z, Y, X) bool
     """
     size = preparation.size
-    images = np.empty((len(rows), len(volumes), size, size), np.float16)
+    images = np.zeros((len(rows), len(volumes), size, size), np.float16)
+    if len(rows) == 0:
+        return images
+    inside = brain[np.asarray(rows)]
+    box = _box_of(inside.any(axis=0))
+    weights = inside.astype(np.float32)
     for channel, (volume, normalization) in enumerate(zip(volumes, normalizations, strict=True)):
-        _fill_slices(volume, brain, normalization, preparation, rows, out=images[:, channel])
+        _fill_slices(volume, weights, normalization, preparation, rows, box, images[:, channel])
     return images
+
+
+def _box_of(brain: np.ndarray) -> tuple[slice, slice]:
+    """The rows and columns of a (Y, X) bool array between the first and the last that hold True."""
+    sides = []
+    for axis in (1, 0):
+        places = np.flatnonzero(brain.any(axis=axis))
+        sides.append(slice(int(places[0]), int(places[-1]) + 1) if places.size else slice(0, 0))
+    return sides[0], sides[1]
 
 
 def _fill_slices(
     volume: np.ndarray,
-    brain: np.ndarray,
+    weights: np.ndarray,
     normalization: Normalization,
     preparation: Preparation,
     rows: Sequence[int] | np.ndarray,
+    box: tuple[slice, slice],
     out: np.ndarray,
 ) -> None:
-    """Normalises and fits slices of one modality into `out`, (n, S, S) float16, maybe strided.
+    """Normalises and fits slices of one modality into `out`, (n, S, S) float16 zeros.
 
-    Arithmetic is float32, slice by slice so that it stays in the processor's cache.
+    weights is (n, Y, X) float32: 1 in the brain, 0 outside. Arithmetic is float32, slice by slice
+    so that it stays in the processor's cache. Nothing is computed outside `box`, rows and columns,
+    where there is no brain: converting to float16 costs more than everything else, and most of a
+    slice is background.
     """
     _, height, width = volume.shape
     size = preparation.size
-    normal = np.empty((height, width), np.float32)
+    normal = np.zeros((height, width), np.float32)
     fitted = np.zeros((size, size), np.float32)
     # Where values are large and their spread is small, float32 rounds the centre by a noticeable
     # part of the spread; what that loses is put back at the end.
     center, scale = np.float32(normalization.center), np.float32(normalization.scale)
     rest = np.float32((float(center) - normalization.center) * normalization.scale)
     top, left = (size - height) // 2, (size - width) // 2
+    if preparation.fit == "pad":
+        target = _moved(box[0], top), _moved(box[1], left)
+    else:
+        target = _reach(box[0], height, size), _reach(box[1], width, size)
+    lines = box[0]  # whole lines are contiguous memory, on which arithmetic is fastest
+    inside = normal[lines]
     for place, z in enumerate(rows):
-        np.subtract(volume[z], center, out=normal, dtype=np.float32)
-        np.multiply(normal, scale, out=normal)
-        np.add(normal, rest, out=normal)
+        np.subtract(volume[z][lines], center, out=inside, dtype=np.float32)
+        np.multiply(inside, scale, out=inside)
+        np.add(inside, rest, out=inside)
         if normalization.clip:
-            np.clip(normal, 0.0, 1.0, out=normal)
-        np.multiply(normal, brain[z], out=normal)
+            np.clip(inside, 0.0, 1.0, out=inside)
+        np.multiply(inside, weights[place, lines], out=inside)
         if preparation.fit == "pad":
-            fitted[top : top + height, left : left + width] = normal
+            fitted[target] = normal[box]
         else:
             cv2.resize(normal, (size, size), dst=fitted, interpolation=cv2.INTER_LINEAR)
-        out[place] = fitted
+        out[place][target] = fitted[target]
+
+
+def _moved(side: slice, distance: int) -> slice:
+    return slice(side.start + distance, side.stop + distance)
+
+
+def _reach(side: slice, num_source: int, num_target: int) -> slice:
+    """The target pixels that bilinear interpolation can make of the source pixels `side`: those
+    whose centre lies less than a source pixel outside it, and one more for rounding."""
+    first = math.floor((side.start - 0.5) * num_target / num_source - 0.5) - 1
+    last = math.ceil((side.stop + 0.5) * num_target / num_source - 0.5) + 1
+    return slice(max(first, 0), min(max(last, 0), num_target))
 
 
 def nearest_index(num_source: int, num_target: int) -> np.ndarray:
@@ -174,7 +216,8 @@ def fit_masks(masks: np.ndarray, size: int, fit: str) -> np.ndarray:
         fitted = np.zeros((num, size, size), masks.dtype)
         fitted[:, top : top + height, left : left + width] = masks
         return fitted
-    return masks[:, nearest_index(height, size)[:, None], nearest_index(width, size)]
+    lines = masks.take(nearest_index(height, size), axis=1)
+    return lines.take(nearest_index(width, size), axis=2)
 
 
 def restore_masks(fitted: np.ndarray, height: int, width: int, fit: str) -> np.ndarray:

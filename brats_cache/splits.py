@@ -10,18 +10,23 @@ it as --split-file.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import xxhash
 
-from .errors import BratsError, DataFaults, Fault
+from .errors import BratsError, DataFaults, Fault, printable
 from .tables import Row, read_csv
 
-__all__ = ["SPLITS", "Assignment", "Patient", "assign"]
+if TYPE_CHECKING:
+    from .store import Cache
+
+__all__ = ["SPLITS", "Assignment", "Patient", "assign", "check_patients", "split_table"]
 
 SPLITS = ("train", "val", "test")
 _NUM_NAMED = 5  # cases quoted in one warning
@@ -66,7 +71,8 @@ def assign(
                   least one of two or more unless it is 0, and never all; by grade in proportion
     num_folds     0 for none, else 2 or more: folds over all patients that are not test, in size and
                   in each grade differing by at most one patient
-    split_file    CSV with columns `case,split` (or `patient,split`) instead of `val_fraction`
+    split_file    CSV with columns `case,split` (or `patient,split`) instead of `val_fraction`; a
+                  column `fold`, where it has one, decides the folds
 
     A case without a mask is test, for there is nothing to train on or to compare with. A patient is
     in one split, so such a case takes its patient's other cases along into test, with a warning:
@@ -83,11 +89,13 @@ def assign(
         raise BratsError(f"--val-fraction {val_fraction}: expected 0 up to 1, 1 excluded")
     if num_folds < 0 or num_folds == 1:
         raise BratsError(f"--folds {num_folds}: expected 2 or more, or 0 for none")
+    fold_of: dict[str, int] = {}
     if split_file:
-        split_of, warnings = _from_file(patients, split_file)
+        split_of, fold_of, warnings = _from_file(patients, split_file, num_folds)
     else:
         split_of, warnings = _by_fraction(patients, val_fraction, seed)
-    fold_of = _folds(_strata(patients, split_of, seed), num_folds) if num_folds else {}
+    if num_folds and not fold_of:
+        fold_of = _folds(_strata(patients, split_of, seed), num_folds)
     assignments = {
         one.case: Assignment(split=split_of[one.patient], fold=fold_of.get(one.patient, -1))
         for one in patients
@@ -161,8 +169,8 @@ def _folds(strata: Sequence[Sequence[str]], num_folds: int) -> dict[str, int]:
     num_patients = sum(len(stratum) for stratum in strata)
     if num_patients < num_folds:
         raise BratsError(
-            f"--folds {num_folds}: only {num_patients} patients have segmentations; "
-            "expected at least one for each fold"
+            f"--folds {num_folds}: {num_patients} patients to train and validate on; expected at "
+            "least one for each fold"
         )
     fold_of: dict[str, int] = {}
     filled = 0
@@ -178,58 +186,129 @@ def _folds(strata: Sequence[Sequence[str]], num_folds: int) -> dict[str, int]:
     return fold_of
 
 
-def _from_file(patients: Sequence[Patient], path: Path) -> tuple[dict[str, str], list[str]]:
-    """The split of each patient as a CSV file says; raises DataFaults where it cannot be so."""
+def _from_file(
+    patients: Sequence[Patient], path: Path, num_folds: int
+) -> tuple[dict[str, str], dict[str, int], list[str]]:
+    """The split of each patient as a CSV file says, the fold likewise where folds are asked for and
+    it has that column, and warnings; raises DataFaults where it cannot be so."""
     rows = read_csv(path)
     column = next((c for c in ("case", "patient") if rows and c in rows[0].cells), "")
     if not column or "split" not in rows[0].cells:
         found = f"columns {', '.join(rows[0].cells)}" if rows else "no rows"
         raise DataFaults([Fault(case="", path=path, found=found, expected="columns case,split")])
-    said = _read_lines(rows, column, path)
-    known = {getattr(one, column) for one in patients}
+    has_folds = num_folds > 0 and "fold" in rows[0].cells
+    said = _read_lines(rows, column, path, num_folds if has_folds else 0)
+    known = {getattr(one, column).strip() for one in patients}
     extra = [name for name in said if name not in known]
     more = f" and {len(extra) - _NUM_NAMED} more" if len(extra) > _NUM_NAMED else ""
     warnings = (
         [f"{path}: no {column} {', '.join(extra[:_NUM_NAMED])}{more} in the data"] if extra else []
     )
     faults = []
-    split_of: dict[str, str] = {}
+    side_of: dict[str, Assignment] = {}
     decided_by: dict[str, str] = {}
     for one in sorted(patients):
-        split = said.get(getattr(one, column))
-        before = split_of.get(one.patient, split)
-        if split is None:
+        side = said.get(getattr(one, column).strip())
+        before = side_of.get(one.patient, side)
+        if side is None:
             found, expected = f"no line for {column} {getattr(one, column)}", "one"
-        elif not one.has_mask and split != "test":
-            found, expected = f"{split}, but it has no segmentation", "test"
-        elif before != split:
+        elif not one.has_mask and side.split != "test":
+            found, expected = f"{side.split}, but it has no segmentation", "test"
+        elif before != side:
             other = decided_by[one.patient]
-            found = f"{split}, but {other} of the same patient {one.patient} is {before}"
-            expected = "one split for one patient"
+            found = f"{_say(side)}, but {other} of the same patient {one.patient} is {_say(before)}"
+            expected = "one split and fold for one patient"
         else:
-            split_of[one.patient] = split
+            side_of[one.patient] = side
             decided_by.setdefault(one.patient, one.case)
             continue
         faults.append(Fault(case=one.case, path=path, found=found, expected=expected))
     if faults:
         raise DataFaults(faults)
-    return split_of, warnings
+    folds = {p: side.fold for p, side in side_of.items() if side.fold >= 0}
+    return {p: side.split for p, side in side_of.items()}, folds, warnings
 
 
-def _read_lines(rows: Sequence[Row], column: str, path: Path) -> dict[str, str]:
-    """The split of each name; raises DataFaults for lines that name none, or two for one name."""
-    said: dict[str, str] = {}
+def _read_lines(
+    rows: Sequence[Row], column: str, path: Path, num_folds: int
+) -> dict[str, Assignment]:
+    """Split and fold (where `num_folds` is not 0) of each name; raises DataFaults for lines that
+    name none, and for two for one name that differ."""
+    said: dict[str, Assignment] = {}
     faults = []
     for row in rows:
         name, split = row.cells[column], row.cells["split"].lower()
+        fold = row.cells["fold"] if num_folds and split != "test" else "-1"
+        side = Assignment(split=split, fold=int(fold) if _is_fold(fold, num_folds) else -1)
         if not name or split not in SPLITS:
             found = f"line {row.line}: {column} {name!r}, split {row.cells['split']!r}"
             expected = f"a {column}, and one of {', '.join(SPLITS)}"
-        elif said.setdefault(name, split) != split:
-            found, expected = f"line {row.line}: {split}, but {said[name]} before", "one split"
+        elif fold != "-1" and not _is_fold(fold, num_folds):
+            found = f"line {row.line}: fold {fold!r}"
+            expected = f"0 to {num_folds - 1}, as --folds {num_folds} asks for"
+        elif said.setdefault(name, side) != side:
+            found = f"line {row.line}: {_say(side)}, but {_say(said[name])} before"
+            expected = "one split and fold"
         else:
             continue
         faults.append(Fault(case=name, path=path, found=found, expected=expected))
     if faults:
         raise DataFaults(faults)
     return said
+
+
+def _is_fold(text: str, num_folds: int) -> bool:
+    return text.isascii() and text.isdecimal() and int(text) < num_folds
+
+
+def _say(side: Assignment | None) -> str:
+    assert side is not None
+    return side.split if side.fold < 0 else f"{side.split} in fold {side.fold}"
+
+
+def split_table(side_of: Mapping[str, Assignment]) -> bytes:
+    """Where each patient belongs as a CSV file with columns `patient,split`, and `fold` where there
+    are folds, in order of the patients: for people to read, and for `--split-file` to pin."""
+    has_folds = any(side.fold >= 0 for side in side_of.values())
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["patient", "split", *(["fold"] if has_folds else [])])
+    for patient, side in sorted(side_of.items()):
+        fold = side.fold if side.fold >= 0 else ""
+        writer.writerow([patient, side.split, *([fold] if has_folds else [])])
+    return text.getvalue().encode()
+
+
+def check_patients(caches: Sequence[Cache], *, by_fold: bool = False) -> None:
+    """Refuses caches that put one patient on different sides: such a patient would be trained on
+    and judged by.
+
+    by_fold  whether folds decide who validates; then a patient that is not test must be in one fold
+
+    Raises BratsError naming the first patients and the two files.
+    """
+    first_of: dict[str, tuple[str, Path]] = {}
+    clashes: dict[tuple[Path, Path], list[str]] = defaultdict(list)
+    for cache in caches:
+        here: dict[str, str] = {}
+        for record in cache.cases:
+            split, fold = record["split"].decode(), int(record["fold"])
+            name = "no fold" if fold < 0 else f"fold {fold}"
+            here[record["patient"].decode()] = name if by_fold and split != "test" else split
+        for patient, side in here.items():
+            before, path = first_of.setdefault(patient, (side, cache.path))
+            if before != side:
+                clashes[path, cache.path].append(f"{patient} ({before} and {side})")
+    messages = []
+    for (first, second), names in clashes.items():
+        more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
+        messages.append(
+            f"{printable(first)} and {printable(second)} put one patient on two sides: "
+            f"{printable(', '.join(names[:_NUM_NAMED]))}{more}."
+        )
+    if messages:
+        messages.append(
+            "Build them with one --split-file that names every patient, such as the .splits.csv "
+            "files beside them put together."
+        )
+        raise BratsError("\n".join(messages))

@@ -1,14 +1,15 @@
 """What only the content of the scans can tell, learnt before anything is written.
 
-Headers first, which is quick, then every voxel of a case whose headers are in order; either way all
-faults of a case are reported, not only the first. The statistics found here are the ones the
-builder and the predictor normalise with, so equal sources give equal rows.
+Every file of a case is looked at, whatever is wrong with the others, so that all faults are
+reported at once. The statistics found here are the ones the builder and the predictor normalise
+with, so equal sources give equal rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -18,13 +19,12 @@ from .nifti import Contents, Header, read_contents, read_header, read_labels, re
 from .preprocess import Normalization, Preparation, brain_of, measure
 
 __all__ = [
+    "Glimpse",
     "LoadedCase",
     "Source",
     "Survey",
-    "check_headers",
+    "glimpse",
     "load_case",
-    "load_images",
-    "load_labels",
 ]
 
 AFFINE_TOLERANCE_MM = 0.05  # rounding of quaternions in float32 moves a far corner by about 0.001
@@ -70,6 +70,15 @@ class Survey:
         return len(self.brain_pixels)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Glimpse:
+    """What every part of a sharded build must know of a case: the source values that occur in its
+    mask, 0 left out; none where only headers were read."""
+
+    case: Case
+    label_values: tuple[int, ...]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedCase:
     """A case in memory: what was learnt of it, its canonical (Z, Y, X) volumes in modality order,
@@ -80,57 +89,33 @@ class LoadedCase:
     brain: np.ndarray
 
 
-def check_headers(case: Case, preparation: Preparation) -> tuple[Fault, ...]:
-    """The faults that the headers of a case show: unreadable files, files that do not lie on one
-    grid, slices too large to be padded."""
-    faults: list[Fault] = []
-    headers: list[Header] = []
-    for _, scan in _scans(case):
-        try:
-            headers.append(read_header(scan.path))
-        except DataFaults as error:
-            faults += _of_case(case, error)
-    for header in headers[1:]:
-        faults += _grid_faults(case, headers[0], header)
-    if headers and preparation.fit == "pad":
-        _, height, width = headers[0].canonical_shape
-        if max(height, width) > preparation.size:
-            found = f"slices of {height} x {width} pixels"
-            expected = f"at most {preparation.size} x {preparation.size} for --fit pad"
-            path, remedy = headers[0].path, "Use --fit resize or a larger --size."
-            faults.append(
-                Fault(case=case.id, path=path, found=found, expected=expected, remedy=remedy)
-            )
-    return tuple(faults)
-
-
 def load_case(case: Case, preparation: Preparation) -> LoadedCase:
-    """Reads every voxel of a case and measures it. Raises `DataFaults` with all faults of the case:
-    those of its headers, else those of its content."""
-    if faults := check_headers(case, preparation):
-        raise DataFaults(faults)
-    content_faults: list[Fault] = []
+    """Reads every voxel of a case and measures it. Raises `DataFaults` with all faults of its
+    files; a file whose header is at fault is not read further."""
+    headers, faults = _read_headers(case, preparation)
     sources: list[Source] = []
     volumes: list[np.ndarray] = []
     labels: np.ndarray | None = None
     contents: Contents | None = None
     for role, scan in _scans(case):
+        if scan.path not in headers:
+            continue
         try:
             if contents is None or contents.header.path != scan.path:
                 contents = None  # lets go of the last file before the next is inflated
-                contents = read_contents(read_header(scan.path))
+                contents = read_contents(headers[scan.path])
             sources.append(_source(case, contents))
             if role == "mask":
                 labels = read_labels(contents, scan.channel)
             else:
                 volumes.append(read_volume(contents, scan.channel))
-                content_faults += _not_finite(case, contents.header, volumes[-1])
+                faults += _not_finite(case, role, contents.header, volumes[-1])
         except DataFaults as error:
-            content_faults += _of_case(case, error)
-    if content_faults:
-        raise DataFaults(content_faults)
+            faults += _of_case(case, error)
+    if faults:
+        raise DataFaults(list(dict.fromkeys(faults)))
     brain = brain_of(volumes)
-    header = read_header(next(iter(case.images.values())).path)
+    header = headers[next(iter(case.images.values())).path]
     values, pixels = _count_labels(labels, depth=len(brain))
     survey = Survey(
         case=case,
@@ -139,30 +124,53 @@ def load_case(case: Case, preparation: Preparation) -> LoadedCase:
         codes=header.codes,
         sources=tuple(sources),
         normalizations=_measure_all(case, volumes, brain, preparation),
-        brain_pixels=np.count_nonzero(brain, axis=(1, 2)).astype(np.int32),
+        brain_pixels=np.array([np.count_nonzero(inside) for inside in brain], np.int32),
         label_values=values,
         label_pixels=pixels,
     )
     return LoadedCase(survey=survey, volumes=tuple(volumes), brain=brain)
 
 
-def load_images(case: Case) -> list[np.ndarray]:
-    """The canonical (Z, Y, X) volumes of a case, in modality order; a 4-D file is read once."""
-    return list(_volumes(case))
+def glimpse(case: Case, preparation: Preparation, *, with_mask: bool) -> Glimpse:
+    """Reads the headers of a case and, where asked, its mask. Raises `DataFaults` with all faults
+    of these."""
+    headers, faults = _read_headers(case, preparation)
+    values: tuple[int, ...] = ()
+    if with_mask and case.mask is not None and case.mask.path in headers:
+        try:
+            labels = read_labels(read_contents(headers[case.mask.path]), case.mask.channel)
+            values, _ = _count_labels(labels, depth=len(labels))
+        except DataFaults as error:
+            faults += _of_case(case, error)
+    if faults:
+        raise DataFaults(list(dict.fromkeys(faults)))
+    return Glimpse(case=case, label_values=values)
 
 
-def load_labels(case: Case) -> np.ndarray:
-    """The canonical (Z, Y, X) uint8 mask of a case in its source's labels."""
-    assert case.mask is not None
-    return read_labels(read_contents(read_header(case.mask.path)), case.mask.channel)
-
-
-def _volumes(case: Case) -> Iterator[np.ndarray]:
-    contents: Contents | None = None
-    for scan in case.images.values():
-        if contents is None or contents.header.path != scan.path:
-            contents = read_contents(read_header(scan.path))
-        yield read_volume(contents, scan.channel)
+def _read_headers(case: Case, preparation: Preparation) -> tuple[dict[Path, Header], list[Fault]]:
+    """The headers of a case's files that can be read, and what they show: unreadable files, files
+    that do not lie on one grid, slices too large to be padded."""
+    faults: list[Fault] = []
+    headers: dict[Path, Header] = {}
+    for path in dict.fromkeys(scan.path for _, scan in _scans(case)):
+        try:
+            headers[path] = read_header(path)
+        except DataFaults as error:
+            faults += _of_case(case, error)
+    if not headers:
+        return headers, faults
+    first, *others = headers.values()
+    for other in others:
+        faults += _grid_faults(case, first, other)
+    _, height, width = first.canonical_shape
+    if preparation.fit == "pad" and max(height, width) > preparation.size:
+        found = f"slices of {height} x {width} pixels"
+        expected = f"at most {preparation.size} x {preparation.size} for --fit pad"
+        remedy = "Use --fit resize or a larger --size."
+        faults.append(
+            Fault(case=case.id, path=first.path, found=found, expected=expected, remedy=remedy)
+        )
+    return headers, faults
 
 
 def _scans(case: Case) -> Iterator[tuple[str, Scan]]:
@@ -206,7 +214,7 @@ def _largest_displacement(first: Header, other: Header) -> float:
     return float(np.linalg.norm(difference[:3], axis=0).max())
 
 
-def _not_finite(case: Case, header: Header, volume: np.ndarray) -> list[Fault]:
+def _not_finite(case: Case, role: str, header: Header, volume: np.ndarray) -> list[Fault]:
     if volume.dtype.kind != "f":
         return []
     num_finite = int(np.count_nonzero(np.isfinite(volume)))
@@ -214,7 +222,7 @@ def _not_finite(case: Case, header: Header, volume: np.ndarray) -> list[Fault]:
         return []
     num_nan = int(np.count_nonzero(np.isnan(volume)))
     num_infinite = volume.size - num_finite - num_nan
-    found = f"{num_nan} NaN and {num_infinite} infinite voxels"
+    found = f"{num_nan} NaN and {num_infinite} infinite voxels in {role}"
     remedy = "Repair the scan, or leave the case out with --skip-bad."
     return [
         Fault(case=case.id, path=header.path, found=found, expected="finite values", remedy=remedy)
@@ -247,12 +255,12 @@ def _count_labels(labels: np.ndarray | None, depth: int) -> tuple[tuple[int, ...
     """The non-zero values of a mask and their pixels in each slice."""
     if labels is None:
         return (), np.zeros((0, depth), np.int32)
-    flat = np.ascontiguousarray(labels).reshape(depth, -1)
-    places = np.flatnonzero(flat)
-    keys = places // flat.shape[1] * 256 + flat.reshape(-1)[places]
-    table = np.bincount(keys, minlength=depth * 256).reshape(depth, 256)
+    table = np.zeros((depth, 256), np.int32)
+    for counts, inside in zip(table, labels, strict=True):
+        if np.count_nonzero(inside):  # far quicker than counting a slice of nothing but zeros
+            counts += np.bincount(inside[inside != 0], minlength=256)
     values = np.flatnonzero(table.any(axis=0))
-    return tuple(int(value) for value in values), table[:, values].T.astype(np.int32)
+    return tuple(int(value) for value in values), np.ascontiguousarray(table[:, values].T)
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -136,8 +136,13 @@ def read_tables(paths: Iterable[Path]) -> Tables:
 def _rows_of(path: Path) -> list[Row]:
     """The rows of one of our tables, none of a CSV file that is about something else."""
     if not _OWN_NAME.match(path.name):
-        with path.open("rb") as file:
-            header = file.readline(65536).decode("utf-8-sig", errors="replace")
+        try:
+            with path.open("rb") as file:
+                header = file.readline(65536).decode("utf-8-sig", errors="replace")
+        except OSError as error:
+            raise _broken(
+                path, error.strerror or str(error), "a CSV file that can be read"
+            ) from None
         if not any(_ID_COLUMN.fullmatch(_plain(name)) for name in re.split("[,;]", header)):
             return []
     rows = read_csv(path)

@@ -13,12 +13,13 @@ from .store import Cache
 __all__ = ["true_labels"]
 
 
-def true_labels(cache: Cache, case: int) -> np.ndarray:
+def true_labels(cache: Cache, case: int, whole: bool = False) -> np.ndarray:
     """(Z, Y, X) uint8 canonical labels of case number `case`, background in slices that are not in
-    the cache.
+    the cache; with `whole`, as the source has them there too.
 
-    Where the slices were not made smaller the cached masks give it back exactly; else the source is
-    read again. Raises `BratsError` where that is gone or has changed.
+    Where the slices were not made smaller the cached masks give it back exactly; else, or where
+    other slices hold labels that are asked for, the source is read again. Raises `BratsError` where
+    that is gone or has changed.
     """
     record = cache.cases[case]
     permutation = Orientation.of(record["affine"]).permutation
@@ -30,21 +31,24 @@ def true_labels(cache: Cache, case: int) -> np.ndarray:
         masks = np.asarray(cache.masks[rows])[:, 0]
         labels[places] = restore_masks(masks, height, width, cache.preparation.fit)
     else:
-        labels[places] = _from_source(cache, case)[places]
+        why = (
+            f"slices of {record['native_shape'][0]} x {record['native_shape'][1]} do not fit in "
+            f"{cache.shape[-1]} pixels"
+        )
+        labels[places] = _from_source(cache, case, why)[places]
+    if whole and np.count_nonzero(labels) < record["native_voxel_counts"][1:].sum():
+        return _from_source(cache, case, "the cache lacks slices with labels")
     return labels
 
 
-def _from_source(cache: Cache, case: int) -> np.ndarray:
+def _from_source(cache: Cache, case: int, why: str) -> np.ndarray:
     record = cache.cases[case]
     path = cache.data_dirs[record["data_dir"]] / record["source_name"][-1].decode()
-    why = (
-        f"slices of {record['native_shape'][0]} x {record['native_shape'][1]} do not fit in "
-        f"{cache.shape[-1]} pixels, so the truth is read from the scans"
-    )
+    why += ", so the truth is read from the scans"
     if not path.is_file():
         raise BratsError(
             f"{record['id'].decode()}: {path} is gone, but {why}. Put it back, or build the cache "
-            "with a --size that holds the slices."
+            "with a --size and --slices that hold what is needed."
         )
     contents = read_contents(read_header(path))
     if contents.checksum != record["source_checksum"][-1]:

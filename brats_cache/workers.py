@@ -7,12 +7,14 @@ construction, and no voxel passes between processes: tasks and results are small
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import pickle
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, TypeVar
@@ -23,6 +25,12 @@ __all__ = ["Workers", "usable_cores"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+# The processes are the parallelism; libraries that start threads of their own read these at import.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
+_LARGEST_FROM_HEAP = 32 << 20  # the most that glibc allows for M_MMAP_THRESHOLD
 
 
 def usable_cores() -> int:
@@ -39,12 +47,13 @@ class Workers:
     def __init__(self, num_workers: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._workers: list[tuple[Any, Connection]] = []
-        for _ in range(num_workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs,), daemon=True)
-            process.start()
-            theirs.close()
-            self._workers.append((process, ours))
+        with _environment(_ONE_THREAD):
+            for _ in range(num_workers):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+                process.start()
+                theirs.close()
+                self._workers.append((process, ours))
 
     def map(
         self,
@@ -100,9 +109,26 @@ class Workers:
             process.join()
 
 
-def _serve(connection: Connection) -> None:
-    """A worker's life: one task after another until the pipe closes."""
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _serve(connection: Connection, parent: int) -> None:
+    """A worker's life: one task after another until the pipe closes or the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _die_with(parent)
+    _keep_memory()
     while True:
         try:
             function, task = connection.recv()
@@ -116,6 +142,22 @@ def _serve(connection: Connection) -> None:
             connection.send(answer)
         except OSError:
             return
+
+
+def _die_with(parent: int) -> None:
+    """Asks the kernel to end this process when the parent ends, however that comes about."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        os._exit(1)
+
+
+def _keep_memory() -> None:
+    """Lets the allocator reuse the memory of one volume for the next instead of handing it back:
+    clearing fresh pages for every array takes longer than reading the scans."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc has it
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP)
+        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def _picklable(error: Exception) -> Exception:

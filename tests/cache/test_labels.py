@@ -94,6 +94,8 @@ def test_tables_tell_values_that_are_not_there(scheme: Scheme) -> None:
         ("brats2023", cases({2, 4}, {1, 2, 3}), "brats2024"),
         ("msd", cases({1, 2, 3}), "msd"),
         ("plain", cases({1}, set()), "binary"),
+        ("brats2017", cases({1}, set()), "binary"),
+        ("brats2023", cases({1}), "binary"),
         ("plain", cases(set()), "binary"),
         ("plain", cases({1, 2}, {4}), "brats2017"),
         ("plain", {"case": frozenset()}, "brats2023"),
@@ -117,7 +119,7 @@ def test_names_first_then_the_values_of_all_cases(
         ("plain", cases({1, 2}, {3}), ["3 in case1", "--label-scheme brats2023 or msd"]),
         ("plain", cases({1, 2, 3}, {4}), ["4 in case1", "brats2013 or brats2024"]),
         ("plain", cases({1, 2}), ["2 in case0", "brats2013", "brats2017", "msd"]),
-        ("plain", cases({1, 7}), ["7 in case0", "--label-scheme"]),
+        ("plain", cases({1, 7}, {1, 2, 4}), ["1 fault in 1 case", "case0", "7", "No scheme"]),
         ("msd", cases({4}), ["case0", "4"]),
     ],
 )

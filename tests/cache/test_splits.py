@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brats_cache.errors import BratsError, DataFaults
-from brats_cache.splits import SPLITS, Patient, assign
+from brats_cache.splits import SPLITS, Patient, assign, check_patients
+from brats_cache.store import open_cache
+from tests.cache.scans import Commands, add_case, mask
 
 
 def numbered(count: int, grades: Sequence[str] = ("",), first: int = 0) -> list[Patient]:
@@ -225,3 +227,39 @@ def test_a_split_file_that_cannot_be_is_refused(
         assign(cohort, split_file=path)
     for text in ("split.csv", *said):
         assert text in str(refusal.value)
+
+
+# Several caches
+
+
+@pytest.mark.parametrize("by_fold", [False, True])
+def test_caches_must_agree_on_which_side_a_patient_is(brats: Commands, by_fold: bool) -> None:
+    side_a = {"p0": ("train", 0), "p1": ("val", 1), "p2": ("train", 1), "p3": ("test", -1)}
+    side_b = {"p1": ("train", 1), "p2": ("train", 0), "p3": ("test", -1), "p4": ("val", 1)}
+    for name, sides in (("a", side_a), ("b", side_b)):
+        lines = ["patient,split,fold"]
+        for patient, (split, fold) in sides.items():
+            lines.append(f"{patient},{split},{fold if fold >= 0 else ''}")
+            labels = None if split == "test" else mask((1,))
+            add_case(Path(name), patient, labels=labels, seed=len(lines))
+        Path(f"{name}.csv").write_text("\n".join(lines))
+        options = ("--size", 16, "--folds", 2, "--split-file", f"{name}.csv")
+        brats("build-cache", name, "--out", f"{name}.h5", *options)
+    first, second = open_cache(Path("a.h5")), open_cache(Path("b.h5"))
+    check_patients([first, first], by_fold=by_fold)
+    with pytest.raises(BratsError, match=r"a\.h5 and b\.h5 put one patient") as refusal:
+        check_patients([first, second], by_fold=by_fold)
+    wanted = "p2 (fold 1 and fold 0)" if by_fold else "p1 (val and train)"
+    assert f"two sides: {wanted}.\n" in str(refusal.value)
+    assert "--split-file" in str(refusal.value)
+
+
+def test_a_cache_without_folds_cannot_join_one_by_folds(brats: Commands) -> None:
+    for n in range(2):
+        add_case(Path("data"), f"p{n}", labels=mask((1,)), seed=n)
+    for name, folds in (("a", 2), ("b", 0)):
+        brats("build-cache", "--out", f"{name}.h5", "--size", 16, "--folds", folds)
+    caches = [open_cache(Path("a.h5")), open_cache(Path("b.h5"))]
+    check_patients(caches)
+    with pytest.raises(BratsError, match="no fold"):
+        check_patients(caches, by_fold=True)

@@ -1,0 +1,138 @@
+"""The tables and attributes of a cache: their types, and their content from a plan.
+
+Text is of fixed length everywhere: strings of variable length make equal files differ.
+docs/cache-format.md describes every field.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from . import __version__
+from .plan import NUM_LABELS, Plan, PlannedCase, describe_options
+
+__all__ = [
+    "SLICE_DTYPE",
+    "TEXT_FIELDS",
+    "attributes",
+    "case_dtype",
+    "cases_table",
+    "slices_table",
+    "text",
+]
+
+SLICE_DTYPE = np.dtype(
+    [("case", "<i4"), ("z", "<i4"), ("brain_pixels", "<i4"), ("label_pixels", "<i4", NUM_LABELS)]
+)
+TEXT_FIELDS = ("id", "patient", "label_scheme", "survival", "source_name")
+
+
+def case_dtype(lengths: Mapping[str, int], num_modalities: int) -> np.dtype:
+    """The type of a record of `/cases`; `lengths` gives bytes for each of `TEXT_FIELDS`."""
+    num_sources = num_modalities + 1
+    return np.dtype(
+        [
+            ("id", f"S{lengths['id']}"),
+            ("patient", f"S{lengths['patient']}"),
+            ("split", "S5"),
+            ("fold", "<i4"),
+            ("grade", "S3"),
+            ("age", "<f4"),
+            ("survival", f"S{lengths['survival']}"),
+            ("has_mask", "u1"),
+            ("first_row", "<i8"),
+            ("rows", "<i8"),
+            ("native_shape", "<i4", 3),
+            ("affine", "<f8", (4, 4)),
+            ("orientation", "S3"),
+            ("label_scheme", f"S{lengths['label_scheme']}"),
+            ("native_voxel_counts", "<i8", NUM_LABELS),
+            ("center", "<f8", num_modalities),
+            ("scale", "<f8", num_modalities),
+            ("data_dir", "<i4"),
+            ("source_name", f"S{lengths['source_name']}", num_sources),
+            ("source_bytes", "<i8", num_sources),
+            ("source_checksum", "<u8", num_sources),
+            ("checksum", "<u8"),
+        ]
+    )
+
+
+def cases_table(plan: Plan) -> np.ndarray:
+    """A record a case, `checksum` still zero."""
+    rows = [_case_record(case, plan) for case in plan.cases]
+    lengths = {name: max(1, *(len(row[name]) for row in rows)) for name in TEXT_FIELDS[:-1]} | {
+        "source_name": max(1, *(len(name) for row in rows for name in row["source_name"]))
+    }
+    num_modalities = len(plan.options.preparation.modalities)
+    table = np.zeros(len(rows), case_dtype(lengths, num_modalities))
+    for record, row in zip(table, rows, strict=True):
+        for name, value in row.items():
+            record[name] = value
+    return table
+
+
+def slices_table(plan: Plan) -> np.ndarray:
+    """A record a row of the images."""
+    table = np.zeros(plan.num_rows, SLICE_DTYPE)
+    for index, case in enumerate(plan.cases):
+        part = table[case.first_row : case.first_row + len(case.slices)]
+        part["case"] = index
+        part["z"] = case.slices
+        part["brain_pixels"] = case.survey.brain_pixels[case.slices]
+        part["label_pixels"] = case.canonical_pixels[:, case.slices].T
+    return table
+
+
+def attributes(plan: Plan) -> dict[str, np.generic | np.ndarray]:
+    """Every attribute of the file but its seal."""
+    return {
+        "writer": text(f"brats-unet {__version__}"),
+        "fingerprint": text(plan.fingerprint),
+        "set_fingerprint": text(plan.set_fingerprint),
+        "shard_index": np.int64(plan.shard.index),
+        "num_shards": np.int64(plan.shard.count),
+        "modalities": np.array(plan.options.preparation.modalities, "S"),
+        "options": text(json.dumps(describe_options(plan.options), sort_keys=True)),
+        "data_dirs": text(json.dumps([str(folder) for folder in plan.data_dirs])),
+    }
+
+
+def text(value: str) -> np.bytes_:
+    return np.bytes_(value.encode())
+
+
+def _case_record(case: PlannedCase, plan: Plan) -> dict[str, Any]:
+    survey = case.survey
+    source_voxels = np.zeros(NUM_LABELS, np.int64)
+    for value, pixels in zip(survey.label_values, survey.label_pixels, strict=True):
+        source_voxels[value] = pixels.sum()
+    source_voxels[0] = np.prod(survey.shape) - source_voxels.sum() if survey.case.mask else 0
+    num_absent = len(survey.normalizations) + 1 - len(survey.sources)  # the mask's, where none is
+    return {
+        "id": survey.case.id.encode(),
+        "patient": survey.case.patient.encode(),
+        "split": case.split.encode(),
+        "fold": case.fold,
+        "grade": survey.case.grade.encode(),
+        "age": np.nan if survey.case.age is None else survey.case.age,
+        "survival": survey.case.survival.encode(),
+        "has_mask": survey.case.mask is not None,
+        "first_row": case.first_row,
+        "rows": len(case.slices),
+        "native_shape": survey.shape,
+        "affine": survey.affine,
+        "orientation": survey.codes.encode(),
+        "label_scheme": case.scheme.name.encode(),
+        "native_voxel_counts": source_voxels,
+        "center": [normalization.center for normalization in survey.normalizations],
+        "scale": [normalization.scale for normalization in survey.normalizations],
+        "data_dir": plan.data_dirs.index(survey.case.data_dir),
+        "source_name": [source.name.encode() for source in survey.sources] + [b""] * num_absent,
+        "source_bytes": [source.num_bytes for source in survey.sources] + [0] * num_absent,
+        "source_checksum": [source.checksum for source in survey.sources] + [0] * num_absent,
+    }

@@ -1,0 +1,20 @@
+"""The command line as a fixture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from brats_cache import job
+from tests.cache.scans import Commands, InProcess
+
+
+@pytest.fixture
+def brats(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Commands:
+    """Runs `brats WORDS` in an empty folder, without worker processes."""
+    monkeypatch.setattr(job, "Workers", InProcess)
+    monkeypatch.chdir(tmp_path)
+    return Commands(capsys)

@@ -1,0 +1,124 @@
+"""Tiny cases made at test time, and the command line run on them within the test's own process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from brats_train.cli import main
+
+SHAPE = (14, 12, 6)  # X, Y, Z
+LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])  # as BraTS has it
+OLD = ("t1", "t1ce", "t2", "flair")
+NEW = ("t1n", "t1c", "t2w", "t2f")
+
+
+def image(seed: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    """A brain of positive int16 values with a border of zeros on each side."""
+    values = np.random.default_rng(seed).integers(50, 900, shape).astype(np.int16)
+    inside = np.zeros(shape, bool)
+    inside[2:-2, 2:-2, 1:-1] = True
+    return np.where(inside, values, 0).astype(np.int16)
+
+
+def mask(values: Sequence[int] = (1, 2, 4), shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    """A mask that holds each of `values`, in two slices."""
+    labels = np.zeros(shape, np.uint8)
+    for place, value in enumerate(values):
+        labels[3 + place, 4:7, 2:4] = value
+    return labels
+
+
+def write(path: Path, data: np.ndarray, affine: np.ndarray = LPS, **header: Any) -> Path:
+    """A NIfTI-1 file with `data` as it is and the given header fields."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = nib.Nifti1Image(data, affine, dtype=data.dtype)
+    nib.save(made, path)
+    if header:
+        edit(path, **header)
+    return path
+
+
+def edit(path: Path, **fields: Any) -> None:
+    """Overwrites header fields of a plain .nii file, unchecked."""
+    raw = bytearray(path.read_bytes())
+    record = np.frombuffer(raw, nib.Nifti1Header.template_dtype, count=1)
+    for name, value in fields.items():
+        record[name] = value
+    path.write_bytes(raw)
+
+
+def add_case(
+    data: Path,
+    case: str,
+    *,
+    roles: Sequence[str] = OLD,
+    labels: np.ndarray | None = None,
+    mask_role: str = "seg",
+    suffix: str = ".nii",
+    shape: tuple[int, int, int] = SHAPE,
+    affine: np.ndarray = LPS,
+    seed: int = 0,
+) -> Path:
+    """One case folder with an image a role and, where `labels` are given, a mask; its path."""
+    folder = data / case
+    separator = "-" if roles == NEW else "_"
+    for number, role in enumerate(roles):
+        path = folder / f"{case}{separator}{role}{suffix}"
+        write(path, image(seed * 10 + number, shape), affine)
+    if labels is not None:
+        write(folder / f"{case}{separator}{mask_role}{suffix}", labels, affine)
+    return folder
+
+
+class InProcess:
+    """Stands in for `Workers` where a test is about something else: starting processes costs more
+    than everything else together."""
+
+    def __init__(self, num_workers: int) -> None:
+        assert num_workers >= 1
+
+    def map(
+        self, function: Callable[[Any], Any], tasks: Sequence[Any], name_of: Callable[[Any], str]
+    ) -> Iterator[tuple[int, Any]]:
+        for index, task in enumerate(tasks):
+            assert name_of(task)
+            yield index, function(task)
+
+    def __enter__(self) -> InProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+class Commands:
+    """Runs `brats WORDS` in this process; see the fixture `brats` in conftest."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *words: object, code: int = 0) -> Outcome:
+        """Runs it and checks the exit code, and that a failure is one message, no traceback."""
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in words])
+        said = self._capsys.readouterr()
+        outcome = Outcome(code=int(end.value.code or 0), out=said.out, err=said.err)
+        assert outcome.code == code, outcome
+        assert "Traceback" not in outcome.err
+        assert outcome.err.count("Error: ") == (1 if code else 0), outcome.err
+        return outcome
