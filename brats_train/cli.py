@@ -15,17 +15,19 @@ from collections.abc import Sequence
 import click
 
 from brats_cache import __version__
-from brats_cache.errors import BratsError
+from brats_cache.errors import BratsError, tell
 
 __all__ = ["cli", "main"]
 
 COMMANDS = {
     "build-cache": ("brats_cache.cli", "build_cache", "Convert NIfTI cases into one cache file."),
     "info": ("brats_cache.cli", "info", "Say what a cache holds."),
+    "verify": ("brats_cache.cli", "verify", "Compare every byte of a cache with its checksum."),
+    "link": ("brats_cache.cli", "link", "One HDF5 view over several caches, for h5py users."),
     "phantom": ("brats_cache.cli", "phantom", "Make synthetic cases shaped like BraTS 2020."),
-    "train": ("brats_train.commands", "train", "Train the U-Net on a cache."),
-    "eval": ("brats_train.commands", "evaluate", "Score a run on a split of its cache."),
-    "predict": ("brats_train.commands", "predict", "Segment scans: NIfTI in, NIfTI out."),
+    "train": ("brats_train.cli_train", "train", "Train the U-Net on a cache."),
+    "eval": ("brats_train.cli_scoring", "evaluate", "Score a run on a split of its cache."),
+    "predict": ("brats_train.cli_scoring", "predict", "Segment scans: NIfTI in, NIfTI out."),
     "report": ("brats_train.commands", "report", "Draw a run's figures."),
     "demo": ("brats_train.commands", "demo", "The whole way on synthetic cases, in minutes."),
 }
@@ -95,9 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "--debug" in words:
             traceback.print_exc()
         # What fails before the ranks have joined fails on all of them; one message is enough.
-        joined_rank = getattr(error, "rank", None)
-        if rank == 0 or joined_rank is not None:
-            where = f" (rank {joined_rank})" if joined_rank else ""
-            click.echo(f"Error{where}: {error}", err=True)
+        if rank == 0 or error.rank is not None:
+            where = f" (rank {error.rank})" if error.rank else ""
+            tell(error, prefix=f"Error{where}: ")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import IntEnum
 from typing import Any, TypeVar
 
 import torch
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 
 from brats_cache.errors import BratsError
 
-__all__ = ["World", "joined"]
+__all__ = ["World", "joined", "told_once"]
 
 T = TypeVar("T")
+E = TypeVar("E", bound=IntEnum)
 TIMEOUT = timedelta(minutes=10)
 
 
@@ -52,6 +54,24 @@ class World:
     def differentiable_sum(self) -> Callable[[Tensor], Tensor] | None:
         """A sum over ranks whose gradients are summed as well; None in a world of one."""
         return dist_functional.all_reduce if self.size > 1 else None
+
+    def strongest(self, wish: E) -> E:
+        """The greatest of the ranks' wishes. Made of host memory, so that no GPU is waited for."""
+        if self.size == 1:
+            return wish
+        value = torch.tensor(int(wish))
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return type(wish)(int(value))
+
+    def smallest(self, number: int) -> int:
+        """The least of the ranks' numbers."""
+        return min(self.gather(number))
+
+    def without_exchange(self, model: nn.Module) -> AbstractContextManager[None]:
+        """A context in which backward passes keep their gradients to this rank."""
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            return model.no_sync()
+        return nullcontext()
 
     def share(self, value: T) -> T:
         """The main rank's `value` (any plain object) on every rank."""
@@ -110,15 +130,42 @@ def joined(device: str = "auto") -> Iterator[World]:
         # torchrun gives each rank one thread; share the cores among the ranks of this machine.
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
-    backend = "nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=TIMEOUT)
+    # Wishes and objects travel by gloo, in host memory, whatever carries the tensors.
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    store, rank, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    # After a failure torchrun may offer the same store, with the addresses of dead processes in it.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt {attempt}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         yield World(rank=dist.get_rank(), size=size, device=chosen)
     except BratsError as error:
-        error.rank = dist.get_rank()
+        if not error.is_shared:
+            error.rank = rank
         raise
+    except RuntimeError as error:
+        if not _is_about_peers(error):
+            raise
+        lost = BratsError(f"lost the other processes ({str(error).splitlines()[0]})")
+        lost.rank = rank
+        raise lost from error
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """A context for what every rank does alike: a `BratsError` of it is told by the main one."""
+    try:
+        yield
+    except BratsError as error:
+        error.is_shared = True
+        raise
+
+
+def _is_about_peers(error: RuntimeError) -> bool:
+    """Whether a collective failed because a peer did; gloo says so in words alone."""
+    return isinstance(error, dist.DistBackendError) or "gloo" in str(error).lower()
 
 
 def _choose_device(device: str, local_rank: int) -> torch.device:

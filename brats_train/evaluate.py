@@ -1,76 +1,72 @@
-"""Scoring a run on a split of its cache: by case on the scan's own grid, and by slice."""
+"""Scoring a run, or masks made elsewhere, on a split: by case on the scan's own grid, and by slice.
+
+The model runs here; what follows it runs in processes beside it, and ranks share the cases out. No
+score depends on how many of either there are.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+import multiprocessing
+import os
+import shutil
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from brats_cache.errors import BratsError, printable
+from brats_cache.errors import BratsError, DataFaults, Fault
 from brats_cache.files import write_atomically
-from brats_cache.labels import region_table
-from brats_cache.nifti import Orientation
 from brats_cache.store import Cache
-from brats_cache.truth import true_labels
+from brats_cache.workers import usable_cores
 
-from .distributed import World
+from .distributed import World, told_once
 from .inference import Ensemble, to_native
-from .intervals import bootstrap_interval
-from .loader import case_splits, rows_by_rule
-from .metrics import RegionScores, score_region
+from .metrics import EmptyRule
+from .rows import case_splits, rows_by_rule
+from .scoring import CaseScores, Predicted, Rules, ScoringTask, grid_of, score_case
+from .summary import cases_csv, describe, summarise, to_json
 
 __all__ = [
-    "CaseScores",
+    "SLICE_THRESHOLD",
     "Evaluation",
     "EvaluationJob",
     "describe",
     "evaluate",
-    "strict_json",
-    "write_evaluation",
+    "evaluate_files",
+    "publish_evaluation",
+    "scratch_masks",
 ]
 
-EMPTY_RULES = ("official", "nan")
-QUANTILES = (0.05, 0.25, 0.75, 0.95)
+SLICE_THRESHOLD = 0.5  # the training loop's, so that slice_iou and val_iou are one figure
+MAX_PROCESSES = 8
+MIN_CASES_FOR_PROCESSES = 4  # they take a second or two to start
+Progress = Callable[[int, int], None]
+CaseOfCache = tuple[Cache, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationJob:
     """What `brats eval` was asked to do.
 
-    rows   rule of the rows that the slice-wise score counts, as in the recipe
-    fold   as in training
+    rows       rule of the rows that the slice-wise score counts, as in the recipe
+    fold       as in training
+    tta        None for what training chose
+    threshold  None for what training chose; the slice-wise score then takes 0.5, as training does
     """
 
     split: str
     rows: str
     fold: int | None
-    tta: bool
-    threshold: float
-    empty: str
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CaseScores:
-    """The scores of one case.
-
-    regions          of each region
-    slice_ious       of each region, IoU of each judged slice on the cache's grid
-    uncached_slices  slices of the scan that are not in the cache and count as background
-    uncached_voxels  true voxels in them, which no score sees
-    """
-
-    case: str
-    regions: dict[str, RegionScores]
-    slice_ious: dict[str, list[float]]
-    uncached_slices: int
-    uncached_voxels: int
+    empty: EmptyRule
+    tta: bool | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,214 +82,259 @@ def evaluate(
     caches: Sequence[Cache],
     ensemble: Ensemble,
     world: World,
-    progress: Callable[[int, int], None],
+    progress: Progress,
+    masks_to: Path | None = None,
 ) -> Evaluation:
     """Scores every case of the split; ranks share the cases out and all receive the result.
 
+    masks_to  an existing folder for the predicted masks, `<case>.nii.gz`
+
     Raises `BratsError` for a split without cases, or without masks.
     """
-    tasks = _cases_of(job, caches)
-    mine = tasks[world.rank :: world.size]
-    scored = []
-    for done, (cache, index) in enumerate(mine, start=1):
-        scored.append(_score_case(job, cache, index, ensemble))
-        progress(done, len(mine))
-    everyone = [case for part in world.gather(scored) for case in part]
-    everyone.sort(key=lambda scores: scores.case)
-    return Evaluation(cases=tuple(everyone), summary=_summarise(job, caches, ensemble, everyone))
+    segmenter = ensemble.segmenter
+    tta = segmenter.tta if job.tta is None else job.tta
+    rules = Rules(
+        regions=segmenter.regions,
+        slice_rows=job.rows,
+        threshold=segmenter.threshold if job.threshold is None else job.threshold,
+        min_component_voxels=segmenter.min_component_voxels,
+        empty=job.empty,
+    )
+    slice_threshold = SLICE_THRESHOLD if job.threshold is None else job.threshold
+    with told_once():
+        cases = _cases_of(job, caches)
+    tasks = (
+        _ask_model(case, rules, slice_threshold, ensemble, tta, masks_to)
+        for case in cases[world.rank :: world.size]
+    )
+    scored = _score_all(tasks, len(cases[world.rank :: world.size]), world, progress, spare=1)
+    facts = {
+        "threshold": rules.threshold,
+        "slice_threshold": slice_threshold,
+        "tta": tta,
+        "min_component_voxels": rules.min_component_voxels,
+        "amp": ensemble.amp,
+        "checkpoints": [
+            {"path": str(path), "fingerprint": fingerprint}
+            for path, fingerprint in zip(ensemble.paths, ensemble.fingerprints, strict=True)
+        ],
+    }
+    return _gather(job, rules, caches, scored, world, facts)
 
 
-def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Writes cases.csv and summary.json, replacing an earlier evaluation's."""
+def evaluate_files(
+    job: EvaluationJob,
+    regions: Sequence[str],
+    folder: Path,
+    caches: Sequence[Cache],
+    world: World,
+    progress: Progress,
+) -> Evaluation:
+    """Scores the masks in `folder`, `<case>.nii.gz` or `<case>.nii`, without any model.
+
+    Raises `BratsError` as `evaluate` does, and `DataFaults` with every mask that is missing or
+    cannot be used.
+    """
+    rules = Rules(
+        regions=tuple(regions),
+        slice_rows=job.rows,
+        threshold=SLICE_THRESHOLD,
+        min_component_voxels=0,
+        empty=job.empty,
+    )
+    with told_once():
+        cases = _cases_of(job, caches)
+        files = _find_masks(folder, [_id_of(case) for case in cases])
+    mine = list(zip(cases, files, strict=True))[world.rank :: world.size]
+    tasks = (
+        ScoringTask(cache_path=cache.path, case=index, rules=rules, predicted=file)
+        for (cache, index), file in mine
+    )
+    scored = _score_all(tasks, len(mine), world, progress, spare=0)
+    return _gather(job, rules, caches, scored, world, {"predictions": str(folder)})
+
+
+@contextmanager
+def scratch_masks(folder: Path, world: World) -> Iterator[Path]:
+    """A folder for masks that `publish_evaluation` puts in place; gone at the end if it did not."""
+    scratch = folder / ".masks.partial"
+    try:
+        if world.is_main:
+            shutil.rmtree(scratch, ignore_errors=True)
+            try:
+                scratch.mkdir(parents=True)
+            except OSError as error:
+                raise BratsError(f"{folder}: cannot be made ({error.strerror}).") from error
+        world.share(None)  # nobody writes before it is there
+        yield scratch
+    finally:
+        if world.is_main:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def publish_evaluation(evaluation: Evaluation, folder: Path, masks: Path | None = None) -> None:
+    """Writes cases.csv and summary.json, and puts the folder `masks` in place, replacing an earlier
+    evaluation's; masks of an earlier one do not outlive its scores."""
+    final, old = folder / "masks", folder / ".masks.old"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(old, ignore_errors=True)
+        if final.exists():
+            os.replace(final, old)
+        if masks is not None:
+            os.replace(masks, final)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise BratsError(f"{folder}: cannot be made ({error.strerror}).") from error
-    text = io.StringIO()
-    names = [field.name for field in fields(RegionScores)]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "region", *names])
-    for case in evaluation.cases:
-        for region, scores in case.regions.items():
-            writer.writerow([case.case, region, *(_cell(getattr(scores, name)) for name in names)])
-    write_atomically(folder / "cases.csv", text.getvalue().encode())
-    write_atomically(
-        folder / "summary.json",
-        (json.dumps(strict_json(evaluation.summary), indent=2) + "\n").encode(),
-    )
+        raise BratsError(f"{folder}: cannot be written ({error.strerror}).") from error
+    write_atomically(folder / "cases.csv", cases_csv(evaluation.cases).encode())
+    write_atomically(folder / "summary.json", to_json(evaluation.summary).encode())
 
 
-def _cases_of(job: EvaluationJob, caches: Sequence[Cache]) -> list[tuple[Cache, int]]:
-    tasks = [
+def _cases_of(job: EvaluationJob, caches: Sequence[Cache]) -> list[CaseOfCache]:
+    cases = [
         (cache, int(index))
         for cache in caches
         for index in np.flatnonzero(case_splits(cache, job.fold) == job.split)
     ]
     names = ", ".join(str(cache.path) for cache in caches)
-    if not tasks:
+    if not cases:
         raise BratsError(f"{names}: no case in split {job.split}. Look with brats info.")
-    unmasked = [
-        cache.cases["id"][i].decode() for cache, i in tasks if not cache.cases["has_mask"][i]
-    ]
+    unmasked = [_id_of(case) for case in cases if not case[0].cases["has_mask"][case[1]]]
     if unmasked:
         raise BratsError(
-            f"--split {job.split}: {len(unmasked)} of {len(tasks)} cases have no mask to be scored "
+            f"--split {job.split}: {len(unmasked)} of {len(cases)} cases have no mask to be scored "
             f"against ({', '.join(unmasked[:3])}). Segment them with brats predict."
         )
-    return tasks
+    return sorted(cases, key=_id_of)
 
 
-def _score_case(job: EvaluationJob, cache: Cache, index: int, ensemble: Ensemble) -> CaseScores:
+def _id_of(case: CaseOfCache) -> str:
+    cache, index = case
+    name: str = cache.cases["id"][index].decode()
+    return name
+
+
+def _ask_model(
+    case: CaseOfCache,
+    rules: Rules,
+    slice_threshold: float,
+    ensemble: Ensemble,
+    tta: bool,
+    masks_to: Path | None,
+) -> ScoringTask:
+    """Runs the model on the cached rows of a case."""
+    cache, index = case
     record = cache.cases[index]
     first, count = int(record["first_row"]), int(record["rows"])
-    rows = slice(first, first + count)
-    places = cache.slices["z"][rows]
-    fit = cache.preparation.fit
-    truth = true_labels(cache, index)
-    masks = np.asarray(cache.masks[rows])[:, 0]
-    depth, height, width = truth.shape
-    native = np.zeros((len(ensemble.segmenter.regions), depth, height, width), bool)
-    judged = np.isin(np.arange(first, first + count), rows_by_rule(cache, index, job.rows))
-    slice_ious: dict[str, list[float]] = {region: [] for region in ensemble.segmenter.regions}
-    if count:
-        probabilities = ensemble.probabilities(np.asarray(cache.images[rows]), job.tta)
-        on_grid = to_native(probabilities, height, width, fit) >= job.threshold
-        native[:, places] = on_grid.cpu().numpy().swapaxes(0, 1)
-        predicted = (probabilities >= job.threshold).cpu().numpy()[judged]
-        for channel, region in enumerate(ensemble.segmenter.regions):
-            target = region_table(region)[masks[judged]]
-            slice_ious[region] = _slice_ious(predicted[:, channel], target)
-    return CaseScores(
-        case=record["id"].decode(),
-        regions={
-            region: score_region(
-                native[channel],
-                region_table(region)[truth],
-                _spacing(record["affine"]),
-                job.empty,  # type: ignore[arg-type]
-            )
-            for channel, region in enumerate(ensemble.segmenter.regions)
-        },
-        slice_ious=slice_ious,
-        uncached_slices=depth - count,
-        uncached_voxels=int(record["native_voxel_counts"][1:].sum()) - int(np.count_nonzero(truth)),
+    _, height, width = grid_of(cache, index).canonical_shape
+    probabilities = ensemble.probabilities(np.asarray(cache.images[first : first + count]), tta)
+    judged = rows_by_rule(cache, index, rules.slice_rows) - first
+    return ScoringTask(
+        cache_path=cache.path,
+        case=index,
+        rules=rules,
+        predicted=Predicted(
+            native=to_native(probabilities, height, width, cache.preparation.fit),
+            on_cache=(probabilities >= slice_threshold).cpu().numpy()[judged],
+        ),
+        save_to=masks_to and masks_to / f"{_id_of(case)}.nii.gz",
     )
 
 
-def _spacing(affine: np.ndarray) -> tuple[float, float, float]:
-    """(dz, dy, dx) in mm, canonical order."""
-    columns = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    dz, dy, dx = (float(columns[axis]) for axis in Orientation.of(affine).permutation)
-    return dz, dy, dx
-
-
-def _slice_ious(predicted: np.ndarray, target: np.ndarray) -> list[float]:
-    """IoU of each of n slices, (n, S, S) bool; an empty prediction of an empty truth counts 1."""
-    overlap = np.count_nonzero(predicted & target, axis=(1, 2))
-    union = np.count_nonzero(predicted | target, axis=(1, 2))
-    return [float(value) for value in np.where(union == 0, 1.0, overlap / np.maximum(union, 1))]
-
-
-def _summarise(
-    job: EvaluationJob, caches: Sequence[Cache], ensemble: Ensemble, cases: Sequence[CaseScores]
-) -> dict[str, Any]:
-    regions = ensemble.segmenter.regions
-    by_slice = {
-        region: _mean(value for case in cases for value in case.slice_ious[region])
-        for region in regions
-    }
-    return {
-        "split": job.split,
-        "num_cases": len(cases),
-        "slice_iou": _mean(by_slice.values()),
-        "num_slices": sum(len(case.slice_ious[regions[0]]) for case in cases),
-        "slice_rows": job.rows,
-        "regions": {
-            region: {
-                "slice_iou": by_slice[region],
-                **_summarise_region([case.regions[region] for case in cases]),
-            }
-            for region in regions
-        },
-        "threshold": job.threshold,
-        "tta": job.tta,
-        "empty": job.empty,
-        "amp": ensemble.amp,
-        "num_uncached_slices": sum(case.uncached_slices for case in cases),
-        "num_uncached_true_voxels": sum(case.uncached_voxels for case in cases),
-        "checkpoints": [str(path) for path in ensemble.paths],
-        "caches": [{"path": str(cache.path), "fingerprint": cache.fingerprint} for cache in caches],
-    }
-
-
-def _summarise_region(scores: Sequence[RegionScores]) -> dict[str, Any]:
-    """Mean with 95 % interval, median and quantiles of each metric; counts of empty masks."""
-    summary: dict[str, Any] = {
-        "num_empty_truth": sum(one.true_voxels == 0 for one in scores),
-        "num_empty_prediction": sum(one.predicted_voxels == 0 for one in scores),
-        "num_both_empty": sum(one.true_voxels == one.predicted_voxels == 0 for one in scores),
-    }
-    for field in fields(RegionScores):
-        values = [getattr(one, field.name) for one in scores]
-        known = [float(value) for value in values if value is not None and not math.isnan(value)]
-        if not known:
-            summary[field.name] = {"mean": None, "num_cases": 0}
+def _find_masks(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The file of each case. Raises `DataFaults` with every case that has none, or two."""
+    files: list[Path] = []
+    faults: list[Fault] = []
+    for name in names:
+        candidates = [folder / f"{name}{suffix}" for suffix in (".nii.gz", ".nii")]
+        present = [path for path in candidates if path.is_file()]
+        if len(present) == 1:
+            files += present
             continue
-        low, high = bootstrap_interval(known)
-        summary[field.name] = {
-            "mean": _mean(known),
-            "low": low,
-            "high": high,
-            "median": float(np.median(known)),
-            "quantiles": {str(q): float(np.quantile(known, q)) for q in QUANTILES},
-            "num_cases": len(known),
-        }
-    return summary
-
-
-def _mean(values: Iterable[float]) -> float:
-    """Exactly rounded, so independent of order; NaN without a value."""
-    known = list(values)
-    return math.fsum(known) / len(known) if known else math.nan
-
-
-def _cell(value: float | int | None) -> str:
-    return "" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-def describe(evaluation: Evaluation, num_worst: int = 3) -> str:
-    """The means with their intervals and the worst cases, for a terminal of 80 columns."""
-    summary = evaluation.summary
-    lines = [
-        f"{summary['num_cases']} cases of {summary['split']}, threshold {summary['threshold']:g}; "
-        "mean [95 % interval] over cases on the scan's own grid",
-        f"{'region':<8}{'Dice':<22}{'IoU':<22}{'HD95 mm':<22}{'slice IoU':<9}",
-    ]
-    for region, scores in summary["regions"].items():
-        cells = "".join(f"{_interval(scores[name]):<22}" for name in ("dice", "iou", "hd95"))
-        lines.append(f"{region:<8}{cells}{scores['slice_iou']:<9.4f}")
-    region = next(iter(summary["regions"]))
-    worst = sorted(evaluation.cases, key=lambda case: case.regions[region].dice)[:num_worst]
-    named = ", ".join(f"{printable(case.case)} ({case.regions[region].dice:.3f})" for case in worst)
-    lines.append(f"lowest {region} Dice: {named}")
-    if summary["num_uncached_true_voxels"]:
-        lines.append(
-            f"Note: {summary['num_uncached_true_voxels']} true voxels lie in slices that are not "
-            "in the cache; no score sees them."
+        faults.append(
+            Fault(
+                case=name,
+                path=candidates[0],
+                found="both this and a .nii" if present else "no such mask",
+                expected="one mask a case, CASE.nii.gz or CASE.nii",
+            )
         )
-    return "\n".join(lines)
+    if faults:
+        raise DataFaults(faults)
+    return files
 
 
-def _interval(score: Mapping[str, float]) -> str:
-    if score["mean"] is None:
-        return "undefined"
-    return f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+def _score_all(
+    tasks: Iterator[ScoringTask], num_tasks: int, world: World, progress: Progress, spare: int
+) -> tuple[list[CaseScores], list[Fault]]:
+    """Scores tasks in processes beside this one, which asks the model for the next task meanwhile.
+
+    spare  cores to be left to this process
+
+    A fault of one case does not hide those of the others. What is in memory is bounded: tasks are
+    made no faster than they are scored.
+    """
+    processes = min(max(1, usable_cores() // world.size - spare), num_tasks, MAX_PROCESSES)
+    scored: list[CaseScores] = []
+    faults: list[Fault] = []
+
+    def take(result: Callable[[], CaseScores]) -> None:
+        try:
+            scored.append(result())
+        except DataFaults as error:
+            faults.extend(error.faults)
+        except BrokenProcessPool as error:
+            raise BratsError(
+                "A process that scores cases died. The system may have run out of memory."
+            ) from error
+        progress(len(scored) + len(faults), num_tasks)
+
+    if num_tasks < MIN_CASES_FOR_PROCESSES:
+        for task in tasks:
+            take(lambda task=task: score_case(task))  # type: ignore[misc]
+    else:
+        with _scorers(processes) as pool:
+            pending: deque[Future[CaseScores]] = deque()
+            for task in tasks:
+                pending.append(pool.submit(score_case, task))
+                while len(pending) > processes + 1:
+                    take(pending.popleft().result)
+            while pending:
+                take(pending.popleft().result)
+    return scored, faults
 
 
-def strict_json(value: Any) -> Any:
-    """`value` with NaN as None, written null: JSON has no other word for it."""
-    if isinstance(value, Mapping):
-        return {key: strict_json(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict_json(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+@contextmanager
+def _scorers(num: int) -> Iterator[ProcessPoolExecutor]:
+    context = multiprocessing.get_context("spawn")  # a fork copies locks that threads hold
+    pool = ProcessPoolExecutor(num, mp_context=context, initializer=_leave_interrupts_to_parent)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _gather(
+    job: EvaluationJob,
+    rules: Rules,
+    caches: Sequence[Cache],
+    scored: tuple[list[CaseScores], list[Fault]],
+    world: World,
+    facts: Mapping[str, Any],
+) -> Evaluation:
+    parts = world.gather(scored)
+    if faults := [fault for _, part in parts for fault in part]:
+        failure = DataFaults(faults)
+        failure.is_shared = True
+        raise failure
+    everyone = [case for part, _ in parts for case in part]
+    everyone.sort(key=lambda scores: scores.case)
+    summary = summarise(everyone, rules, split=job.split, facts=facts)
+    summary["caches"] = [
+        {"path": str(cache.path), "fingerprint": cache.fingerprint} for cache in caches
+    ]
+    return Evaluation(cases=tuple(everyone), summary=summary)

@@ -1,16 +1,21 @@
-"""Batches from memory maps: the order of an epoch, and a thread that keeps a ring of buffers full.
+"""Batches from memory maps: a thread gathers rows into a ring of buffers while the device computes.
 
-The order is a pure function of (seed, epoch) over the rows of all caches; each rank takes its part
-of every global batch. So the state of the data path is three integers, whatever the world size.
+The order of an epoch is a pure function of (seed, epoch) over the rows of all caches, and each rank
+takes its part of every global batch, so the state of the data path is three integers: seed, epoch
+and step. Where the rows fit on the device with room to spare they are kept there instead.
 """
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,43 +26,20 @@ from brats_cache.labels import REGIONS
 from brats_cache.store import Cache
 
 from .distributed import World
+from .rows import RowSet, epoch_order
 
-__all__ = [
-    "Batch",
-    "Batches",
-    "RowSet",
-    "case_splits",
-    "epoch_order",
-    "gather_rows",
-    "region_targets",
-    "rows_by_rule",
-    "select_rows",
-]
+__all__ = ["Batch", "Batches", "Feeder", "make_feeder", "region_targets"]
 
-NUM_SLOTS = 3  # one being filled, one waiting, one being copied to the device
+NUM_SLOTS = 4  # one being filled, one waiting, two on their way to the device
+RESIDENT_SHARE = 0.1  # of the device's free memory: the rest is the model's
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RowSet:
-    """Rows of one or several caches, in a fixed order.
-
-    cache  (n,) int64, number of the cache
-    row    (n,) int64, row in that cache
-    """
-
-    cache: np.ndarray
-    row: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def __getitem__(self, index: np.ndarray | slice) -> RowSet:
-        return RowSet(cache=self.cache[index], row=self.row[index])
+Chunks = Sequence[np.ndarray]  # places in a RowSet, one array for each batch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """This rank's part of one global batch.
+    """This rank's part of one global batch. Its tensors may be overwritten once the next is asked
+    for.
 
     images        (B, C, S, S) float32 on the device
     masks         (B, 1, S, S) uint8 canonical labels on the device
@@ -73,63 +55,107 @@ class Batch:
     part: slice
 
 
-def case_splits(cache: Cache, fold: int | None) -> np.ndarray:
-    """The split of each case, (cases,) of str: the cache's own, or what `fold` makes of it.
+class Feeder(Protocol):
+    """Where the pixels of a RowSet come from.
 
-    With a fold, its cases validate and all others that are not test train.
+    waited_seconds  what the caller of the last `feed` has spent waiting
     """
-    splits = np.char.decode(cache.cases["split"])
-    if fold is None:
-        return splits
-    folds = cache.cases["fold"]
-    if fold not in folds:
-        raise BratsError(
-            f"--fold {fold}: {cache.path} has {folds.max() + 1 if folds.max() >= 0 else 'no'} folds"
-            " (numbered from 0). Build it with --folds K."
-        )
-    return np.where(folds < 0, "test", np.where(folds == fold, "val", "train"))
+
+    waited_seconds: float
+
+    def feed(self, chunks: Chunks) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each chunk its images, (B, C, S, S) float32, and masks, (B, 1, S, S) uint8, on the
+        device. No chunk is larger than the feeder was made for. A pair may be overwritten once the
+        next is asked for."""
+        ...
 
 
-def select_rows(caches: Sequence[Cache], split: str, rule: str, fold: int | None = None) -> RowSet:
-    """The rows of `split` that `rule` ("middle", "all", "tumor") names, caches in order.
+class Batches:
+    """The training batches of one rank."""
 
-    Raises `BratsError` where "middle" is asked of a cache that lacks the middle slice of a case.
-    """
-    parts = [
-        _rows_of(cache, np.flatnonzero(case_splits(cache, fold) == split), rule) for cache in caches
-    ]
-    return RowSet(
-        cache=np.concatenate([np.full(len(rows), index) for index, rows in enumerate(parts)]),
-        row=np.concatenate(parts),
-    )
-
-
-def rows_by_rule(cache: Cache, case: int, rule: str) -> np.ndarray:
-    """The rows of case number `case` that `rule` names, ascending, (n,) int64."""
-    return _rows_of(cache, np.array([case]), rule)
-
-
-def _rows_of(cache: Cache, cases: np.ndarray, rule: str) -> np.ndarray:
-    chosen = np.isin(cache.slices["case"], cases)
-    if rule == "tumor":
-        pixels = cache.slices["label_pixels"][:, sorted(REGIONS["wt"])]
-        chosen &= pixels.any(axis=1)
-    elif rule == "middle":
-        depth = np.array([cache.depth(case) for case in range(len(cache.cases))])
-        chosen &= cache.slices["z"] == depth[cache.slices["case"]] // 2
-        missing = np.setdiff1d(cases, cache.slices["case"][chosen])
-        if len(missing):
-            names = ", ".join(cache.cases["id"][case].decode() for case in missing[:5])
+    def __init__(
+        self, feeder: Feeder, num_rows: int, *, batch_size: int, seed: int, world: World
+    ) -> None:
+        """`batch_size` counts the samples of all ranks. Raises `BratsError` for fewer rows than
+        ranks."""
+        if num_rows < world.size:
             raise BratsError(
-                f"{cache.path}: no middle slice of {len(missing)} cases ({names}). Build the cache "
-                "with --slices brain, middle or all, or train with --set rows=all."
+                f"{num_rows} training rows for {world.size} processes: expected one each at least."
             )
-    return np.flatnonzero(chosen)
+        self._feeder, self._num_rows, self._world = feeder, num_rows, world
+        self._batch_size, self._seed = max(batch_size, world.size), seed
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of an epoch; a last batch smaller than the world, which would idle a rank, is left
+        out."""
+        whole, rest = divmod(self._num_rows, self._batch_size)
+        return whole + (rest >= self._world.size)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of an epoch over all ranks."""
+        return min(self._num_rows, self.num_steps * self._batch_size)
+
+    @property
+    def waited_seconds(self) -> float:
+        """What the caller has spent waiting for data since `epoch` was called."""
+        return self._feeder.waited_seconds
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from step `first_step` on, in order."""
+        steps = range(first_step, self.num_steps)
+        order = epoch_order(self._num_rows, self._seed, epoch)
+        pixels = self._feeder.feed([self._part(order, step) for step in steps])
+        with contextlib.closing(pixels):  # type: ignore[type-var]
+            for step, (images, masks) in zip(steps, pixels, strict=True):
+                global_size = min(self._batch_size, self._num_rows - step * self._batch_size)
+                yield Batch(
+                    images=images,
+                    masks=masks,
+                    step=step,
+                    global_size=global_size,
+                    part=self._world.part(global_size),
+                )
+
+    def places(self, epoch: int, step: int) -> np.ndarray:
+        """This rank's places of one step in the order of the training rows."""
+        return self._part(epoch_order(self._num_rows, self._seed, epoch), step)
+
+    def _part(self, order: np.ndarray, step: int) -> np.ndarray:
+        chunk = order[step * self._batch_size : (step + 1) * self._batch_size]
+        return chunk[self._world.part(len(chunk))]
 
 
-def epoch_order(num_rows: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the rows in an epoch, a permutation that depends on its arguments alone."""
-    return np.random.default_rng((seed, epoch)).permutation(num_rows)
+def make_feeder(
+    caches: Sequence[Cache],
+    rows: RowSet,
+    *,
+    largest: int,
+    device: torch.device,
+    resident: str = "auto",
+) -> Feeder:
+    """A feeder for chunks of up to `largest` rows.
+
+    resident  "always" keeps the rows on the device, "never" streams them, "auto" keeps them where
+              they take at most a tenth of a CUDA device's free memory
+
+    Raises `BratsError` where "always" does not fit.
+    """
+    _, channels, height, width = caches[0].shape
+    num_bytes = len(rows) * height * width * (2 * channels + 1)
+    if resident == "auto" and device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        resident = "always" if num_bytes <= RESIDENT_SHARE * free else "never"
+    if resident != "always":
+        return RingFeeder(caches, rows, largest=largest, device=device)
+    try:
+        return ResidentFeeder(caches, rows, largest=largest, device=device)
+    except torch.OutOfMemoryError as error:
+        raise BratsError(
+            f"--resident always: {num_bytes / 2**30:.1f} GiB of rows do not fit on {device}. "
+            "Use --resident never."
+        ) from error
 
 
 def region_targets(masks: Tensor, regions: Sequence[str]) -> Tensor:
@@ -144,143 +170,217 @@ def region_targets(masks: Tensor, regions: Sequence[str]) -> Tensor:
     return torch.cat(channels, dim=1)
 
 
-def gather_rows(
-    caches: Sequence[Cache], rows: RowSet, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Rows at once, without the ring: (n, C, S, S) float32 and (n, 1, S, S) uint8 on `device`."""
-    slot = _Slot.empty(len(rows), caches[0].shape, pinned=False)
-    slot.fill(caches, rows)
-    return slot.images.to(device).float(), slot.masks.to(device)
+class RingFeeder:
+    """Streams rows from the maps through a ring of buffers, pinned on CUDA.
 
-
-class Batches:
-    """The batches of a run on one rank.
-
-    waited_seconds  what the caller has spent waiting for data in the current epoch
+    On a CPU the buffers themselves are handed out: new memory for every batch would take the kernel
+    four times longer to clear than filling it takes.
     """
 
     def __init__(
-        self, caches: Sequence[Cache], rows: RowSet, *, batch_size: int, seed: int, world: World
+        self, caches: Sequence[Cache], rows: RowSet, *, largest: int, device: torch.device
     ) -> None:
-        """`batch_size` counts the samples of all ranks. Raises `BratsError` for fewer rows than
-        ranks."""
-        if len(rows) < world.size:
-            raise BratsError(
-                f"{len(rows)} training rows for {world.size} processes: expected one each at least."
-            )
-        self._caches, self._rows, self._world = caches, rows, world
-        self._batch_size = max(batch_size, world.size)
-        self._seed = seed
         self.waited_seconds = 0.0
-        largest = -(-min(self._batch_size, len(rows)) // world.size)
-        pinned = world.device.type == "cuda"
-        self._slots = [
-            _Slot.empty(largest, caches[0].shape, pinned=pinned) for _ in range(NUM_SLOTS)
-        ]
+        self._sources = [_MappedRows(cache) for cache in caches]
+        self._rows, self._device = rows, device
+        self._slots = [_Slot(largest, caches[0].shape, device) for _ in range(NUM_SLOTS)]
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    @property
-    def num_steps(self) -> int:
-        """Steps of an epoch; a last batch smaller than the world, which would idle a rank, is left
-        out."""
-        whole, rest = divmod(len(self._rows), self._batch_size)
-        return whole + (rest >= self._world.size)
-
-    @property
-    def num_samples(self) -> int:
-        """Samples of an epoch over all ranks."""
-        return min(len(self._rows), self.num_steps * self._batch_size)
-
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, in order."""
-        order = epoch_order(len(self._rows), self._seed, epoch)
+    def feed(self, chunks: Chunks) -> Iterator[tuple[Tensor, Tensor]]:
         free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         ready: queue.SimpleQueue[_Slot | BaseException] = queue.SimpleQueue()
         for slot in self._slots:
             free.put(slot)
         stop = threading.Event()
-        thread = threading.Thread(
-            target=self._fill, args=(order, free, ready, stop), daemon=True, name="gather"
+        gatherer = threading.Thread(
+            target=self._gather, args=(chunks, free, ready, stop), daemon=True, name="gather"
         )
-        thread.start()
+        gatherer.start()
         self.waited_seconds = 0.0
+        sent: list[_Sent] = []
+        num_sent = 0
         try:
-            for step in range(self.num_steps):
-                asked = time.monotonic()
-                filled = ready.get()
-                self.waited_seconds += time.monotonic() - asked
-                if isinstance(filled, BaseException):
-                    raise filled
-                yield self._deliver(filled, step)
-                free.put(filled)
+            for _ in range(len(chunks)):
+                # Copies run ahead of the computation by as much as the thread has gathered.
+                while num_sent < len(chunks) and (not sent or not ready.empty()):
+                    slot = self._next(ready)
+                    sent.append(self._send(slot))
+                    if self._copies is not None:
+                        free.put(slot)  # the thread waits for the copy before it refills the slot
+                    num_sent += 1
+                    if len(sent) == NUM_SLOTS - 2:
+                        break
+                arrived = sent.pop(0)
+                yield self._arrived(arrived)
+                if self._copies is None:
+                    free.put(arrived.slot)
         finally:
             stop.set()
             free.put(self._slots[0])  # wakes a thread that waits for a free slot
-            thread.join()
+            gatherer.join()
 
-    def _fill(
+    def _next(self, ready: queue.SimpleQueue[_Slot | BaseException]) -> _Slot:
+        asked = time.monotonic()
+        filled = ready.get()
+        self.waited_seconds += time.monotonic() - asked
+        if isinstance(filled, BaseException):
+            raise filled
+        return filled
+
+    def _gather(
         self,
-        order: np.ndarray,
+        chunks: Chunks,
         free: queue.SimpleQueue[_Slot],
         ready: queue.SimpleQueue[_Slot | BaseException],
         stop: threading.Event,
     ) -> None:
-        """The gathering thread's life: copies rows into free slots, in order."""
+        """The thread's life: copies rows into free slots, in order, and has the kernel read those
+        of the next chunk meanwhile."""
+        if self._device.type == "cuda":  # else this thread would open a context on the first GPU
+            torch.cuda.set_device(self._device)
         try:
-            for step in range(self.num_steps):
+            for number, chunk in enumerate(chunks):
                 slot = free.get()
                 if stop.is_set():
                     return
-                chunk = order[step * self._batch_size : (step + 1) * self._batch_size]
-                slot.fill(self._caches, self._rows[chunk[self._world.part(len(chunk))]])
+                if number == 0:
+                    self._announce(chunk)
+                if number + 1 < len(chunks):
+                    self._announce(chunks[number + 1])
+                slot.fill(self._sources, self._rows[chunk])
                 ready.put(slot)
         except BaseException as error:  # the training thread raises it
             ready.put(error)
 
-    def _deliver(self, slot: _Slot, step: int) -> Batch:
-        start = step * self._batch_size
-        global_size = min(self._batch_size, len(self._rows) - start)
-        device = self._world.device
-        # The copy to float32 on the CPU and the copy to the device on CUDA both leave the slot
-        # free for the next fill; on CUDA that fill must wait for the copy, hence the synchronous
-        # copy here.
-        images = slot.images[: slot.num].to(device).float()
-        masks = slot.masks[: slot.num].to(device, copy=True)
-        return Batch(
-            images=images,
-            masks=masks,
-            step=step,
-            global_size=global_size,
-            part=self._world.part(global_size),
+    def _announce(self, chunk: np.ndarray) -> None:
+        rows = self._rows[chunk]
+        for index, source in enumerate(self._sources):
+            source.announce(rows.row[rows.cache == index])
+
+    def _send(self, slot: _Slot) -> _Sent:
+        """Starts the way of a slot's rows to the device."""
+        images, masks = slot.images[: slot.num], slot.masks[: slot.num]
+        if slot.copied is not None:
+            with torch.cuda.stream(self._copies):
+                images = images.to(self._device, non_blocking=True)
+                masks = masks.to(self._device, non_blocking=True)
+                slot.copied.record(self._copies)
+        return _Sent(images=images, masks=masks, slot=slot)
+
+    def _arrived(self, sent: _Sent) -> tuple[Tensor, Tensor]:
+        """Orders the computation after the copies, without the host waiting for either."""
+        if sent.slot.copied is not None:
+            current = torch.cuda.current_stream(self._device)
+            # The event, not the stream: that would wait for the next batch's copies as well. The
+            # slot cannot have been sent again, for only two batches are ever under way.
+            current.wait_event(sent.slot.copied)
+            sent.images.record_stream(current)
+            sent.masks.record_stream(current)
+        return sent.images.float(), sent.masks
+
+
+class ResidentFeeder:
+    """Keeps all rows on the device, float16 as in the cache, and gathers there."""
+
+    def __init__(
+        self, caches: Sequence[Cache], rows: RowSet, *, largest: int, device: torch.device
+    ) -> None:
+        self.waited_seconds = 0.0
+        self._device = device
+        _, channels, height, width = caches[0].shape
+        num = len(rows)
+        self._images = torch.empty(
+            (num, channels, height, width), dtype=torch.float16, device=device
         )
+        self._masks = torch.empty((num, 1, height, width), dtype=torch.uint8, device=device)
+        sources = [_MappedRows(cache) for cache in caches]
+        slot = _Slot(min(largest, num), caches[0].shape, torch.device("cpu"))
+        for start in range(0, num, largest):
+            places = np.arange(start, min(start + largest, num))
+            slot.fill(sources, rows[places])
+            self._images[start : start + slot.num] = slot.images[: slot.num].to(device)
+            self._masks[start : start + slot.num] = slot.masks[: slot.num].to(device)
+
+    def feed(self, chunks: Chunks) -> Iterator[tuple[Tensor, Tensor]]:
+        self.waited_seconds = 0.0
+        if not chunks:
+            return
+        order = torch.from_numpy(np.concatenate(chunks))
+        if self._device.type == "cuda":  # one copy an epoch, which the host does not wait for
+            order = order.pin_memory().to(self._device, non_blocking=True)
+        for places in order.split([len(chunk) for chunk in chunks]):
+            yield self._images.index_select(0, places).float(), self._masks.index_select(0, places)
 
 
-@dataclass(kw_only=True)
 class _Slot:
-    """One buffer of the ring."""
+    """One buffer of the ring: float16 and pinned for a GPU, which widens the rows itself; float32
+    for a CPU, where widening them on the way costs less than a pass of its own."""
+
+    def __init__(
+        self, largest: int, shape: tuple[int, int, int, int], device: torch.device
+    ) -> None:
+        _, channels, height, width = shape
+        pinned = device.type == "cuda"
+        self.images = torch.empty(
+            (largest, channels, height, width),
+            dtype=torch.float16 if pinned else torch.float32,
+            pin_memory=pinned,
+        )
+        self.masks = torch.empty((largest, 1, height, width), dtype=torch.uint8, pin_memory=pinned)
+        self.num = 0
+        self.copied = torch.cuda.Event() if pinned else None
+
+    def fill(self, sources: Sequence[_MappedRows], rows: RowSet) -> None:
+        """Copies `rows` in. Waits for the copy to the device that last read this slot."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        self.num = len(rows)
+        images, masks = self.images[: self.num], self.masks[: self.num]
+        for index, source in enumerate(sources):
+            places = np.flatnonzero(rows.cache == index)
+            chosen = rows.row[places]
+            if len(places) == self.num and images.dtype == source.images.dtype:
+                # One call each, which leaves the interpreter to the thread that feeds the GPU.
+                torch.index_select(source.images, 0, torch.from_numpy(chosen), out=images)
+                torch.index_select(source.masks, 0, torch.from_numpy(chosen), out=masks)
+                continue
+            for place, row in zip(places.tolist(), chosen.tolist(), strict=True):
+                images[place].copy_(source.images[row])
+                masks[place].copy_(source.masks[row])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Sent:
+    """A batch under way: where its rows will be on the device, and the slot they come from."""
 
     images: Tensor
     masks: Tensor
-    num: int = 0
+    slot: _Slot
 
-    @classmethod
-    def empty(cls, num: int, shape: tuple[int, int, int, int], *, pinned: bool) -> _Slot:
-        """Room for `num` rows of a cache of `shape` (N, C, S, S)."""
-        _, channels, height, width = shape
-        return cls(
-            images=torch.empty(
-                (num, channels, height, width), dtype=torch.float16, pin_memory=pinned
-            ),
-            masks=torch.empty((num, 1, height, width), dtype=torch.uint8, pin_memory=pinned),
-        )
 
-    def fill(self, caches: Sequence[Cache], rows: RowSet) -> None:
-        self.num = len(rows)
-        images, masks = self.images.numpy()[: self.num], self.masks.numpy()[: self.num]
-        for index, cache in enumerate(caches):
-            places = np.flatnonzero(rows.cache == index)
-            if len(places) == self.num:  # mode="clip" lets take write straight into `out`
-                np.take(cache.images, rows.row, axis=0, out=images, mode="clip")
-                np.take(cache.masks, rows.row, axis=0, out=masks, mode="clip")
-            elif len(places):
-                images[places] = cache.images[rows.row[places]]
-                masks[places] = cache.masks[rows.row[places]]
+class _MappedRows:
+    """The rows of one cache as tensors over its memory map, and word to the kernel ahead."""
+
+    def __init__(self, cache: Cache) -> None:
+        with warnings.catch_warnings():  # torch has no read-only tensors; nothing writes to these
+            warnings.filterwarnings("ignore", message=".*not writable")
+            self.images = torch.from_numpy(cache.images)
+            self.masks = torch.from_numpy(cache.masks)
+        self._maps = [_map_of(cache.images), _map_of(cache.masks)]
+
+    def announce(self, rows: np.ndarray) -> None:
+        """Has the kernel read `rows` ahead. A row is far larger than its own read-ahead, so that
+        with a cold page cache this makes gathering 3.5 times faster; warm it costs next to
+        nothing."""
+        for mapped, start, row_bytes in self._maps:
+            for row in rows.tolist():
+                first = start + row * row_bytes
+                aligned = first - first % mmap.PAGESIZE
+                mapped.madvise(mmap.MADV_WILLNEED, aligned, first + row_bytes - aligned)
+
+
+def _map_of(array: np.ndarray) -> tuple[mmap.mmap, int, int]:
+    """The map under a memory-mapped array, where in it the array starts, and a row's bytes."""
+    assert isinstance(array, np.memmap)
+    mapped = array._mmap  # type: ignore[attr-defined]
+    return mapped, array.offset % mmap.ALLOCATIONGRANULARITY, array[:1].nbytes

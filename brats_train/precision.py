@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from brats_cache.errors import BratsError
 
-__all__ = ["autocast", "choose_amp"]
+__all__ = ["autocast", "choose_amp", "set_up"]
 
 
 def choose_amp(wanted: str, device: torch.device) -> str:
@@ -31,6 +32,18 @@ def autocast(amp: str, device: torch.device) -> AbstractContextManager[None]:
     """The context of a forward pass under `amp`, as `choose_amp` gives it."""
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=amp != "off")
+
+
+def set_up(device: torch.device, *, deterministic: bool) -> None:
+    """Process-wide settings: TF32 and the fastest convolutions on CUDA, or equal results for equal
+    runs. Deterministic CUDA matrix products need a setting from before CUDA's first use."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = not deterministic
 
 
 def _cpu_has_bf16() -> bool:

@@ -36,9 +36,16 @@ class Recipe:
     epochs           at most
     batch_size       samples of a step over all ranks
     lr, weight_decay of AdamW
-    schedule         "constant", or "cosine" down to zero over the epochs
-    patience         epochs without a better validation IoU loss before stopping; 0 never stops
+    schedule         "constant", "cosine" down to zero, or "onecycle" up and down, over all steps
+    warmup_epochs    the rate grows from zero to `lr` over so many epochs first
+    clip_norm        largest norm of the gradients; 0 leaves them
+    ema              decay of an exponential moving average of the weights, which is then the model
+                     that is judged and kept; 0 for none
+    best_by          what the best checkpoint is best in, on the validation rows: "iou_loss" or
+                     "loss" (least), or "iou" (greatest)
+    patience         epochs without a better one before stopping; 0 never stops
     amp              "auto" takes bf16 where the hardware has it, else fp16 on CUDA, else nothing
+    sync_batchnorm   batch statistics over all ranks; PyTorch has it on CUDA alone
     loss, augment    see LossConfig and AugmentConfig
     seed             decides first weights, order and augmentation
     """
@@ -52,8 +59,13 @@ class Recipe:
     lr: float = 1e-4
     weight_decay: float = 1e-2
     schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    clip_norm: float = 0.0
+    ema: float = 0.0
+    best_by: str = "iou_loss"
     patience: int = 50
     amp: str = "auto"
+    sync_batchnorm: bool = False
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     seed: int = 0
@@ -62,7 +74,8 @@ class Recipe:
         for name, allowed in {
             "rows": ROWS,
             "target": tuple(TARGETS),
-            "schedule": ("constant", "cosine"),
+            "schedule": ("constant", "cosine", "onecycle"),
+            "best_by": ("iou_loss", "loss", "iou"),
             "amp": AMP,
         }.items():
             if getattr(self, name) not in allowed:
@@ -71,7 +84,9 @@ class Recipe:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("lr", "weight_decay", "patience"):
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; expected 0 up to 1, 1 excluded")
+        for name in ("lr", "weight_decay", "patience", "warmup_epochs", "clip_norm"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
 

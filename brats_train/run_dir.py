@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ METRIC_COLUMNS = (
     *("val_loss", "val_bce", "val_iou_loss", "val_iou", "seconds", "slices_per_s", "wait_pct"),
 )
 RUNS = Path("runs")
+_DECISIVE = ("recipe", "fold", "init_from", "deterministic", "micro_batch", "amp", "caches")
 _OURS = ("config.json", "metrics.csv", "best.pt", "last.pt", "report.html", "figures", "eval")
 
 
@@ -98,6 +99,31 @@ class RunDir:
             raise BratsError(f"{self.config}: holds no settings of a run.")
         return config
 
+    def check_same(self, config: Mapping[str, Any]) -> None:
+        """Raises `BratsError` naming what `config` says otherwise than config.json does, of all
+        that decides a run's result."""
+        held = self.read_config()
+        found = [
+            f"{name}: {_shown(before)} there, {_shown(now)} now"
+            for name in _DECISIVE
+            for name, before, now in _differences(name, held.get(name), config.get(name))
+        ]
+        if found:
+            lines = "\n".join(f"  {line}" for line in found)
+            raise BratsError(
+                f"{self.path}: this is another run than the one to be resumed:\n{lines}\n"
+                "Resume with its own settings (those need not be repeated), or start a new run."
+            )
+
+    def cut_metrics(self, num_epochs: int) -> None:
+        """Keeps the rows of the first `num_epochs` epochs of metrics.csv: a run that is resumed
+        does the later ones again."""
+        if not self.metrics.exists():
+            return
+        lines = self.metrics.read_text().splitlines(keepends=True)
+        kept = lines[:1] + [line for line in lines[1:] if int(line.split(",")[0]) <= num_epochs]
+        write_atomically(self.metrics, "".join(kept).encode())
+
     def append_metrics(self, row: Mapping[str, float]) -> None:
         """Adds one epoch to metrics.csv, columns METRIC_COLUMNS."""
         text = io.StringIO()
@@ -105,8 +131,11 @@ class RunDir:
         if not self.metrics.exists():
             writer.writeheader()
         writer.writerow({name: _short(row[name]) for name in METRIC_COLUMNS})
-        with open(self.metrics, "a") as file:
-            file.write(text.getvalue())
+        try:
+            with open(self.metrics, "a") as file:
+                file.write(text.getvalue())
+        except OSError as error:
+            raise BratsError(f"{self.metrics}: cannot be written ({error.strerror}).") from error
 
     def read_metrics(self) -> list[dict[str, float]]:
         """The epochs of metrics.csv."""
@@ -114,6 +143,19 @@ class RunDir:
             return [
                 {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
             ]
+
+
+def _differences(name: str, held: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value there and value now of everything that differs, mappings entered."""
+    if isinstance(held, Mapping) and isinstance(wanted, Mapping):
+        for inner in dict.fromkeys([*held, *wanted]):
+            yield from _differences(f"{name}.{inner}", held.get(inner), wanted.get(inner))
+    elif held != wanted:
+        yield name.removeprefix("recipe."), held, wanted
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)
 
 
 def _short(value: float) -> str:

@@ -24,6 +24,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DISTRIBUTIONS = {
     "cc3d": "connected-components-3d",
     "cv2": "opencv-python-headless",
+    "mlflow": "mlflow-skinny",
     "mpl_toolkits": "matplotlib",
     "PIL": "pillow",
     "yaml": "pyyaml",
@@ -62,7 +63,8 @@ def requirements(*, development: bool) -> list[Requirement]:
     for extra, of_extra in extras.items():
         if development or extra != "dev":
             lines += of_extra
-    return [Requirement(line) for line in lines]
+    named = [Requirement(line) for line in lines]
+    return [each for each in named if each.name != PROJECT["name"]]  # an extra of its own extras
 
 
 def read_pins() -> dict[str, Requirement]:

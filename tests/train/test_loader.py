@@ -15,71 +15,104 @@ from brats_cache.errors import BratsError
 from brats_cache.labels import region_table
 from brats_cache.store import Cache
 from brats_train.distributed import World
-from brats_train.loader import (
-    Batches,
-    RowSet,
-    case_splits,
-    epoch_order,
-    gather_rows,
-    region_targets,
-    rows_by_rule,
-    select_rows,
-)
+from brats_train.loader import Batches, make_feeder, region_targets
+from brats_train.rows import RowSet, case_splits, epoch_order, rows_by_rule, select_rows
 
 CPU = torch.device("cpu")
+RESIDENT = pytest.mark.parametrize("resident", ["never", "always"])
 
 
 def alone(rank: int = 0, size: int = 1) -> World:
     return World(rank=rank, size=size, device=CPU)
 
 
-def collect(batches: Batches, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+def batches_of(
+    cache: Cache,
+    rows: RowSet,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    world: World | None = None,
+    resident: str = "never",
+) -> Batches:
+    feeder = make_feeder([cache], rows, largest=batch_size, device=CPU, resident=resident)
+    return Batches(feeder, len(rows), batch_size=batch_size, seed=seed, world=world or alone())
+
+
+def collect(batches: Batches, epoch: int, first_step: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """All images and masks of an epoch, in order."""
-    got = [(batch.images, batch.masks) for batch in batches.epoch(epoch)]
+    got = [(batch.images, batch.masks) for batch in batches.epoch(epoch, first_step)]
     return torch.cat([i for i, _ in got]).numpy(), torch.cat([m for _, m in got]).numpy()
 
 
-def test_rows_arrive_as_they_lie_in_the_cache(cache: Cache) -> None:
+@RESIDENT
+def test_rows_arrive_as_they_lie_in_the_cache(cache: Cache, resident: str) -> None:
     rows = select_rows([cache], "train", "all")
-    batches = Batches([cache], rows, batch_size=7, seed=5, world=alone())
+    batches = batches_of(cache, rows, batch_size=7, seed=5, resident=resident)
     images, masks = collect(batches, epoch=2)
     order = rows.row[epoch_order(len(rows), 5, 2)]
     np.testing.assert_array_equal(images, cache.images[order].astype(np.float32))
     np.testing.assert_array_equal(masks, cache.masks[order])
+    assert images.dtype == np.float32
+    assert masks.dtype == np.uint8
     assert batches.num_samples == len(rows)
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_ranks_share_every_global_batch(cache: Cache, size: int) -> None:
+@RESIDENT
+def test_an_epoch_can_be_taken_up_at_any_step(cache: Cache, resident: str) -> None:
     rows = select_rows([cache], "train", "all")
-    whole = Batches([cache], rows, batch_size=10, seed=1, world=alone())
+    batches = batches_of(cache, rows, batch_size=20, resident=resident)
+    whole, _ = collect(batches, epoch=1)
+    for first_step in range(batches.num_steps):
+        rest, _ = collect(batches, epoch=1, first_step=first_step)
+        np.testing.assert_array_equal(rest, whole[20 * first_step :])
+
+
+@RESIDENT
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_share_every_global_batch(cache: Cache, size: int, resident: str) -> None:
+    rows = select_rows([cache], "train", "all")
+    whole = batches_of(cache, rows, batch_size=10, seed=1)
     parts = [
-        Batches([cache], rows, batch_size=10, seed=1, world=alone(rank, size))
+        batches_of(cache, rows, batch_size=10, seed=1, world=alone(rank, size), resident=resident)
         for rank in range(size)
     ]
     assert {part.num_steps for part in parts} == {whole.num_steps}
-    for together, *divided in zip(
-        whole.epoch(4), *(part.epoch(4) for part in parts), strict=True
-    ):
+    for together, *divided in zip(whole.epoch(4), *(part.epoch(4) for part in parts), strict=True):
         joined = torch.cat([batch.images for batch in divided])
         torch.testing.assert_close(joined, together.images, rtol=0, atol=0)
-        assert [batch.part for batch in divided][-1].stop == together.global_size
+        assert divided[-1].part.stop == together.global_size
 
 
 def test_a_last_batch_smaller_than_the_world_is_left_out(cache: Cache) -> None:
     rows = select_rows([cache], "train", "all")[np.arange(7)]
-    batches = Batches([cache], rows, batch_size=3, seed=0, world=alone(1, 2))
+    batches = batches_of(cache, rows, batch_size=3, world=alone(1, 2))
     assert batches.num_steps == 2
     assert batches.num_samples == 6
     with pytest.raises(BratsError, match="1 training rows for 2 processes"):
-        Batches([cache], rows[np.arange(1)], batch_size=3, seed=0, world=alone(0, 2))
+        batches_of(cache, rows[np.arange(1)], batch_size=3, world=alone(0, 2))
 
 
-def test_several_caches_read_as_one(cache: Cache) -> None:
-    rows = RowSet(cache=np.array([1, 0, 1, 0]), row=np.array([3, 3, 0, 9]))
-    images, masks = gather_rows([cache, cache], rows, CPU)
-    np.testing.assert_array_equal(images.numpy(), cache.images[rows.row].astype(np.float32))
-    np.testing.assert_array_equal(masks.numpy(), cache.masks[rows.row])
+@RESIDENT
+def test_several_caches_read_as_one(cache: Cache, resident: str) -> None:
+    for numbers in ([1, 0, 1, 0, 1], [1, 1, 1, 1, 0]):
+        rows = RowSet(cache=np.array(numbers), row=np.array([3, 3, 0, 9, 7]))
+        feeder = make_feeder([cache, cache], rows, largest=4, device=CPU, resident=resident)
+        chunks = [np.array([4, 0]), np.array([1]), np.array([3, 2, 1, 0])]
+        for chunk, (images, masks) in zip(chunks, feeder.feed(chunks), strict=True):
+            expected = cache.images[rows.row[chunk]].astype(np.float32)
+            np.testing.assert_array_equal(images.numpy(), expected)
+            np.testing.assert_array_equal(masks.numpy(), cache.masks[rows.row[chunk]])
+
+
+def test_what_was_fed_stays_as_it_was(cache: Cache) -> None:
+    """A buffer of the ring is used again; what came out of it is not touched by that."""
+    rows = select_rows([cache], "train", "all")
+    batches = batches_of(cache, rows, batch_size=3)
+    kept = [(batch.images, batch.images.clone()) for batch in batches.epoch(0)]
+    assert len(kept) > 10
+    for given_out, copy in kept:
+        assert torch.equal(given_out, copy)
 
 
 @given(st.integers(1, 300), st.integers(0, 2**40), st.integers(0, 500))
@@ -122,17 +155,27 @@ def test_targets_are_the_regions() -> None:
         np.testing.assert_array_equal(targets[0, channel].numpy(), expected)
 
 
-def test_a_failure_of_the_gathering_thread_reaches_the_caller(cache: Cache) -> None:
-    vanished = replace(cache, path=cache.path.with_name("vanished.h5"))
-    rows = RowSet(cache=np.zeros(4, int), row=np.arange(4))
-    batches = Batches([vanished], rows, batch_size=2, seed=0, world=alone())
-    with pytest.raises(FileNotFoundError):
+def test_a_failure_of_the_gathering_thread_reaches_the_caller(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("the disk has gone")
+
+    batches = batches_of(cache, select_rows([cache], "train", "all"), batch_size=2)
+    monkeypatch.setattr("brats_train.loader._Slot.fill", fail)
+    with pytest.raises(OSError, match="the disk has gone"):
         list(batches.epoch(0))
+
+
+def test_a_cache_that_has_vanished_is_a_fault_at_once(cache: Cache) -> None:
+    vanished = replace(cache, path=cache.path.with_name("vanished.h5"))
+    with pytest.raises(FileNotFoundError):
+        batches_of(vanished, select_rows([cache], "train", "all"), batch_size=2)
 
 
 def test_leaving_an_epoch_early_leaves_no_thread(cache: Cache) -> None:
     rows = select_rows([cache], "train", "all")
-    batches = Batches([cache], rows, batch_size=4, seed=0, world=alone())
+    batches = batches_of(cache, rows, batch_size=4)
     for _ in batches.epoch(0):
         break
     assert not [thread for thread in threading.enumerate() if thread.name == "gather"]

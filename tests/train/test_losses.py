@@ -97,7 +97,9 @@ def test_iou_of_certain_predictions_is_the_iou_of_sets(masks: np.ndarray, smooth
     logits = torch.where(torch.from_numpy(predicted), 60.0, -60.0)[None, None]
     terms = compute(LossConfig(smooth=smooth), logits, torch.from_numpy(truth)[None, None])
     union = (predicted | truth).sum() + smooth
-    assert terms.iou_loss.item() == pytest.approx(1 - ((predicted & truth).sum() + smooth) / union)
+    assert terms.iou_loss.item() == pytest.approx(
+        1 - ((predicted & truth).sum() + smooth) / union, abs=1e-6
+    )
 
 
 # The parts of a loss

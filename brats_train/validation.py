@@ -1,0 +1,74 @@
+"""Judging a model on the validation rows, in the loop: losses and the mean slice IoU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from brats_cache.store import Cache
+
+from . import losses
+from .counts import iou_from_counts, overlap_counts
+from .distributed import World
+from .loader import make_feeder, region_targets
+from .precision import autocast
+from .recipes import Recipe
+from .rows import RowSet
+
+__all__ = ["NAMES", "Validator", "sums_of"]
+
+NAMES = ("loss", "bce", "iou_loss", "iou")
+ROWS_AT_ONCE = 32
+
+
+def sums_of(terms: losses.LossTerms, logits: Tensor, targets: Tensor) -> Tensor:
+    """(4,) float64, in the order of `NAMES`: sums over samples of the loss, the binary
+    cross-entropy, the IoU loss, and the IoU at probability 1/2 (mean over regions)."""
+    ious = iou_from_counts(*overlap_counts(logits >= 0, targets)).mean(dim=1)
+    parts = (terms.total, terms.bce, terms.iou_loss, ious)
+    return torch.stack([part.detach().double().sum() for part in parts])
+
+
+class Validator:
+    """The validation rows of a run; every rank judges its share, none is judged twice."""
+
+    def __init__(
+        self,
+        caches: Sequence[Cache],
+        rows: RowSet,
+        recipe: Recipe,
+        amp: str,
+        world: World,
+        resident: str,
+    ) -> None:
+        self.num_rows = len(rows)
+        self._recipe, self._amp, self._world = recipe, amp, world
+        mine = rows[world.part(len(rows))]
+        self._chunks = [
+            np.arange(start, min(start + ROWS_AT_ONCE, len(mine)))
+            for start in range(0, len(mine), ROWS_AT_ONCE)
+        ]
+        self._feeder = make_feeder(
+            caches, mine, largest=ROWS_AT_ONCE, device=world.device, resident=resident
+        )
+
+    @torch.inference_mode()
+    def judge(self, model: nn.Module) -> dict[str, float]:
+        """Means over all validation rows, by `NAMES`; NaN where there are none."""
+        if not self.num_rows:
+            return dict.fromkeys(NAMES, math.nan)
+        world, recipe = self._world, self._recipe
+        world.unison_buffers(model)
+        model.eval()
+        totals = torch.zeros(len(NAMES), dtype=torch.float64, device=world.device)
+        for images, masks in self._feeder.feed(self._chunks):
+            targets = region_targets(masks, recipe.regions)
+            with autocast(self._amp, world.device):
+                logits = model(images.contiguous(memory_format=torch.channels_last))
+            totals += sums_of(losses.compute(recipe.loss, logits, targets), logits, targets)
+        means = world.sum(totals) / self.num_rows
+        return dict(zip(NAMES, means.tolist(), strict=True))  # one synchronisation an epoch

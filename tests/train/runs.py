@@ -1,0 +1,73 @@
+"""Runs made without training, and the command line called in this process: what tests of scoring
+and prediction share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from brats_cache.store import Cache
+from brats_train.checkpoint import Segmenter, pack
+from brats_train.cli import main
+from brats_train.model import ModelConfig, build_model
+from brats_train.recipes import load_recipe, recipe_to_dict
+
+
+def make_run(
+    path: Path,
+    cache: Cache,
+    *,
+    seed: int = 0,
+    target: str = "wt",
+    rows: str = "all",
+    **chosen: float | bool,
+) -> Path:
+    """A run directory with an untrained model in best.pt; `chosen` are fields of its Segmenter."""
+    recipe = replace(load_recipe("paper"), target=target, rows=rows, encoder="resnet18")
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        in_channels=cache.shape[1], classes=len(recipe.regions), encoder=recipe.encoder
+    )
+    model = build_model(config)
+    segmenter = Segmenter(
+        model=config,
+        regions=recipe.regions,
+        preparation=cache.preparation,
+        label_scheme="brats2017",
+        weights_from="none",
+        **chosen,  # type: ignore[arg-type]
+    )
+    path.mkdir(parents=True, exist_ok=True)
+    torch.save(pack(segmenter, model.state_dict()), path / "best.pt")
+    caches = [{"path": str(cache.path), "fingerprint": cache.fingerprint}]
+    config_json = {"recipe": recipe_to_dict(recipe), "caches": caches, "fold": None}
+    (path / "config.json").write_text(json.dumps(config_json))
+    return path
+
+
+def call(*words: object, code: int = 0) -> None:
+    """Runs `brats WORDS` in this process and checks its exit code."""
+    with pytest.raises(SystemExit) as left:
+        main([str(word) for word in words])
+    assert left.value.code == code
+
+
+def ids(cache: Cache, split: str) -> list[str]:
+    """The cases of a split, in order of their ids."""
+    chosen = cache.cases["split"] == split.encode()
+    return sorted(name.decode() for name in cache.cases["id"][chosen])
+
+
+def index_of(cache: Cache, case: str) -> int:
+    """The number of a case in its cache."""
+    return cache.cases["id"].tolist().index(case.encode())
+
+
+def find(folder: Path, name: str) -> Path:
+    """The one file of that name under `folder`."""
+    (path,) = folder.rglob(name)
+    return path
