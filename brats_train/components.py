@@ -1,4 +1,4 @@
-"""A rule against specks: connected components of a predicted region below a size are dropped."""
+"""Connected components, and a rule against specks: those below a size are dropped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,20 @@ from numpy.typing import NDArray
 
 from .surface import Mask, bounding_box
 
-__all__ = ["dice_by_min_voxels", "drop_small"]
+__all__ = ["Labels", "dice_by_min_voxels", "drop_small", "label_components"]
+
+Labels = NDArray[np.unsignedinteger]
+
+
+def label_components(mask: Mask) -> tuple[Labels, int]:
+    """26-connected components of a (Z, Y, X) bool mask, numbered from 1 in an array of its shape,
+    and their count."""
+    # cc3d 4.1 reserves too few labels for a volume that is one voxel thick: a row of three with
+    # the middle one empty makes it fail.
+    padded = np.pad(mask, [(0, int(length == 1)) for length in mask.shape])
+    labels, num_labels = cc3d.connected_components(padded, connectivity=26, return_N=True)
+    whole: Labels = labels[tuple(slice(length) for length in mask.shape)]
+    return whole, int(num_labels)
 
 
 def drop_small(mask: Mask, min_voxels: int) -> Mask:
@@ -18,7 +31,7 @@ def drop_small(mask: Mask, min_voxels: int) -> Mask:
     if min_voxels < 2 or not mask.any():
         return mask
     box = bounding_box(mask)
-    components = _components(mask[box])
+    components, _ = label_components(mask[box])
     is_kept = np.bincount(components.ravel()) >= min_voxels
     is_kept[0] = False
     kept = np.zeros_like(mask)
@@ -31,7 +44,7 @@ def dice_by_min_voxels(
 ) -> NDArray[np.float64]:
     """Dice of `drop_small(prediction, n)` for each candidate n: (candidates,) float64. Two empty
     masks have Dice 1."""
-    components = _components(prediction)
+    components, _ = label_components(prediction)
     sizes = np.bincount(components.ravel())
     overlaps = np.bincount(components[truth], minlength=len(sizes))
     sizes[0] = overlaps[0] = 0
@@ -42,10 +55,3 @@ def dice_by_min_voxels(
         both = int(sizes[is_kept].sum()) + num_true
         scores.append(2 * int(overlaps[is_kept].sum()) / both if both else 1.0)
     return np.array(scores)
-
-
-def _components(mask: Mask) -> NDArray[np.unsignedinteger]:
-    labels: NDArray[np.unsignedinteger] = cc3d.connected_components(
-        np.ascontiguousarray(mask), connectivity=26
-    )
-    return labels

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from brats_train.components import Labels, label_components
 from brats_train.surface import (
     Mask,
     Spacing,
@@ -28,8 +28,6 @@ __all__ = ["HD95_PENALTY_MM", "LesionRule", "LesionScores", "score_lesions"]
 
 # The challenge's worst distance: the diagonal of its 240 x 240 x 155 mm volume, rounded up.
 HD95_PENALTY_MM = 374.0
-
-Labels = NDArray[np.unsignedinteger]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +69,8 @@ def score_lesions(
     rule = rule or LesionRule()
     box = bounding_box(prediction | truth, margin=rule.num_dilations)
     prediction, truth = prediction[box], truth[box]
-    reaches, num_lesions = _components(_dilate(truth, rule.num_dilations))
-    components, num_components = _components(prediction)
+    reaches, num_lesions = label_components(_dilate(truth, rule.num_dilations))
+    components, num_components = label_components(prediction)
     # A lesion's own dilation is exactly its component of the dilated truth, so one labelling tells
     # both which voxels are its and what touches it.
     touching = _touching(reaches, components, num_lesions, num_components)
@@ -131,14 +129,6 @@ def _dilate(mask: Mask, num_dilations: int) -> Mask:
         return mask
     neighbours = ndimage.generate_binary_structure(rank=3, connectivity=2)
     return np.asarray(ndimage.binary_dilation(mask, neighbours, iterations=num_dilations))
-
-
-def _components(mask: Mask) -> tuple[Labels, int]:
-    """26-connected components, numbered from 1 in an array of the mask's shape, and their count."""
-    labels, num_labels = cc3d.connected_components(
-        np.ascontiguousarray(mask), connectivity=26, return_N=True
-    )
-    return labels, int(num_labels)
 
 
 def _touching(reaches: Labels, components: Labels, num_lesions: int, num_components: int) -> Mask:
