@@ -147,7 +147,7 @@ def _job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> Any:
     a run that is resumed."""
     from .recipes import change, load_recipe, recipe_from_dict
     from .rows import open_caches
-    from .train import TrainJob
+    from .run_state import TrainJob
 
     held = config or {}
     name = options["recipe"] or held.get("recipe_name", "paper")

@@ -43,6 +43,8 @@ class Recipe:
                      that is judged and kept; 0 for none
     best_by          what the best checkpoint is best in, on the validation rows: "iou_loss" or
                      "loss" (least), or "iou" (greatest)
+    choose           at the end, choose threshold, flips and the smallest component to keep by the
+                     validation cases; they go into the best checkpoint
     patience         epochs without a better one before stopping; 0 never stops
     amp              "auto" takes bf16 where the hardware has it, else fp16 on CUDA, else nothing
     sync_batchnorm   batch statistics over all ranks; PyTorch has it on CUDA alone
@@ -63,6 +65,7 @@ class Recipe:
     clip_norm: float = 0.0
     ema: float = 0.0
     best_by: str = "iou_loss"
+    choose: bool = False
     patience: int = 50
     amp: str = "auto"
     sync_batchnorm: bool = False
@@ -104,6 +107,7 @@ RECIPES: dict[str, Recipe] = {
         batch_size=32,
         lr=3e-4,
         schedule="cosine",
+        choose=True,
         patience=20,
         loss=LossConfig(name="bce+dice"),
     ),

@@ -7,114 +7,41 @@ The position of a run is (epoch, step). With the model, the optimiser and a few 
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
-from enum import IntEnum
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from brats_cache.errors import BratsError, printable
 from brats_cache.store import Cache
 
-from . import augment, checkpoint, losses
-from .checkpoint import Saver, Segmenter
+from . import checkpoint
+from .checkpoint import Saver
+from .choose import choose, record_choice
 from .distributed import World
+from .inference import load_ensemble
 from .interruption import Interruption
-from .loader import Batch, Batches, make_feeder, region_targets
-from .model import ModelConfig
-from .precision import autocast, choose_amp, set_up
-from .recipes import Recipe, recipe_to_dict
+from .learner import NEVER, Learner
+from .loader import Batch, Batches, make_feeder
+from .precision import set_up
+from .recipes import recipe_to_dict
 from .rows import RowSet, open_caches, select_rows
 from .run_dir import RunDir
+from .run_state import Finished, Position, TrainJob, Wish
 from .schedule import learning_rate
-from .setup import (
-    average_of,
-    check_data,
-    choose_micro_batch,
-    common_scheme,
-    compiled,
-    device_name,
-    first_model,
-    versions,
-)
+from .setup import check_data, device_name, versions
 from .tracking import Trackers
-from .validation import NAMES, Validator, sums_of
+from .validation import NAMES, Validator
 
-__all__ = ["Finished", "TrainJob", "train"]
+__all__ = ["Trainer", "train"]
 
 STEPS_BETWEEN_CHECKS = 50  # of the loss's finiteness on a GPU, where a look makes the host wait
 INTERRUPTED = "interrupted"
-NEVER = 2**62  # a step that no loss was bad at
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainJob:
-    """What `brats train` was asked to do, beside the recipe.
-
-    fold         validates in place of the cache's own split; None for that
-    max_minutes  training ends, judged and saved, before it would take longer; 0 for no limit
-    save_minutes between two writings of last.pt
-    micro_batch  "auto", or the samples a rank computes at once
-    resident     see `loader.make_feeder`
-    init_from    a checkpoint to take the model's weights from, instead of encoder weights
-    trackers     of `tracking.TRACKERS`
-    """
-
-    cache_paths: tuple[Path, ...]
-    recipe_name: str
-    recipe: Recipe
-    fold: int | None = None
-    max_minutes: float = 0.0
-    save_minutes: float = 5.0
-    micro_batch: str = "auto"
-    resident: str = "auto"
-    init_from: Path | None = None
-    compile: bool = False
-    deterministic: bool = False
-    trackers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finished:
-    """How training ended. `is_resumable`: it was interrupted between two steps."""
-
-    reason: str
-    best_epoch: int
-    is_resumable: bool
-
-
-@dataclass(kw_only=True)
-class Position:
-    """Where a run stands, and what it knows of its way: all that changes but tensors of the model.
-
-    totals       (4,) float64 sums of `NAMES` over this rank's samples of the running epoch
-    best         the best value of the recipe's criterion, less being better
-    """
-
-    epoch: int = 0
-    step: int = 0
-    best: float = math.inf
-    best_epoch: int = 0
-    seconds: float = 0.0
-    totals: Tensor = field(default_factory=lambda: torch.zeros(len(NAMES), dtype=torch.float64))
-
-
-class Wish(IntEnum):
-    """What a rank wants after a step; the ranks do what the strongest of their wishes is."""
-
-    GO_ON = 0
-    SAVE = 1
-    END = 2
-    LEAVE = 3
-    FAIL = 4
 
 
 Say = Callable[[str], None]
@@ -144,12 +71,23 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, say: Say) -
         trainer.trackers = stack.enter_context(Trackers.open(job.trackers, run, world, recipe))
         interruption = stack.enter_context(Interruption())
         try:
-            return trainer.run_epochs(interruption)
+            done = trainer.run_epochs(interruption)
         except torch.OutOfMemoryError as error:
             raise BratsError(
-                f"Out of memory on {world.device} (--micro-batch {trainer.micro_batch}). Give a "
-                "smaller --micro-batch; the last good checkpoint is kept."
+                f"Out of memory on {world.device} (--micro-batch {trainer.learner.micro_batch}). "
+                "Give a smaller --micro-batch; the last good checkpoint is kept."
             ) from error
+    world.share(None)  # the main rank has written best.pt once it comes here
+    if recipe.choose and len(val_rows) and not done.is_resumable:
+        say("Choosing threshold, flips and smallest component on the validation cases")
+        choice = choose(caches, job.fold, load_ensemble([run.best], world.device), world)
+        if world.is_main:
+            record_choice(run.best, choice)
+        say(
+            f"Chosen: threshold {choice.threshold:g}, flips {'on' if choice.tta else 'off'}, "
+            f"components from {choice.min_component_voxels} voxels"
+        )
+    return done
 
 
 class Trainer:
@@ -172,33 +110,16 @@ class Trainer:
         self.job, self.recipe, self.world, self.run, self.say = job, recipe, world, run, say
         self.caches, self.train_rows = caches, train_rows
         self.stamps = [_stamp(cache.path) for cache in caches]
-        self.amp = choose_amp(recipe.amp, device)
         set_up(device, deterministic=job.deterministic)
-
-        torch.manual_seed(recipe.seed)  # the same first weights on every rank
-        config = ModelConfig(
-            in_channels=caches[0].shape[1], classes=len(recipe.regions), encoder=recipe.encoder
-        )
-        self.plain, weights_from = first_model(config, recipe.encoder_weights, job.init_from)
-        if recipe.sync_batchnorm and device.type == "cuda" and world.size > 1:
-            self.plain = nn.SyncBatchNorm.convert_sync_batchnorm(self.plain)
-        self.plain.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model = world.wrap(compiled(self.plain) if job.compile else self.plain)
-        self.averaged = average_of(self.plain, recipe.ema)
-        self.optimizer = torch.optim.AdamW(
-            self.plain.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
-        )
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp == "fp16")
-        self.segmenter = Segmenter(
-            model=config,
-            regions=recipe.regions,
-            preparation=caches[0].preparation,
-            label_scheme=common_scheme(caches),
-            weights_from=weights_from,
-        )
         largest = -(-min(recipe.batch_size, len(train_rows)) // world.size)
-        self.micro_batch = choose_micro_batch(
-            job.micro_batch, self.plain, largest, caches[0].shape, self.amp, world
+        self.learner = Learner(
+            recipe,
+            caches,
+            world,
+            largest=largest,
+            micro_batch=job.micro_batch,
+            init_from=job.init_from,
+            is_compiled=job.compile,
         )
         feeder = make_feeder(
             caches, train_rows, largest=largest, device=device, resident=job.resident
@@ -206,10 +127,9 @@ class Trainer:
         self.batches = Batches(
             feeder, len(train_rows), batch_size=recipe.batch_size, seed=recipe.seed, world=world
         )
-        self.validator = Validator(caches, val_rows, recipe, self.amp, world, job.resident)
+        self.validator = Validator(caches, val_rows, recipe, self.learner.amp, world, job.resident)
         self.position = Position()
         self.position.totals = self.position.totals.to(device)
-        self.first_bad = torch.full((), NEVER, dtype=torch.int64, device=device)
         self.first_step = 0
         self.seconds_after_steps = 0.0
         self.saved = self.started = time.monotonic()
@@ -225,7 +145,7 @@ class Trainer:
                 break
             train_seconds = time.monotonic() - epoch_started
             training = self._training_means()
-            validation = self.validator.judge(self.judged)
+            validation = self.validator.judge(self.learner.judged)
             is_best = self._keep_best(validation if self.validator.num_rows else training)
             self._record(training, validation, train_seconds, epoch_started, is_best)
             self.seconds_after_steps = time.monotonic() - epoch_started - train_seconds
@@ -254,7 +174,7 @@ class Trainer:
         """The rest of the epoch's steps. Returns "", `INTERRUPTED`, or why time is up."""
         position, device = self.position, self.world.device
         self.first_step = position.step
-        self.model.train()
+        self.learner.model.train()
         for batch in self.batches.epoch(position.epoch, position.step):
             self.take_step(batch)
             position.step = batch.step + 1
@@ -274,7 +194,7 @@ class Trainer:
 
     def _wish(self, is_due: bool, is_interrupted: bool) -> Wish:
         """What this rank would do after this step."""
-        if is_due and int(self.first_bad) != NEVER:
+        if is_due and int(self.learner.first_bad) != NEVER:
             return Wish.FAIL
         now = time.monotonic()
         limit = 60 * self.job.max_minutes
@@ -290,7 +210,7 @@ class Trainer:
     def _report_bad_loss(self) -> None:
         """Raises `BratsError` on every rank, naming the first bad step and its rows."""
         step, rank = min(
-            (step, rank) for rank, step in enumerate(self.world.gather(int(self.first_bad)))
+            (step, rank) for rank, step in enumerate(self.world.gather(int(self.learner.first_bad)))
         )
         epoch = self.position.epoch
         slices = ""
@@ -316,40 +236,9 @@ class Trainer:
 
     def take_step(self, batch: Batch) -> None:
         """One step of the optimiser. The host waits for nothing in it."""
-        recipe, world, position = self.recipe, self.world, self.position
-        rate = learning_rate(recipe, position.epoch, batch.step, self.batches.num_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        images, masks = self._augment(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        starts = range(0, len(images), self.micro_batch)
-        for start in starts:
-            piece = slice(start, start + self.micro_batch)
-            targets = region_targets(masks[piece], recipe.regions)
-            # Gradients travel between ranks once a step, with the last piece.
-            is_last = start == starts[-1]
-            with nullcontext() if is_last else world.without_exchange(self.model):
-                with autocast(self.amp, world.device):
-                    pixels = images[piece].contiguous(memory_format=torch.channels_last)
-                    logits = self.model(pixels)
-                terms = losses.compute(
-                    recipe.loss, logits, targets, reduce=world.differentiable_sum
-                )
-                # Gradients are averaged over ranks; scaled so, they are the mean over the global
-                # batch even where ranks hold unequal parts of it.
-                loss = terms.total.sum() * (world.size / batch.global_size)
-                self.scaler.scale(loss).backward()
-            with torch.no_grad():  # sums stay on the device
-                position.totals += sums_of(terms, logits, targets)
-                bad = torch.where(loss.isfinite(), NEVER, batch.step)
-                self.first_bad = torch.minimum(self.first_bad, bad)
-        if recipe.clip_norm:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.plain.parameters(), recipe.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.plain)
+        position = self.position
+        rate = learning_rate(self.recipe, position.epoch, batch.step, self.batches.num_steps)
+        self.learner.step(batch, position.epoch, rate, position.totals)
 
     def _training_means(self) -> dict[str, float]:
         num_samples = min(self.batches.num_samples, self.position.step * self.recipe.batch_size)
@@ -391,25 +280,6 @@ class Trainer:
             return f"{num_worse} epochs without a better {recipe.best_by} (patience)"
         return ""
 
-    def _augment(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The batch as the parameters drawn for the global batch change this rank's part of it."""
-        parameters = augment.draw(
-            self.recipe.augment,
-            num_samples=batch.global_size,
-            num_modalities=batch.images.shape[1],
-            seed=self.recipe.seed,
-            epoch=self.position.epoch,
-            step=batch.step,
-            device=self.world.device,
-        )
-        part = parameters.slice(batch.part.start, batch.part.stop)
-        return augment.apply(batch.images, batch.masks, part)
-
-    @property
-    def judged(self) -> nn.Module:
-        """The model that is validated and kept as best: the average where there is one."""
-        return self.plain if self.averaged is None else self.averaged.module
-
     def _keep_best(self, judged: dict[str, float]) -> bool:
         sign = -1 if self.recipe.best_by == "iou" else 1
         value = sign * judged[self.recipe.best_by]
@@ -418,7 +288,9 @@ class Trainer:
         self.position.best, self.position.best_epoch = value, self.position.epoch
         if self.world.is_main:
             content = checkpoint.pack(
-                self.segmenter, self.judged.state_dict(), epoch=self.position.epoch + 1
+                self.learner.segmenter,
+                self.learner.judged.state_dict(),
+                epoch=self.position.epoch + 1,
             )
             self.saver.submit(self.run.best, content)
         return True
@@ -426,42 +298,21 @@ class Trainer:
     def _save_last(self) -> None:
         """Snapshots everything needed to go on; every rank takes part."""
         self.saved = time.monotonic()
-        position = self.position
-        totals = self.world.gather(position.totals.tolist())
-        if not self.world.is_main:
-            return
-        content = checkpoint.pack(
-            self.segmenter,
-            self.plain.state_dict(),
-            averaged=self.averaged.state_dict() if self.averaged is not None else None,
-            optimizer=self.optimizer.state_dict(),
-            scaler=self.scaler.state_dict(),
-            generator=torch.get_rng_state(),
-            position={
-                "epoch": position.epoch,
-                "step": position.step,
-                "best": position.best,
-                "best_epoch": position.best_epoch,
-                "seconds": position.seconds + time.monotonic() - self.started,
-                "totals": totals,
-            },
-        )
-        self.saver.submit(self.run.last, content)
+        position = self.position.pack(self.world)
+        if self.world.is_main:
+            learner = self.learner
+            content = checkpoint.pack(
+                learner.segmenter, learner.plain.state_dict(), **learner.state(), position=position
+            )
+            self.saver.submit(self.run.last, content)
 
     def restore(self, run: RunDir) -> None:
         """Takes up a run from last.pt. Raises `BratsError` naming what differs from that run."""
         run.check_same(self.describe())
         content = checkpoint.load(run.last)
         try:
-            self.plain.load_state_dict(content["model"])
-            if self.averaged is not None:
-                self.averaged.load_state_dict(content["averaged"])
-            self.optimizer.load_state_dict(content["optimizer"])
-            self.scaler.load_state_dict(content["scaler"])
-            torch.set_rng_state(content["generator"])
-            held = content["position"]
-            totals = _share_of_totals(held["totals"], self.world)
-            self.position = Position(**{**held, "totals": totals.to(self.world.device)})
+            self.learner.load(content)
+            self.position = Position.unpack(content["position"], self.world)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise BratsError(f"{run.last}: does not fit this run ({error}).") from error
         if self.world.is_main:
@@ -481,11 +332,11 @@ class Trainer:
             "init_from": str(job.init_from.resolve()) if job.init_from else None,
             "deterministic": job.deterministic,
             "max_minutes": job.max_minutes,
-            "micro_batch": self.micro_batch,
-            "amp": self.amp,
+            "micro_batch": self.learner.micro_batch,
+            "amp": self.learner.amp,
             "device": device_name(world.device),
             "world_size": world.size,
-            "encoder_weights_from": self.segmenter.weights_from,
+            "encoder_weights_from": self.learner.segmenter.weights_from,
             "num_train_rows": len(self.train_rows),
             "num_val_rows": self.validator.num_rows,
             "torchrun_id": os.environ.get("TORCHELASTIC_RUN_ID"),
@@ -498,20 +349,11 @@ class Trainer:
         text = (
             f"{len(self.train_rows)} training and {self.validator.num_rows} validation slices, "
             f"{self.batches.num_steps} steps an epoch, {world.size} x {world.device.type}, "
-            f"amp {self.amp}, encoder weights: {self.segmenter.weights_from}"
+            f"amp {self.learner.amp}, encoder weights: {self.learner.segmenter.weights_from}"
         )
         if position.epoch or position.step:
             text += f"\nGoing on at epoch {position.epoch + 1}, step {position.step}"
         return text
-
-
-def _share_of_totals(totals: list[list[float]], world: World) -> Tensor:
-    """This rank's sums of an epoch that was left: its own where as many ranks go on, else the main
-    rank takes all."""
-    held = torch.tensor(totals, dtype=torch.float64)
-    if len(held) == world.size:
-        return held[world.rank]
-    return held.sum(dim=0) if world.is_main else torch.zeros_like(held[0])
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

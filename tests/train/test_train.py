@@ -18,7 +18,8 @@ from brats_train import checkpoint
 from brats_train.distributed import World
 from brats_train.recipes import Recipe, change
 from brats_train.run_dir import METRIC_COLUMNS, RunDir
-from brats_train.train import Finished, TrainJob, train
+from brats_train.run_state import Finished, TrainJob
+from brats_train.train import train
 from tests.train.frozen import frozen_batchnorm
 
 SMALL = (
