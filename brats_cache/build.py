@@ -20,7 +20,6 @@ import numpy as np
 
 from .cases import Case
 from .errors import BratsError, DataFaults, Fault, printable
-from .files import publish
 from .journal import Journal, file_marks
 from .plan import Plan
 from .preprocess import Preparation
@@ -107,14 +106,13 @@ def begin(plan: Plan, journal: Journal) -> Begun:
     return Begun(layout=layout, done=done)
 
 
-def build(
-    plan: Plan, out: Path, journal: Journal, begun: Begun, workers: Workers, progress: Progress
-) -> None:
-    """Writes what is not done of the cache of `plan` and gives it its name, `out`.
-    `progress(rows done, rows)` is called as cases finish.
+def build(plan: Plan, journal: Journal, begun: Begun, workers: Workers, progress: Progress) -> None:
+    """Writes what is not done of the cache of `plan` and completes the file, `journal.partial`,
+    which is then synced and lacks but its name. `progress(rows done, rows)` is called as cases
+    finish.
 
     Raises `BratsError` where the disk fails, a worker dies (its case is named), or a source
-    changed since it was surveyed. Nothing appears under `out` unless it is complete.
+    changed since it was surveyed.
     """
     layout, done = begun.layout, dict(begun.done)
     unwritten = [number for number in range(len(plan.cases)) if number not in done]
@@ -138,8 +136,6 @@ def build(
             progress(num_rows, plan.num_rows)
     checksums = np.array([done[number] for number in range(len(plan.cases))], np.uint64)
     finish(journal.partial, plan, layout, checksums)
-    publish(journal.partial, out)
-    journal.remove()
 
 
 @contextmanager
@@ -150,22 +146,22 @@ def _steady_writeback(journal: Journal) -> Iterator[None]:
     descriptor = os.open(journal.partial, os.O_RDWR)
 
     def sync() -> None:
-        while not ended.wait(SECONDS_BETWEEN_SYNCS):
-            try:
+        try:
+            while not ended.wait(SECONDS_BETWEEN_SYNCS):
                 os.fdatasync(descriptor)
                 journal.sync()
-            except OSError as error:
-                failures.append(error)
-                return
+        except OSError as error:
+            failures.append(error)
+        finally:
+            os.close(descriptor)
 
     thread = threading.Thread(target=sync, name="writeback", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        ended.set()
-        thread.join()
-        os.close(descriptor)
+        ended.set()  # who interrupts does not wait for a slow disk
+    thread.join()
     if failures:
         reason = failures[0].strerror
         raise BratsError(f"{printable(journal.partial)}: cannot be written ({reason}).")

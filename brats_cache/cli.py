@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -179,11 +180,11 @@ def verify(files: tuple[Path, ...], sources: bool, workers: int | None) -> None:
             caches.append(open_cache(path))
         except BratsError as error:  # the others are looked at all the same
             unreadable.append(error)
-    with show_progress("Verifying", "bytes") as report:
-        faults += verify_rows(caches, threads, report)
+    with show_progress("Verifying", "MiB") as report:
+        faults += verify_rows(caches, threads, _in_mib(report))
     if sources:
-        with show_progress("Scans", "bytes") as report:
-            faults += verify_sources(caches, threads, report)
+        with show_progress("Scans", "MiB") as report:
+            faults += verify_sources(caches, threads, _in_mib(report))
     if faults:
         unreadable.append(DataFaults(faults))
     if unreadable:
@@ -236,6 +237,10 @@ def phantom(
             progress=report,
         )
     click.echo(f"{cases + test_cases} cases in {out}. Next: brats build-cache {out}")
+
+
+def _in_mib(report: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    return lambda done, total: report(done >> 20, total >> 20)
 
 
 def _parse_modalities(text: str) -> tuple[str, ...]:

@@ -20,8 +20,8 @@ from .build import begin, build, glimpse_cases, survey_cases
 from .cases import Findings, find_cases
 from .describe import describe_plan, differences, human_bytes
 from .errors import BratsError, DataFaults, Fault, printable, tell
-from .files import write_atomically
-from .journal import Journal
+from .files import publish, write_atomically
+from .journal import Journal, sweep
 from .plan import BuildOptions, Plan, assign_splits, detect_schemes, make_plan
 from .progress import show_progress
 from .shards import Shard
@@ -86,8 +86,10 @@ def run_build(job: BuildJob) -> None:
         if begun.done:
             tell(f"Resuming: {len(begun.done)} of {len(plan.cases)} cases are done.")
         with show_progress("Writing", "rows") as report:
-            build(plan, job.out, journal, begun, workers, report)
-    write_atomically(splits_path(job.out), table)
+            build(plan, journal, begun, workers, report)
+        write_atomically(splits_path(job.out), table)  # first: where the cache is, it is too
+        publish(journal.partial, job.out)
+        journal.remove()
     name = shlex.quote(printable(job.out))
     click.echo(f"{name} is complete. Next: torchrun brats train --cache {name}")
 
@@ -109,6 +111,7 @@ def _refuse_torchrun() -> None:
 def _journal(job: BuildJob) -> Iterator[Journal | None]:
     """The journal of a job that will write. A job that fails before it writes leaves nothing."""
     if job.dry_run or (job.out.exists() and not job.overwrite):
+        sweep(job.out)
         yield None
         return
     made = _prepare_folder(job.out.parent)

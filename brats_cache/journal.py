@@ -11,6 +11,7 @@ start of the system are believed only where the rows still have their checksum.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -31,7 +32,7 @@ from .seal import FORMAT_VERSION
 from .survey import Source, Survey
 from .writer import Layout
 
-__all__ = ["Journal", "file_marks", "partial_path"]
+__all__ = ["Journal", "file_marks", "partial_path", "sweep"]
 
 _NUM_NAMED = 8  # differences quoted
 
@@ -185,6 +186,17 @@ class Journal:
             ) from error
         if written < len(content):
             raise BratsError(f"{printable(self.path)}: cannot be written (the disk is full).")
+
+
+def sweep(out: Path) -> None:
+    """Removes the journal of a build of `out` that was killed when nothing was left to do but
+    that."""
+    path = out.with_name(out.name + ".journal")
+    if out.exists() and path.exists() and not partial_path(out).exists():
+        with contextlib.suppress(BratsError):  # another build has just begun with it
+            descriptor = _open_locked(path)
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 def file_marks(case: Case) -> list[list[Any]]:

@@ -36,7 +36,10 @@ __all__ = [
     "read_volume",
 ]
 
-MAX_DATA_BYTES = 768 << 20  # 1 mm whole-body float64 is less; a forged header may say anything
+# As in the file and as float32: a head at 0.4 mm is less, and a forged header may say anything. Two
+# copies of a volume, which reading takes, stay under 1 GB.
+MAX_DATA_BYTES = 384 << 20
+MAX_FILE_BYTES = MAX_DATA_BYTES + (64 << 20)
 MAX_AXIS = 4096
 SPACING_MM = (0.05, 50.0)  # beyond: metres, micrometres, or no scan of a head
 MAX_OBLIQUITY_DEGREES = 20.0
@@ -45,6 +48,7 @@ LABEL_TOLERANCE = 1e-3
 _HEADER_BYTES = 540  # of NIfTI-2, the longer one
 _COMPRESSED_READ = 1 << 16  # holds them even behind a file name and a comment
 _PIECE = 1 << 20  # bytes inflated at once where they are only checked
+_NUM_SHOWN = 6  # different wrong values that are collected; one fewer is quoted
 _NUMERIC_KINDS = "iuf"
 # isal's error is not zlib's, and its type stub calls the class an instance.
 _GZIP_ERRORS: tuple[type[Exception], ...] = (
@@ -145,6 +149,9 @@ def read_header(path: Path) -> Header:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise _fault(path, "no regular file", "a NIfTI file")
+        if status.st_size > MAX_FILE_BYTES:
+            found = f"a file of {status.st_size >> 20} MiB"
+            raise _fault(path, found, f"at most {MAX_FILE_BYTES >> 20} MiB for one volume")
         with open(path, "rb") as file:
             start = file.read(_COMPRESSED_READ)
         is_compressed = _is_gzip(start)
@@ -211,7 +218,7 @@ def read_volume(contents: Contents, channel: int | None = None) -> np.ndarray:
     # What overflows float32 becomes infinity, which the survey refuses.
     with np.errstate(over="ignore", invalid="ignore"):
         if (header.slope, header.inter) != (1.0, 0.0):
-            flat = (flat.astype(np.float64) * header.slope + header.inter).astype(np.float32)
+            flat = _scaled(flat, header.slope, header.inter)
         elif native.kind == "f" or native.itemsize > 2:
             flat = flat.astype(np.float32, copy=False)
         else:
@@ -228,17 +235,32 @@ def read_labels(contents: Contents, channel: int | None = None) -> np.ndarray:
     volume = read_volume(contents, channel)
     if volume.dtype == np.uint8:
         return volume
-    whole = np.rint(volume) if volume.dtype.kind == "f" else volume
-    with np.errstate(invalid="ignore"):  # infinity minus itself is NaN, which is not near anything
-        wrong = ~(np.abs(volume - whole) <= LABEL_TOLERANCE) | (whole < 0) | (whole > 255)
-    if wrong.any():
-        values = np.unique(volume[wrong])
-        shown = ", ".join(f"{value:g}" for value in values[:5]) + (
-            ", ..." if len(values) > 5 else ""
-        )
-        found = f"{np.count_nonzero(wrong)} voxels with values that are no label ({shown})"
+    labels = np.empty(volume.shape, np.uint8)
+    num_wrong, values = 0, np.empty(0)
+    for inside, whole in zip(volume, labels, strict=True):  # a slice at a time: copies stay small
+        nearest = np.rint(inside) if inside.dtype.kind == "f" else inside
+        with np.errstate(invalid="ignore"):  # infinity minus itself is NaN, near nothing
+            is_label = np.abs(inside - nearest) <= LABEL_TOLERANCE
+            is_label &= (nearest >= 0) & (nearest <= 255)
+            whole[:] = nearest
+        if not is_label.all():
+            num_wrong += int(np.count_nonzero(~is_label))
+            values = np.unique([*values, *np.unique(inside[~is_label])[:_NUM_SHOWN]])
+    if num_wrong:
+        shown = ", ".join(f"{value:g}" for value in values[: _NUM_SHOWN - 1])
+        shown += ", ..." if len(values) >= _NUM_SHOWN else ""
+        found = f"{num_wrong} voxels with values that are no label ({shown})"
         raise _fault(contents.header.path, found, "whole numbers from 0 to 255")
-    return whole.astype(np.uint8)
+    return labels
+
+
+def _scaled(flat: np.ndarray, slope: float, inter: float) -> np.ndarray:
+    """`flat * slope + inter` in float64, piece by piece, as float32."""
+    scaled = np.empty(flat.shape, np.float32)
+    for start in range(0, len(flat), _PIECE):
+        piece = flat[start : start + _PIECE].astype(np.float64)
+        scaled[start : start + _PIECE] = piece * slope + inter
+    return scaled
 
 
 def encode_volume(volume: np.ndarray, like: Header, description: str = "brats") -> bytes:
@@ -291,7 +313,8 @@ def _parse(path: Path, start: bytes) -> Header:
     spatial, num_channels = _spatial_shape(path, shape)
     if dtype.kind not in _NUMERIC_KINDS or dtype.itemsize > 8:
         raise _fault(path, f"data type {dtype}", "integers or floats of 8 to 64 bits")
-    num_bytes = int(np.prod(spatial, dtype=np.int64)) * num_channels * dtype.itemsize
+    num_voxels = int(np.prod(spatial, dtype=np.int64))
+    num_bytes = max(num_voxels * num_channels * dtype.itemsize, num_voxels * 4)
     if max(spatial) > MAX_AXIS or num_bytes > MAX_DATA_BYTES:
         size_text = " x ".join(map(str, shape))
         raise _fault(

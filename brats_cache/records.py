@@ -1,4 +1,4 @@
-"""The tables and attributes of a cache: their types, and their content from a plan.
+"""The tables of a cache and what it says of itself: their types, and their content from a plan.
 
 Text is of fixed length everywhere: strings of variable length make equal files differ.
 docs/cache-format.md describes every field.
@@ -7,7 +7,7 @@ docs/cache-format.md describes every field.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,10 @@ from .plan import NUM_LABELS, Plan, PlannedCase, describe_options
 __all__ = [
     "SLICE_DTYPE",
     "TEXT_FIELDS",
-    "attributes",
+    "about",
     "case_dtype",
     "cases_table",
     "slices_table",
-    "text",
 ]
 
 SLICE_DTYPE = np.dtype(
@@ -65,11 +64,8 @@ def case_dtype(lengths: Mapping[str, int], num_modalities: int) -> np.dtype:
 def cases_table(plan: Plan) -> np.ndarray:
     """A record a case, `checksum` still zero."""
     rows = [_case_record(case, plan) for case in plan.cases]
-    lengths = {name: max(1, *(len(row[name]) for row in rows)) for name in TEXT_FIELDS[:-1]} | {
-        "source_name": max(1, *(len(name) for row in rows for name in row["source_name"]))
-    }
     num_modalities = len(plan.options.preparation.modalities)
-    table = np.zeros(len(rows), case_dtype(lengths, num_modalities))
+    table = np.zeros(len(rows), case_dtype(_text_bytes(rows), num_modalities))
     for record, row in zip(table, rows, strict=True):
         for name, value in row.items():
             record[name] = value
@@ -88,22 +84,28 @@ def slices_table(plan: Plan) -> np.ndarray:
     return table
 
 
-def attributes(plan: Plan) -> dict[str, np.generic | np.ndarray]:
-    """Every attribute of the file but its seal."""
-    return {
-        "writer": text(f"brats-unet {__version__}"),
-        "fingerprint": text(plan.fingerprint),
-        "set_fingerprint": text(plan.set_fingerprint),
-        "shard_index": np.int64(plan.shard.index),
-        "num_shards": np.int64(plan.shard.count),
-        "modalities": np.array(plan.options.preparation.modalities, "S"),
-        "options": text(json.dumps(describe_options(plan.options), sort_keys=True)),
-        "data_dirs": text(json.dumps([str(folder) for folder in plan.data_dirs])),
+def about(plan: Plan) -> str:
+    """All that is to be said of the cache as a whole, as a JSON object."""
+    shard, preparation = plan.shard, plan.options.preparation
+    content = {
+        "writer": f"brats-unet {__version__}",
+        "fingerprint": plan.fingerprint,
+        "set_fingerprint": plan.set_fingerprint,
+        "shard": [shard.index, shard.count],
+        "modalities": preparation.modalities,
+        "size": preparation.size,
+        "options": describe_options(plan.options),
+        "data_dirs": [str(folder) for folder in plan.data_dirs],
+        "text_bytes": _text_bytes([_case_record(case, plan) for case in plan.cases]),
     }
+    return json.dumps(content, sort_keys=True)
 
 
-def text(value: str) -> np.bytes_:
-    return np.bytes_(value.encode())
+def _text_bytes(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The bytes that the longest value of each of `TEXT_FIELDS` takes."""
+    values = {name: [row[name] for row in rows] for name in TEXT_FIELDS}
+    values["source_name"] = [name for names in values["source_name"] for name in names]
+    return {name: max(1, *map(len, texts)) for name, texts in values.items()}
 
 
 def _case_record(case: PlannedCase, plan: Plan) -> dict[str, Any]:

@@ -1,16 +1,17 @@
 """An opened cache: its tables in memory, its images and masks mapped.
 
-Nothing in a file is believed unchecked. Its seal (see `seal`) is verified over the raw bytes before
-the HDF5 library sees them; then every object that is used must be exactly what this program
-writes, so that a file made to mislead can neither point outside itself nor ask for memory without
-bound. No handle of the library outlives a function of this module. docs/cache-format.md describes
-the file.
+Nothing in a file is believed unchecked. Its seal (see `seal`) says where everything lies and is
+verified over the raw bytes; then every number that is used as an index, a size or a name must be
+possible, so that a file made to mislead can neither point outside itself nor ask for memory without
+bound. Reading needs no HDF5 library. docs/cache-format.md describes the file.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -18,7 +19,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import h5py
 import numpy as np
 
 from .cases import MODALITIES
@@ -27,7 +27,6 @@ from .labels import SCHEMES, Scheme
 from .nifti import Orientation
 from .preprocess import FITS, NORMALIZATIONS, Preparation
 from .records import SLICE_DTYPE, TEXT_FIELDS, case_dtype
-from .safe_hdf5 import Misleading, read_attribute, read_table, stored_bytes
 from .seal import BLANK, FORMAT_VERSION, Range, Seal, find_seal, outside_digest
 from .splits import SPLITS
 
@@ -37,9 +36,10 @@ LINK_MARK = b"brats-cache-link "  # begins what `brats link` writes where a cach
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _FIRST_BYTES = 1 << 16
 _MAX_AXIS = 1 << 16
+_MAX_MM = 1e6
 _ERRORS = (
     OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, AttributeError,
-    IndexError, UnicodeError, RecursionError, MemoryError, np.linalg.LinAlgError,
+    IndexError, UnicodeError, RecursionError, np.linalg.LinAlgError,
 )  # fmt: skip
 
 
@@ -113,10 +113,10 @@ def open_cache(path: Path) -> Cache:
     another format version, unfinished, truncated, damaged, or made to mislead.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            raise _refusal(path, "no regular file")
         with open(path, "rb") as raw:
-            seal = _check_bytes(path, raw)
-        with h5py.File(path, "r", locking=False) as file:
-            return _read(path, file, seal)
+            return _read(path, raw, _check_bytes(path, raw))
     except FileNotFoundError:
         raise _refusal(path, "no such file", "Make it with brats build-cache.") from None
     except _ERRORS as error:
@@ -126,9 +126,7 @@ def open_cache(path: Path) -> Cache:
 
 def _check_bytes(path: Path, raw: BinaryIO) -> Seal:
     """The seal, where the file's bytes agree with it."""
-    status = os.fstat(raw.fileno())
-    if not stat.S_ISREG(status.st_mode):
-        raise _refusal(path, "no regular file")
+    length = os.fstat(raw.fileno()).st_size
     start = raw.read(_FIRST_BYTES)
     if not start.startswith(_SIGNATURE):
         what = "empty" if not start else "no HDF5 file"
@@ -144,9 +142,9 @@ def _check_bytes(path: Path, raw: BinaryIO) -> Seal:
             f"program's {FORMAT_VERSION}",
             "Update brats." if newer else "Build it again with brats build-cache.",
         )
-    if status.st_size != seal.file_bytes:
-        what = "truncated" if status.st_size < seal.file_bytes else "longer than it was made"
-        raise _refusal(path, f"{what}: {status.st_size:,} bytes of {seal.file_bytes:,}")
+    if length != seal.file_bytes:
+        what = "truncated" if length < seal.file_bytes else "longer than it was made"
+        raise _refusal(path, f"{what}: {length:,} bytes of {seal.file_bytes:,}")
     if seal.digest == BLANK:
         raise _refusal(path, "unfinished", "The brats build-cache that began it goes on with it.")
     if outside_digest(raw.fileno(), seal) != seal.digest:
@@ -176,45 +174,55 @@ def _refusal(path: Path, what: str, way: str = "Copy or build it again.") -> Bra
     return BratsError(f"{printable(path)}: {printable(what)}. {printable(way)}")
 
 
-def _read(path: Path, file: h5py.File, seal: Seal) -> Cache:
-    options = _json_object(read_attribute(file, "options"))
-    preparation = _preparation(options)
-    data_dirs = json.loads(read_attribute(file, "data_dirs").decode())
-    if not isinstance(data_dirs, list) or not all(isinstance(name, str) for name in data_dirs):
-        raise Misleading("data_dirs is no list of names")
-    slices = read_table(file, "slices")
-    if slices.dtype != SLICE_DTYPE:
-        raise Misleading(f"/slices has the type {slices.dtype}")
-    cases = read_table(file, "cases")
-    lengths = {name: cases.dtype[name].base.itemsize for name in TEXT_FIELDS}
-    if cases.dtype != case_dtype(lengths, len(preparation.modalities)):
-        raise Misleading(f"/cases has the type {cases.dtype}")
+def _read(path: Path, raw: BinaryIO, seal: Seal) -> Cache:
+    content = json.loads(_bytes_of(raw, seal.places["about"]))
+    preparation = _preparation(content["options"])
+    data_dirs = [str(name) for name in content["data_dirs"]]
+    shard = int(content["shard"][0]), int(content["shard"][1])
+    kinds = case_dtype(
+        {name: int(content["text_bytes"][name]) for name in TEXT_FIELDS},
+        len(preparation.modalities),
+    )
+    slices = np.frombuffer(_bytes_of(raw, seal.places["slices"]), SLICE_DTYPE)
+    cases = np.frombuffer(_bytes_of(raw, seal.places["cases"]), kinds)
+    if not len(slices):
+        raise ValueError("it holds no row")
     shape = (len(slices), len(preparation.modalities), preparation.size, preparation.size)
-    images = stored_bytes(file, "images", np.dtype("<f2"), shape)
-    masks = stored_bytes(file, "masks", np.dtype("u1"), (shape[0], 1, *shape[2:]))
-    if (images, masks) != (seal.images, seal.masks):
-        raise Misleading("its rows do not lie where its seal says")
-    _check_cases(cases, slices, num_data_dirs=len(data_dirs))
-    shard = int(read_attribute(file, "shard_index")), int(read_attribute(file, "num_shards"))
+    for name, wanted in {
+        "images": math.prod(shape) * 2,
+        "masks": math.prod(shape) // shape[1],
+    }.items():
+        if seal.places[name].num_bytes != wanted:
+            raise ValueError(f"{seal.places[name].num_bytes:,} bytes of {name} for {shape}")
+    _check_tables(cases, slices, num_data_dirs=len(data_dirs))
     if not 1 <= shard[0] <= shard[1]:
-        raise Misleading(f"it calls itself part {shard[0]} of {shard[1]}")
+        raise ValueError(f"it calls itself part {shard[0]} of {shard[1]}")
+    prints = [content["fingerprint"], content["set_fingerprint"]]
+    if not all(re.fullmatch("[0-9a-f]{32}", text) for text in prints):
+        raise ValueError(f"the fingerprints {prints}")
     return Cache(
         path=path,
         shape=shape,
-        images_offset=images.offset,
-        masks_offset=masks.offset,
+        images_offset=seal.places["images"].offset,
+        masks_offset=seal.places["masks"].offset,
         cases=cases,
         slices=slices,
-        fingerprint=read_attribute(file, "fingerprint").decode(),
-        set_fingerprint=read_attribute(file, "set_fingerprint").decode(),
+        fingerprint=prints[0],
+        set_fingerprint=prints[1],
         shard=shard,
-        writer=read_attribute(file, "writer").decode(),
-        options=options,
-        data_dirs=tuple(Path(name) for name in data_dirs),
+        writer=str(content["writer"]),
+        options=content["options"],
+        data_dirs=tuple(map(Path, data_dirs)),
     )
 
 
-def _check_cases(cases: np.ndarray, slices: np.ndarray, num_data_dirs: int) -> None:
+def _bytes_of(raw: BinaryIO, place: Range) -> bytes:
+    """Not more than `MAX_TABLES`, of which the seal is made sure."""
+    raw.seek(place.offset)
+    return raw.read(place.num_bytes)
+
+
+def _check_tables(cases: np.ndarray, slices: np.ndarray, num_data_dirs: int) -> None:
     """Every number that is later used as an index, a size or a name."""
     rows, depth = cases["rows"], cases["native_shape"].max(axis=1, initial=0)
     ends = np.cumsum(rows.astype(object)) if len(rows) else np.zeros(0, object)
@@ -228,30 +236,27 @@ def _check_cases(cases: np.ndarray, slices: np.ndarray, num_data_dirs: int) -> N
         "label_scheme": set(cases["label_scheme"].tolist()) <= {n.encode() for n in SCHEMES},
         "has_mask": np.all(cases["has_mask"] <= 1),
         "counts": np.all(cases["native_voxel_counts"] >= 0) and np.all(slices["label_pixels"] >= 0),
-        "affine": bool(np.isfinite(cases["affine"]).all()),
+        "affine": bool((np.abs(cases["affine"]) < _MAX_MM).all()),  # NaN is not less either
         "id": len(set(cases["id"].tolist())) == len(cases),
     }
     if sound["rows"] and sound["case"]:
         sound["z"] = np.all((slices["z"] >= 0) & (slices["z"] < depth[slices["case"]]))
     if wrong := [name for name, is_sound in sound.items() if not is_sound]:
-        raise Misleading(f"impossible values in {', '.join(wrong)} of its tables")
+        raise ValueError(f"impossible values in {', '.join(wrong)} of its tables")
     for name in ("id", "patient", "survival", "grade", "source_name"):
         for value in np.unique(cases[name]):
             value.decode()
-    for affine in np.unique(cases["affine"].reshape(-1, 16), axis=0):
-        if sorted(Orientation.of(affine.reshape(4, 4)).permutation) != [0, 1, 2]:
-            raise Misleading("an affine that is no grid in space")
+    for affine in np.unique(cases["affine"].reshape(-1, 16), axis=0).reshape(-1, 4, 4):
+        if not abs(np.linalg.det(affine[:3, :3])) > 1e-9 or not _has_axes(affine):
+            raise ValueError("an affine that is no grid in space")
+
+
+def _has_axes(affine: np.ndarray) -> bool:
+    return sorted(Orientation.of(affine).permutation) == [0, 1, 2]
 
 
 def _is_sum(ends: np.ndarray, rows: np.ndarray, num_rows: int) -> bool:
     return bool(np.all(rows >= 0)) and (ends[-1] if len(ends) else 0) == num_rows
-
-
-def _json_object(value: bytes) -> dict[str, Any]:
-    options = json.loads(value.decode())
-    if not isinstance(options, dict):
-        raise Misleading("options is no JSON object")
-    return options
 
 
 def _preparation(options: Mapping[str, Any]) -> Preparation:
@@ -259,8 +264,10 @@ def _preparation(options: Mapping[str, Any]) -> Preparation:
     known = {name: value for name, value in options.items() if name in names}
     preparation = Preparation(**{**known, "modalities": tuple(known["modalities"])})
     modalities, size = preparation.modalities, preparation.size
-    if not modalities or not set(modalities) <= set(MODALITIES) or type(size) is not int:
-        raise Misleading(f"modalities {modalities} of size {size}")
+    if not modalities or not set(modalities) <= set(MODALITIES):
+        raise ValueError(f"modalities {modalities}")
+    if type(size) is not int or not 0 < size < _MAX_AXIS:
+        raise ValueError(f"slices of size {size}")
     if preparation.fit not in FITS or preparation.normalize not in NORMALIZATIONS:
-        raise Misleading(f"slices made by {preparation.fit} and {preparation.normalize}")
+        raise ValueError(f"slices made by {preparation.fit} and {preparation.normalize}")
     return preparation

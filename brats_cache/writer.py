@@ -6,8 +6,9 @@ library is open while they do: a process killed with one would leave a file that
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -16,13 +17,14 @@ from h5py import h5d, h5f, h5p, h5s, h5t
 
 from .errors import BratsError, printable
 from .plan import Plan
-from .records import attributes, cases_table, slices_table, text
-from .seal import BLANK, Range, Seal, find_seal, outside_digest
+from .records import about, cases_table, slices_table
+from .seal import Range, Seal, find_seal, outside_digest
 
 __all__ = ["Layout", "create", "finish", "write_all"]
 
 ALIGNMENT = 4096
-_FIRST_BYTES = 1 << 16  # where the seal, the first attribute, lies
+_FIRST_BYTES = 1 << 17  # where both attributes lie
+_MAX_ATTRIBUTE = 60_000  # bytes; the library ends at 64 KiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,22 +58,20 @@ def create(path: Path, plan: Plan) -> Layout:
 
     Raises `BratsError` where the disk cannot hold it. Equal plans give equal bytes.
     """
-    rows, channels, size, _ = plan.image_shape
     try:
         path.unlink(missing_ok=True)
-        offsets = _lay_out(path, plan)
-        layout = Layout(
-            **offsets,
-            image_row_bytes=channels * size * size * 2,
-            mask_row_bytes=size * size,
-            file_bytes=path.stat().st_size,
-        )
-        images, masks = layout.rows(0, rows)
-        seal = Seal(digest=BLANK, file_bytes=layout.file_bytes, images=images, masks=masks)
+        places = _lay_out(path, plan)
+        file_bytes = path.stat().st_size
         with open(path, "r+b") as file:
-            os.pwrite(file.fileno(), str(seal).encode(), _seal_of(path).place)
+            start = file.read(_FIRST_BYTES)
+            blank = find_seal(start)
+            assert blank is not None, "the first attribute lies in the first bytes"
+            text = about(plan).encode()
+            places["about"] = Range(offset=start.index(text), num_bytes=len(text))
+            seal = replace(blank, file_bytes=file_bytes, places=places)
+            os.pwrite(file.fileno(), str(seal).encode(), seal.place)
             # Early allocation only lengthens the file; a disk that is too small must say so now.
-            os.posix_fallocate(file.fileno(), 0, layout.file_bytes)
+            os.posix_fallocate(file.fileno(), 0, file_bytes)
             os.fsync(file.fileno())
     except OSError as error:
         path.unlink(missing_ok=True)
@@ -79,7 +79,15 @@ def create(path: Path, plan: Plan) -> Layout:
             f"{printable(path)}: cannot reserve {plan.num_bytes:,} bytes "
             f"({error.strerror or error}). Free some disk, choose another --out, or fewer --slices."
         ) from error
-    return layout
+    _, channels, size, _ = plan.image_shape
+    return Layout(
+        images_offset=places["images"].offset,
+        masks_offset=places["masks"].offset,
+        cases_offset=places["cases"].offset,
+        image_row_bytes=channels * size * size * 2,
+        mask_row_bytes=size * size,
+        file_bytes=file_bytes,
+    )
 
 
 def finish(path: Path, plan: Plan, layout: Layout, checksums: np.ndarray) -> None:
@@ -90,7 +98,8 @@ def finish(path: Path, plan: Plan, layout: Layout, checksums: np.ndarray) -> Non
     try:
         with open(path, "r+b") as file:
             write_all(file.fileno(), cases, layout.cases_offset)
-            seal = _seal_of(path)
+            seal = find_seal(file.read(_FIRST_BYTES))
+            assert seal is not None, "a file made here is sealed in its first bytes"
             digest = outside_digest(file.fileno(), seal)
             os.pwrite(file.fileno(), digest.encode(), seal.digest_place)
             os.fsync(file.fileno())
@@ -106,29 +115,25 @@ def write_all(descriptor: int, array: np.ndarray, offset: int) -> None:
         remaining, offset = remaining[written:], offset + written
 
 
-def _lay_out(path: Path, plan: Plan) -> dict[str, int]:
-    """Creates the file through the library; the offsets of what is written without it."""
+def _lay_out(path: Path, plan: Plan) -> dict[str, Range]:
+    """Creates the file through the library; where the datasets lie in it."""
     rows, _, size, _ = plan.image_shape
-    nowhere = Range(offset=0, num_bytes=0)
-    blank = Seal(digest=BLANK, file_bytes=0, images=nowhere, masks=nowhere)
+    text = about(plan).encode()
+    if len(text) > _MAX_ATTRIBUTE:
+        raise BratsError(
+            f"{printable(path)}: the names of {len(plan.data_dirs)} DATA arguments are too long to "
+            "be kept. Name a folder that holds them all instead."
+        )
     with _new_file(path, alignment_threshold=rows * size * size) as file:
         # The seal comes first, so that it lies in the file's first bytes.
-        for name, value in {"seal": text(str(blank)), **attributes(plan)}.items():
-            file.attrs.create(name, value)
-        offsets = {
-            "cases_offset": _put_table(file, "cases", cases_table(plan)),
-            "images_offset": _reserve(file, "images", np.dtype("<f2"), plan.image_shape),
-            "masks_offset": _reserve(file, "masks", np.dtype("u1"), (rows, 1, size, size)),
+        file.attrs.create("seal", np.bytes_(str(Seal.blank()).encode()))
+        file.attrs.create("about", np.bytes_(text))
+        return {
+            "cases": _put_table(file, "cases", cases_table(plan)),
+            "images": _reserve(file, "images", np.dtype("<f2"), plan.image_shape),
+            "masks": _reserve(file, "masks", np.dtype("u1"), (rows, 1, size, size)),
+            "slices": _put_table(file, "slices", slices_table(plan)),
         }
-        _put_table(file, "slices", slices_table(plan))
-    return offsets
-
-
-def _seal_of(path: Path) -> Seal:
-    with open(path, "rb") as file:
-        seal = find_seal(file.read(_FIRST_BYTES))
-    assert seal is not None, "a file made here is sealed in its first bytes"
-    return seal
 
 
 def _new_file(path: Path, alignment_threshold: int) -> h5py.File:
@@ -138,8 +143,8 @@ def _new_file(path: Path, alignment_threshold: int) -> h5py.File:
     return h5py.File(h5f.create(os.fsencode(path), h5f.ACC_EXCL, fapl=access))
 
 
-def _reserve(file: h5py.File, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> int:
-    """A contiguous dataset with its bytes placed and left unwritten; returns its offset."""
+def _reserve(file: h5py.File, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> Range:
+    """A contiguous dataset with its bytes placed and left unwritten; where they lie."""
     creation = h5p.create(h5p.DATASET_CREATE)
     creation.set_layout(h5d.CONTIGUOUS)
     creation.set_alloc_time(h5d.ALLOC_TIME_EARLY)
@@ -149,10 +154,10 @@ def _reserve(file: h5py.File, name: str, dtype: np.dtype, shape: tuple[int, ...]
     dataset = h5d.create(file.id, name.encode(), kind, h5s.create_simple(shape), creation)
     offset = dataset.get_offset()
     assert offset is not None, "early allocation places a contiguous dataset at once"
-    return int(offset)
+    return Range(offset=int(offset), num_bytes=math.prod(shape) * dtype.itemsize)
 
 
-def _put_table(file: h5py.File, name: str, table: np.ndarray) -> int:
-    offset = _reserve(file, name, table.dtype, table.shape)
+def _put_table(file: h5py.File, name: str, table: np.ndarray) -> Range:
+    place = _reserve(file, name, table.dtype, table.shape)
     file[name][...] = table
-    return offset
+    return place

@@ -1,0 +1,85 @@
+"""A build as another process, watched through its journal, so that it can be hurt at a chosen
+moment. Used by `test_build` and by `scripts/soak kills`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.commands import LAUNCHER
+
+SECONDS = 120  # no state that is waited for takes as long
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    code: int
+    said: str
+
+
+class Build:
+    """`brats build-cache WORDS --out OUT` in a process group of its own."""
+
+    def __init__(self, out: Path, *words: object) -> None:
+        self.out = out
+        self.process = subprocess.Popen(
+            [sys.executable, LAUNCHER, "build-cache", *map(str, words), "--out", out],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def wait_until(self, what: str, count: int) -> None:
+        """Waits until the journal holds `count` lines of a kind: "survey", "plan" or "done"."""
+        deadline = time.monotonic() + SECONDS
+        while journal_of(self.out)[what] < count:
+            assert self.process.poll() is None, self.end().said
+            assert time.monotonic() < deadline, f"no {count} x {what} in {SECONDS} s"
+            time.sleep(0.002)
+
+    def workers(self) -> list[int]:
+        """The process ids of the workers."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        lines = {int(pid): Path(f"/proc/{pid}/cmdline") for pid in path.read_text().split()}
+        return [pid for pid, line in lines.items() if b"spawn_main" in line.read_bytes()]
+
+    def kill(self, *, group: bool) -> None:
+        """SIGKILL to the main process, or to the workers as well."""
+        (os.killpg if group else os.kill)(self.process.pid, signal.SIGKILL)
+
+    def end(self) -> Ended:
+        said, _ = self.process.communicate(timeout=SECONDS)
+        return Ended(code=self.process.returncode, said=said)
+
+    def leaves_nobody(self) -> bool:
+        """Whether every process of the group is gone, or goes within seconds."""
+        for _ in range(500):
+            try:
+                os.killpg(self.process.pid, 0)
+            except ProcessLookupError:
+                return True
+            time.sleep(0.01)
+        return False
+
+
+def journal_of(out: Path) -> Counter[str]:
+    """How many lines of each kind the journal of `out` holds; those since the last plan for
+    "done"."""
+    counts: Counter[str] = Counter()
+    try:
+        content = out.with_name(out.name + ".journal").read_bytes()
+    except FileNotFoundError:
+        return counts
+    for line in content.splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            counts[next(iter(json.loads(line)))] += 1
+    return counts

@@ -1,0 +1,441 @@
+"""Files made to hurt their reader: a stream of them from a seed, and a process that reads them.
+
+    python -m tests.cache.hostile scans|caches FIRST COUNT
+
+reads inputs FIRST to FIRST + COUNT - 1 of a kind, each of which must be read or refused with a
+`BratsError`, in a process whose memory and time are limited. The last line says how many were read
+and refused; anything else that happens ends the process, and the last number it printed is that of
+the input at fault. `tests/cache/test_hostile.py` runs a few, `scripts/soak fuzz` thousands.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import resource
+import signal
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import h5py
+import nibabel as nib
+import numpy as np
+
+from brats_cache.cases import MODALITIES, Case, Scan
+from brats_cache.errors import BratsError
+from brats_cache.nifti import read_contents, read_header, read_labels, read_volume
+from brats_cache.plan import BuildOptions, make_plan
+from brats_cache.preprocess import Preparation
+from brats_cache.rows import WriteTask, write_case
+from brats_cache.seal import BLANK, find_seal, outside_digest
+from brats_cache.store import open_cache
+from brats_cache.survey import load_case
+from brats_cache.verify import verify_rows
+from brats_cache.writer import create, finish
+
+MEMORY = 1 << 30  # bytes beyond what the process has when it begins
+SECONDS = 20  # for one input; they take milliseconds
+
+_EXTREMES = (0, 1, -1, 2, 127, 128, 255, 256, 32767, -32768, 65535, 2**31 - 1, -(2**31), 2**63 - 1)
+_FLOATS = (0.0, -0.0, 1e-45, 1e38, -1e38, float("nan"), float("inf"), float("-inf"), 1.5, -1.0)
+
+
+# Scans
+
+
+def hostile_scan(number: int) -> bytes:
+    """The bytes of one mutated NIfTI file; a pure function of `number`."""
+    rng = np.random.default_rng((1, number))
+    seeds = _scan_seeds()
+    raw = bytearray(seeds[int(rng.integers(len(seeds)))])
+    for _ in range(int(rng.integers(1, 4))):
+        mutate = _SCAN_MUTATIONS[int(rng.integers(len(_SCAN_MUTATIONS)))]
+        raw = mutate(raw, rng)
+    if rng.random() < 0.3:
+        raw = bytearray(gzip.compress(bytes(raw), 1))
+        if rng.random() < 0.5:
+            raw = _flip_bytes(raw, rng)
+    return bytes(raw)
+
+
+@cache
+def _scan_seeds() -> tuple[bytes, ...]:
+    shape = (7, 6, 5)
+    rng = np.random.default_rng(0)
+    seeds = []
+    for kind, dtype, channels in (
+        (nib.Nifti1Image, np.int16, ()),
+        (nib.Nifti1Image, np.uint8, ()),
+        (nib.Nifti1Image, np.float32, ()),
+        (nib.Nifti1Image, np.float64, (1,)),
+        (nib.Nifti1Image, np.int32, (4,)),
+        (nib.Nifti2Image, np.uint16, ()),
+    ):
+        data = rng.integers(0, 5, shape + channels).astype(dtype)
+        image = kind(data, np.diag([-1.0, -1, 1, 1]), dtype=dtype)
+        seeds += [image.to_bytes(), gzip.compress(image.to_bytes(), 1, mtime=0)]
+    return tuple(seeds)
+
+
+def _flip_bytes(raw: bytearray, rng: np.random.Generator) -> bytearray:
+    reach = len(raw) if rng.random() < 0.3 else min(len(raw), 360)  # mostly in the header
+    for _ in range(int(rng.integers(1, 6)) if reach else 0):
+        raw[int(rng.integers(reach))] = int(rng.integers(256))
+    return raw
+
+
+def _set_number(raw: bytearray, rng: np.random.Generator) -> bytearray:
+    """An extreme number where a header may have one."""
+    form = str(rng.choice([">", "<"])) + str(rng.choice(list("hiqfd")))
+    value = rng.choice(_FLOATS) if form[1] in "fd" else int(rng.choice(_EXTREMES[:13]))
+    bits = 8 * struct.calcsize(form)
+    if form[1] not in "fd":
+        value = (int(value) + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
+    place = 2 * int(rng.integers(0, 180))
+    packed = struct.pack(form, value)
+    if place + len(packed) <= len(raw):
+        raw[place : place + len(packed)] = packed
+    return raw
+
+
+def _set_dimensions(raw: bytearray, rng: np.random.Generator) -> bytearray:
+    """Dimensions and types that ask for gigabytes, with data that may or may not be there."""
+    if len(raw) >= 348:
+        rank = int(rng.integers(-1, 9))
+        dims = [int(rng.choice([1, 2, 7, 300, 512, 1024, 4096, 32767, 0, -1])) for _ in range(7)]
+        raw[40:56] = struct.pack("<8h", rank, *dims)
+        raw[70:74] = struct.pack("<2h", int(rng.choice([2, 4, 8, 16, 32, 64, 128, 512, 1280])), 16)
+    return raw
+
+
+def _cut(raw: bytearray, rng: np.random.Generator) -> bytearray:
+    return raw[: int(rng.integers(len(raw) + 1))]
+
+
+def _lengthen(raw: bytearray, rng: np.random.Generator) -> bytearray:
+    return raw + rng.bytes(int(rng.integers(1, 2000)))
+
+
+def _bomb(raw: bytearray, rng: np.random.Generator) -> bytearray:
+    """A gzip file of zeros that are far more than it, behind what was there."""
+    zeros = _zeros()
+    return bytearray(gzip.compress(bytes(raw), 1)) + zeros * int(rng.choice([1, 4, 30]))
+
+
+@cache
+def _zeros() -> bytes:
+    return gzip.compress(bytes(64 << 20), 9)
+
+
+def _repeat(raw: bytearray, rng: np.random.Generator) -> bytearray:
+    return raw * int(rng.integers(2, 5))
+
+
+_SCAN_MUTATIONS: tuple[Callable[[bytearray, np.random.Generator], bytearray], ...] = (
+    _flip_bytes, _flip_bytes, _set_number, _set_number, _set_dimensions, _cut, _lengthen, _bomb,
+    _repeat,
+)  # fmt: skip
+
+
+def read_scan(path: Path) -> None:
+    """Everything that is done with a scan. Raises `BratsError` for what cannot be read."""
+    header = read_header(path)
+    contents = read_contents(header)
+    channel = header.num_channels - 1 if header.num_channels > 1 else None
+    volume = read_volume(contents, channel)
+    assert volume.shape == header.canonical_shape
+    del volume
+    read_labels(contents, channel)
+
+
+# Caches
+
+
+def hostile_cache(number: int) -> bytes:
+    """The bytes of one misleading cache; a pure function of `number`."""
+    rng = np.random.default_rng((2, number))
+    if number % 4 == 0:
+        return _crafted(rng)
+    if number % 4 == 1:
+        return sealed(_about(small_cache(), rng))
+    raw = bytearray(small_cache())
+    seal = find_seal(raw)
+    assert seal is not None
+    for _ in range(int(rng.integers(1, 4))):
+        first, last = _structure(raw) if rng.random() < 0.8 else (0, max(len(raw), 1))
+        place = min(int(rng.integers(first, last)), len(raw) - 1)
+        choice = rng.random()
+        if choice < 0.5:
+            raw[place] = int(rng.integers(256))
+        elif choice < 0.9:
+            value = int(rng.choice(_EXTREMES)) % 2**64
+            raw[place : place + 8] = struct.pack("<Q", value)[: len(raw) - place]
+        else:
+            raw = raw[: place + 1] if rng.random() < 0.5 else raw + rng.bytes(100)
+    return sealed(bytes(raw)) if rng.random() < 0.8 else bytes(raw)
+
+
+def _structure(raw: bytes) -> tuple[int, int]:
+    """Where HDF5's own structures and the tables lie: all but the rows."""
+    seal = find_seal(raw)
+    end = seal.places["images"].offset if seal else 0
+    return (0, end) if 0 < end <= len(raw) else (0, max(len(raw), 1))
+
+
+def sealed(raw: bytes) -> bytes:
+    """`raw` with the digest of its seal, and the length it states, made to agree with its bytes."""
+    seal = find_seal(raw)
+    if seal is None:
+        return raw
+    seal = replace(seal, digest=BLANK, file_bytes=len(raw))
+    raw = raw[: seal.place] + str(seal).encode() + raw[seal.place + len(str(seal)) :]
+    with tempfile.TemporaryFile() as file:
+        file.write(raw)
+        file.flush()
+        try:
+            digest = outside_digest(file.fileno(), seal)
+        except ValueError:
+            return raw
+    return raw[: seal.digest_place] + digest.encode() + raw[seal.digest_place + 32 :]
+
+
+@cache
+def small_cache() -> bytes:
+    """A whole cache of two tiny cases."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        preparation = Preparation(modalities=MODALITIES, size=16)
+        surveys = []
+        for name in ("a", "b"):
+            scans = {role: _tiny(data / f"{name}_{role}.nii", name) for role in MODALITIES}
+            case = Case(
+                id=name,
+                patient=name,
+                naming="plain",
+                data_dir=data,
+                images=scans,
+                mask=_tiny(data / f"{name}_seg.nii", "", high=2),
+            )
+            surveys.append(load_case(case, preparation).survey)
+        plan = make_plan(surveys, (data,), BuildOptions(preparation=preparation, slices="all"))
+        path = data / "small.h5"
+        layout = create(path, plan)
+        checksums = [
+            write_case(WriteTask(path=path, layout=layout, case=case, preparation=preparation))
+            for case in plan.cases
+        ]
+        finish(path, plan, layout, np.array(checksums, np.uint64))
+        return path.read_bytes()
+
+
+def _tiny(path: Path, seed: str, high: int = 900) -> Scan:
+    rng = np.random.default_rng(list(path.name.encode() + seed.encode()))
+    data = rng.integers(0, high, (7, 6, 5)).astype(np.int16)
+    nib.save(nib.Nifti1Image(data, np.diag([-1.0, -1, 1, 1]), dtype=np.int16), path)
+    return Scan(path=path)
+
+
+def _crafted(rng: np.random.Generator) -> bytes:
+    """A small cache with one of its objects replaced through the library, and sealed again."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "crafted.h5"
+        path.write_bytes(small_cache())
+        craft = _CRAFTS[int(rng.integers(len(_CRAFTS)))]
+        name = str(rng.choice(["images", "masks", "slices", "cases"]))
+        with h5py.File(path, "r+") as file:
+            craft(file, name, rng)
+        return sealed(path.read_bytes())
+
+
+def _chunked(file: h5py.File, name: str, rng: np.random.Generator) -> None:
+    old = file[name]
+    shape = old.shape if rng.random() < 0.5 else (1 << 40, *old.shape[1:])
+    dtype = old.dtype
+    del file[name]
+    chunks = tuple(min(n, 8) for n in shape)
+    file.create_dataset(name, shape, dtype, chunks=chunks, compression="gzip")
+
+
+def _huge(file: h5py.File, name: str, rng: np.random.Generator) -> None:
+    """Contiguous and claimed to be enormous, without a byte allocated."""
+    old = file[name]
+    shape = (int(rng.choice([1 << 20, 1 << 34, 1 << 50])), *old.shape[1:])
+    dtype = old.dtype
+    del file[name]
+    file.create_dataset(name, shape, dtype)
+
+
+def _external(file: h5py.File, name: str, rng: np.random.Generator) -> None:
+    shape, dtype = file[name].shape, file[name].dtype
+    target = str(rng.choice(["/etc/passwd", "../../etc/passwd", "/dev/zero", "new-file"]))
+    del file[name]
+    file.create_dataset(name, shape, dtype, external=[(target, 0, h5py.h5f.UNLIMITED)])
+
+
+def _virtual(file: h5py.File, name: str, rng: np.random.Generator) -> None:
+    shape, dtype = file[name].shape, file[name].dtype
+    layout = h5py.VirtualLayout(shape, dtype)
+    layout[:] = h5py.VirtualSource("../elsewhere.h5", name, shape, dtype)
+    del file[name]
+    file.create_virtual_dataset(name, layout)
+
+
+def _linked(file: h5py.File, name: str, rng: np.random.Generator) -> None:
+    del file[name]
+    links = (
+        h5py.ExternalLink("../elsewhere.h5", name),
+        h5py.SoftLink("/" + name),
+        h5py.SoftLink("/../" + name),
+    )
+    file[name] = links[int(rng.integers(len(links)))]
+
+
+def _group(file: h5py.File, name: str, rng: np.random.Generator) -> None:
+    del file[name]
+    file.create_group(name)["/loop"] = h5py.SoftLink("/")
+
+
+def _typed(file: h5py.File, name: str, rng: np.random.Generator) -> None:
+    shape = file[name].shape
+    kinds = (
+        h5py.ref_dtype, h5py.string_dtype(), np.dtype(">f2"), np.dtype("f8"), np.dtype("S7"),
+        np.dtype([("case", h5py.string_dtype()), ("z", h5py.ref_dtype)]),
+        h5py.vlen_dtype(np.int32), np.dtype([("case", "<i4")]),
+    )  # fmt: skip
+    del file[name]
+    file.create_dataset(name, shape, kinds[int(rng.integers(len(kinds)))])
+
+
+def _reshaped(file: h5py.File, name: str, rng: np.random.Generator) -> None:
+    dtype = file[name].dtype
+    shapes = ((), (0,), (1,), (3, 3), (10, 4, 16, 16, 1), (10, 16), (11, 4, 16, 16))
+    del file[name]
+    file.create_dataset(name, shapes[int(rng.integers(len(shapes)))], dtype)
+
+
+def _values(file: h5py.File, name: str, rng: np.random.Generator) -> None:
+    """Numbers in the tables that point elsewhere."""
+    table = file["cases" if rng.random() < 0.6 else "slices"]
+    rows = table[:]
+    field = str(rng.choice(rows.dtype.names))
+    part = rows[field]
+    if part.dtype.kind == "S":
+        part[...] = [b"../../x", b"\xff\xfe", b"\n\x1b[2J", b""][int(rng.integers(4))]
+    elif part.dtype.kind == "f":
+        part[...] = rng.choice(_FLOATS)
+    else:
+        bounds = np.iinfo(part.dtype)
+        part[...] = np.clip(int(rng.choice(_EXTREMES)), int(bounds.min), int(bounds.max))
+    table[...] = rows
+
+
+def _attribute(file: h5py.File, name: str, rng: np.random.Generator) -> None:
+    values = (
+        None, 5, "text of variable length", np.zeros(100, "S600"), np.zeros((3, 3)), file.ref,
+        np.bytes_(b"x" * 9000), h5py.Empty("f4"),
+    )  # fmt: skip
+    value = values[int(rng.integers(len(values)))]
+    key = "about" if rng.random() < 0.8 else "seal"
+    del file.attrs[key]
+    if value is not None:
+        file.attrs[key] = value
+
+
+def _about(raw: bytes, rng: np.random.Generator) -> bytes:
+    """A cache that says other things of itself, in as many bytes."""
+    seal = find_seal(raw)
+    assert seal is not None
+    place = seal.places["about"]
+    text = raw[place.offset : place.end].decode()
+    values = (
+        "null", "-1", "0", "1e99", "[]", "{}", '""', "NaN", '"../.."', "[[[", '["t1"]', "99999999",
+        '"\\u001b[2J"', '"\\ud800"', "true", '{"x": 1}',
+    )  # fmt: skip
+    keys = re.findall(r'"(\w+)": ', text)
+    key = str(rng.choice(keys))
+    value = values[int(rng.integers(len(values)))]
+    rest = r'(\{.*?\}|\[.*?\]|".*?"|[^,}]*)'
+    changed = re.sub(rf'"{key}": {rest}', lambda _: f'"{key}": {value}', text, count=1)
+    changed = changed.ljust(len(text))[: len(text)]
+    return raw[: place.offset] + changed.encode() + raw[place.end :]
+
+
+_CRAFTS: tuple[Callable[[h5py.File, str, np.random.Generator], None], ...] = (
+    _chunked, _huge, _external, _virtual, _linked, _group, _typed, _reshaped, _values, _values,
+    _values, _attribute, _attribute,
+)  # fmt: skip
+
+
+def read_cache(path: Path) -> None:
+    """Everything that is done with a cache. Raises `BratsError` for what cannot be read."""
+    cache = open_cache(path)
+    for case in range(len(cache.cases)):
+        assert 0 < cache.depth(case) < 1 << 16
+        assert cache.scheme(case).values
+    assert cache.preparation.size == cache.shape[-1]
+    verify_rows([cache], 1, lambda done, total: None)
+    if len(cache.slices):
+        assert cache.images[-1].shape == cache.shape[1:]
+        assert cache.masks[-1].shape == (1, *cache.shape[2:])
+
+
+# The process that reads them
+
+
+KINDS: dict[str, tuple[Callable[[int], bytes], Callable[[Path], None]]] = {
+    "scans": (hostile_scan, read_scan),
+    "caches": (hostile_cache, read_cache),
+}
+
+
+def read_all(kind: str, numbers: range) -> Iterator[tuple[int, bool]]:
+    """(number, whether it was read) for each input. Anything but a `BratsError` is passed on."""
+    make, read = KINDS[kind]
+    with tempfile.TemporaryDirectory() as folder:
+        inner = Path(folder) / "inner"
+        inner.mkdir()
+        before = sorted(os.listdir(folder))
+        path = inner / "input"
+        for number in numbers:
+            path.write_bytes(make(number))
+            signal.alarm(SECONDS)  # its default action ends the process, in whatever library it is
+            message = ""
+            try:
+                read(path)
+            except BratsError as error:
+                message = str(error) or "nothing said"
+            finally:
+                signal.alarm(0)
+            assert all(line.isprintable() for line in message.split("\n")), message
+            yield number, not message
+            assert sorted(os.listdir(folder)) == before, "a file outside"
+            assert os.listdir(inner) == ["input"], "a file beside"
+
+
+def _limit_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def main() -> None:
+    kind, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    make, _ = KINDS[kind]
+    make(0)
+    _zeros()
+    _limit_memory()
+    num_read = 0
+    for number, is_read in read_all(kind, range(first, first + count)):
+        num_read += is_read
+        print(number, flush=True)
+    print(f"{num_read} read, {count - num_read} refused")
+
+
+if __name__ == "__main__":
+    main()
