@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from .errors import BratsError, printable
 
-__all__ = ["Workers", "usable_cores"]
+__all__ = ["Workers", "die_with", "usable_cores"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -127,7 +127,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 def _serve(connection: Connection, parent: int) -> None:
     """A worker's life: one task after another until the pipe closes or the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _die_with(parent)
+    die_with(parent, signal.SIGKILL)
     _keep_memory()
     while True:
         try:
@@ -144,9 +144,10 @@ def _serve(connection: Connection, parent: int) -> None:
             return
 
 
-def _die_with(parent: int) -> None:
-    """Asks the kernel to end this process when the parent ends, however that comes about."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with(parent: int, number: signal.Signals) -> None:
+    """Asks the kernel to send this process `number` when the parent ends, however that comes
+    about."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it ended before the kernel was asked
         os._exit(1)
 

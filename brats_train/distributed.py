@@ -6,6 +6,7 @@ With one process every function is the identity, so callers have one path.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch.distributed.nn.functional as dist_functional
 from torch import Tensor, nn
 
 from brats_cache.errors import BratsError
+from brats_cache.workers import die_with
 
 __all__ = ["World", "joined", "told_once"]
 
@@ -123,6 +125,8 @@ def joined(device: str = "auto") -> Iterator[World]:
     chosen = _choose_device(device, local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a torchrun that is killed leaves its processes behind
+        die_with(os.getppid(), signal.SIGTERM)
     if size == 1:
         yield World(rank=0, size=1, device=chosen)
         return

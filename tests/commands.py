@@ -29,3 +29,17 @@ def run_brats(
     )
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes running `brats` that process `pid`, a torchrun, has started, oldest first."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rsplit(")", 1)[1].split()[1])
+            command = (path.parent / "cmdline").read_text()
+        except OSError:
+            continue
+        if parent == pid and str(LAUNCHER) in command:
+            found.append(int(path.parent.name))
+    return sorted(found)

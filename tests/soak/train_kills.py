@@ -6,6 +6,7 @@ With --ranks 2 the run has two processes under torchrun and all of them are kill
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -22,7 +23,7 @@ import torch
 
 from brats_cache.phantom import write_phantom
 from brats_train import checkpoint
-from tests.commands import LAUNCHER, run_brats
+from tests.commands import LAUNCHER, children_of, run_brats
 
 EPOCHS = 8
 TRAINING = (
@@ -73,7 +74,9 @@ def _soak(folder: Path, num_kills: int, num_ranks: int, rng: random.Random) -> N
                 try:
                     process.wait(rng.uniform(0.8 * start_seconds, start_seconds + 6))
                 except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    for pid in [*children_of(process.pid), process.pid]:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
                     process.wait()
                     hits += 1
                     continue
@@ -99,5 +102,5 @@ def _start(folder: Path, num_ranks: int, *words: object) -> subprocess.Popen[byt
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
-        start_new_session=True,
+        stderr=subprocess.DEVNULL if num_ranks > 1 else None,  # torchrun's words on every kill
     )

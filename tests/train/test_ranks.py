@@ -14,7 +14,7 @@ import torch
 
 from brats_train import checkpoint
 from brats_train.run_dir import RunDir
-from tests.commands import LAUNCHER, run_brats
+from tests.commands import LAUNCHER, children_of, run_brats
 
 FROZEN = Path(__file__).parent / "frozen.py"
 SMALL = (
@@ -71,7 +71,7 @@ def test_a_killed_rank_brings_the_run_back(cache_path: Path, tmp_path: Path) -> 
     try:
         latest = tmp_path / "runs" / "latest" / "last.pt"
         wait_for(latest.exists, process)
-        victim = children(process.pid)[-1]
+        victim = children_of(process.pid)[-1]
         os.kill(victim, signal.SIGKILL)
         output, _ = process.communicate(timeout=180)
     finally:
@@ -122,15 +122,29 @@ def wait_for(condition, process: subprocess.Popen[str], seconds: float = 120) ->
     raise AssertionError(f"not within {seconds} s")
 
 
-def children(pid: int) -> list[int]:
-    """The worker processes of a torchrun, oldest first."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rsplit(")", 1)[1].split()
-            command = (path.parent / "cmdline").read_text()
-        except OSError:
-            continue
-        if int(fields[1]) == pid and str(LAUNCHER) in command:
-            found.append(int(path.parent.name))
-    return sorted(found)
+def test_processes_do_not_outlive_a_torchrun_that_is_killed(
+    cache_path: Path, tmp_path: Path
+) -> None:
+    words = ("train", "--cache", cache_path, *SMALL, "--epochs", "500")
+    process = subprocess.Popen(
+        torchrun(LAUNCHER, *words, nproc=2),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for((tmp_path / "runs" / "latest" / "metrics.csv").exists, process)
+    ranks = children_of(process.pid)
+    assert len(ranks) == 2
+    process.kill()
+    process.communicate()
+    for _ in range(600):
+        if not any(Path(f"/proc/{rank}/cmdline").exists() for rank in ranks):
+            break
+        time.sleep(0.1)
+    else:
+        for rank in ranks:
+            os.kill(rank, signal.SIGKILL)
+        raise AssertionError("a process outlived its torchrun")
+    assert (tmp_path / "runs" / "latest" / "last.pt").is_file()  # they saved and left
