@@ -30,6 +30,7 @@ from torch import Tensor
 
 __all__ = ["AugmentConfig", "Parameters", "apply", "draw"]
 
+_CPU_PIECE = 4  # samples; 2 to 8 are alike
 _UPPER_BOUNDS = {
     "hflip": 1.0,
     "vflip": 1.0,
@@ -164,10 +165,30 @@ def apply(images: Tensor, masks: Tensor, parameters: Parameters) -> tuple[Tensor
     """
     _check(images, masks, parameters)
     with torch.autocast(device_type=images.device.type, enabled=False):
-        # Intensity comes first: once resampled, the brain's border is no longer sharp.
-        changed = _change_intensity(images, parameters)
-        moved, moved_masks = _move(changed, masks, parameters)
+        if images.device.type == "cpu" and len(images) > _CPU_PIECE and parameters._drawn():
+            return _apply_in_pieces(images, masks, parameters)
+        return _apply(images, masks, parameters)
+
+
+def _apply(images: Tensor, masks: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    # Intensity comes first: once resampled, the brain's border is no longer sharp.
+    changed = _change_intensity(images, parameters)
+    moved, moved_masks = _move(changed, masks, parameters)
     return _laid_out_like(moved, images), _laid_out_like(moved_masks, masks)
+
+
+def _apply_in_pieces(
+    images: Tensor, masks: Tensor, parameters: Parameters
+) -> tuple[Tensor, Tensor]:
+    """The same, piece by piece, with temporaries that stay in a CPU's caches: of a whole batch
+    each would be memory new from the kernel, and all together take nearly twice as long."""
+    moved, moved_masks = torch.empty_like(images), torch.empty_like(masks)
+    for start in range(0, len(images), _CPU_PIECE):
+        stop = start + _CPU_PIECE
+        moved[start:stop], moved_masks[start:stop] = _apply(
+            images[start:stop], masks[start:stop], parameters.slice(start, stop)
+        )
+    return moved, moved_masks
 
 
 def _check(images: Tensor, masks: Tensor, parameters: Parameters) -> None:
@@ -219,11 +240,11 @@ def _change_intensity(images: Tensor, parameters: Parameters) -> Tensor:
 
 def _brain(images: Tensor) -> Tensor:
     """(B, 1, H, W) float32: 1 where any modality of the sample is not zero."""
-    # Modality by modality: any(dim=1) over a temporary of all of them is twice as slow on a CPU.
-    brain = images[:, :1] != 0
+    # The sum of magnitudes is 0 only where all are, and takes a CPU half as long as comparisons.
+    magnitude = images[:, :1].abs()
     for modality in range(1, images.shape[1]):
-        brain |= images[:, modality : modality + 1] != 0
-    return brain.to(images.dtype)
+        magnitude += images[:, modality : modality + 1].abs()
+    return magnitude.sign_()
 
 
 def _move(images: Tensor, masks: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:

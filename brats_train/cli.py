@@ -28,8 +28,11 @@ COMMANDS = {
     "train": ("brats_train.cli_train", "train", "Train the U-Net on a cache."),
     "eval": ("brats_train.cli_scoring", "evaluate", "Score a run on a split of its cache."),
     "predict": ("brats_train.cli_scoring", "predict", "Segment scans: NIfTI in, NIfTI out."),
-    "report": ("brats_train.commands", "report", "Draw a run's figures."),
+    "report": ("brats_train.cli_pictures", "report", "Figures and one page of a run."),
+    "view": ("brats_train.cli_pictures", "view", "Look at a scan and its mask in the browser."),
     "demo": ("brats_train.commands", "demo", "The whole way on synthetic cases, in minutes."),
+    "bench": ("brats_train.commands_bench", "bench", "Measure what costs what on this machine."),
+    "doctor": ("brats_train.commands_bench", "doctor", "Say what this machine lacks."),
 }
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from brats_cache import __version__
 from brats_cache.errors import BratsError
 from brats_cache.store import Cache
 
+from .averaging import MovingAverage
 from .checkpoint import load_segmenter
 from .distributed import World
 from .model import ModelConfig, build_model, load_encoder_weights
@@ -90,11 +90,9 @@ def compiled(model: nn.Module) -> nn.Module:
     return torch.compile(model)  # type: ignore[return-value]
 
 
-def average_of(model: nn.Module, decay: float) -> AveragedModel | None:
-    """An exponential moving average of the weights; None for a decay of 0. Buffers are copied."""
-    if not decay:
-        return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+def average_of(model: nn.Module, decay: float) -> MovingAverage | None:
+    """A moving average of the weights; None for a decay of 0."""
+    return MovingAverage(model, decay) if decay else None
 
 
 def common_scheme(caches: Sequence[Cache]) -> str:

@@ -1,0 +1,49 @@
+"""An exponential moving average of a network's weights.
+
+`torch.optim.swa_utils.AveragedModel` computes the same, but counts its updates in a tensor: reading
+it, or copying it to the GPU, makes the host wait for the device once a step.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["MovingAverage"]
+
+
+class MovingAverage:
+    """After its first update it equals the network; then, with decay d, each weight becomes
+    d average + (1 - d) weight. Buffers, batch norm's statistics, are copied.
+
+    module  a network with the averaged weights
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(network).requires_grad_(False)
+        self._decay, self._num_updates = decay, 0
+
+    @torch.no_grad()
+    def update_parameters(self, network: nn.Module) -> None:
+        """Takes the weights of `network`, on its device, without the host waiting for it."""
+        averages: list[Tensor] = list(self.module.parameters())
+        weights: list[Tensor] = list(network.parameters())
+        if self._num_updates:
+            torch._foreach_lerp_(averages, weights, 1 - self._decay)
+        else:
+            torch._foreach_copy_(averages, weights)
+        for average, buffer in zip(self.module.buffers(), network.buffers(), strict=True):
+            average.copy_(buffer)
+        self._num_updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_updates": self._num_updates, "module": self.module.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises KeyError or RuntimeError where `state` does not fit."""
+        self.module.load_state_dict(state["module"])
+        self._num_updates = int(state["num_updates"])

@@ -1,0 +1,73 @@
+"""Pages that are one file and reach no network: parts put together so that text stays text.
+
+Styles and scripts come from the package's own `pages` folder, and the page's policy names their
+digests: a browser runs nothing else, and fetches nothing, whatever names the data hold.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+__all__ = ["assemble", "asset", "data_uri", "embedded_json"]
+
+
+def asset(name: str) -> bytes:
+    """A file of the package's `pages` folder."""
+    return files(__package__).joinpath("pages", name).read_bytes()
+
+
+def assemble(
+    template: str, *, style: str, scripts: Sequence[str], texts: Mapping[str, str], **parts: str
+) -> bytes:
+    """A whole page.
+
+    template  name of an HTML file with $placeholders
+    style     the page's CSS
+    scripts   JavaScript that runs in this order at the end of the page
+    texts     placeholders that are text and will be escaped
+    parts     placeholders that are HTML already
+    """
+    for script in scripts:
+        if "</script" in script.lower() or "<!--" in script:
+            raise ValueError("a script that would end its own element")
+    digests = " ".join(map(_digest, scripts))
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {digests}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return (
+        Template(asset(template).decode())
+        .substitute(
+            {name: escape(text) for name, text in texts.items()},
+            policy=policy,
+            style=style,
+            scripts="\n".join(f"<script>{script}</script>" for script in scripts),
+            **parts,
+        )
+        .encode()
+    )
+
+
+def embedded_json(name: str, value: Any) -> str:
+    """`value` as a data block that the page's scripts read by its id, and that no text in it can
+    end."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return f'<script type="application/json" id="{escape(name)}">{text}</script>'
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """`content` as the address of itself; `kind` is a media type."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,195 @@
+"""What scripts/bench_loader_peers runs: brats' feeding and three usual ways, by turns.
+
+    feeding                rows of the cache, streamed
+    feeding + augmentation the same, with the paper's augmentation on the CPU
+    h5py + DataLoader      the same rows, read through h5py by two worker processes
+    MONAI CacheDataset     the cases' middle slices kept in memory, two workers that augment them
+    NIfTI each time        scans read, normalised and resized for every slice, as the paper does it
+
+Synthetic cases of full size are made in a temporary folder (1.4 GB for 16).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import monai.transforms as mt
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import CacheDataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from brats_train.bench import Contender, Report, phantom_scans, take_turns, typed
+from brats_train.bench_loader import contenders_of
+from brats_train.distributed import World
+from brats_train.rows import open_caches
+
+BATCH = 64
+NUM_WORKERS = 2
+SIZE = 256
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+TARGETS = (  # what is compared, with what, and how many times faster it should be at least
+    ("feeding", "bare copy", 0.35),
+    ("feeding", "h5py + DataLoader", 10.0),
+    ("feeding + augmentation", "MONAI CacheDataset", 5.0),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=int, default=16, help="synthetic cases (default: 16)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns taken (default: 5)")
+    parser.add_argument("--json", action="store_true", help="every round on standard output")
+    arguments = parser.parse_args()
+    report = compare(arguments.cases, arguments.rounds)
+    device = torch.device("cpu")
+    print(
+        json.dumps(report.as_json(device), indent=2) if arguments.json else report.as_text(device)
+    )
+
+
+def compare(num_cases: int, num_rounds: int) -> Report:
+    device = torch.device("cpu")
+    with phantom_scans(num_cases=num_cases, shape=(240, 240, 155)) as folder:
+        cache = folder / "cache.h5"
+        typed(f"build-cache {folder / 'scans'} --out {cache} --size {SIZE} --val-fraction 0")
+        cases = sorted(path.parent for path in (folder / "scans").rglob("*_seg.nii"))
+        contenders = contenders_of(
+            open_caches([cache]),
+            World(rank=0, size=1, device=device),
+            batch_size=BATCH,
+            num_steps=20,
+            resident="never",
+        )
+        for name, dataset, num in (
+            ("h5py + DataLoader", H5pyRows(cache), 10 * BATCH),
+            ("MONAI CacheDataset", monai_slices(cases), 6 * BATCH),
+            ("NIfTI each time", NiftiSlices(cases), BATCH),
+        ):
+            contenders.append(Contender(name=name, run=one_epoch(dataset, num)))
+        speeds = take_turns(contenders, num_rounds=num_rounds, device=device)
+    return Report(
+        what="loader against its peers",
+        unit="slices",
+        settings={"batch size": BATCH, "cases": num_cases, "workers of a peer": NUM_WORKERS},
+        speeds=speeds,
+        ratios=[(ours, theirs) for ours, theirs, _ in TARGETS],
+        figures={
+            f"{ours}: {least:g} of {theirs}": "met"
+            if speeds.ratio(ours, theirs) >= least
+            else "missed"
+            for ours, theirs, least in TARGETS
+        },
+    )
+
+
+def one_epoch(dataset: Dataset[Any], num: int) -> Callable[[], int]:
+    """A round is an epoch of `num` items in shuffled batches. The workers live on between epochs,
+    so that starting them costs the peer nothing, and are idle while others take their turn."""
+    loader = DataLoader(
+        dataset,
+        batch_size=min(BATCH, num),
+        sampler=RandomSampler(dataset, replacement=True, num_samples=num),
+        num_workers=NUM_WORKERS,
+        persistent_workers=True,
+        multiprocessing_context="forkserver",  # a plain fork would inherit locks of threads here
+        worker_init_fn=one_thread,
+    )
+
+    def run() -> int:
+        done = 0
+        for batch in loader:
+            assert batch["image"].dtype == torch.float32
+            done += len(batch["image"])
+        return done
+
+    return run
+
+
+def one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+
+
+class H5pyRows(Dataset[dict[str, Any]]):
+    """A row an item; each worker opens the file for itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.file = path, None
+        with h5py.File(path, "r") as file:
+            self.num_rows = len(file["images"])
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if self.file is None:
+            self.file = h5py.File(self.path, "r")
+        image = self.file["images"][index].astype(np.float32)
+        return {"image": image, "mask": self.file["masks"][index]}
+
+
+class NiftiSlices(Dataset[dict[str, Any]]):
+    """The middle slice of a case an item, from its five files."""
+
+    def __init__(self, cases: Sequence[Path]) -> None:
+        self.cases = list(cases)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return middle_slice(self.cases[index])
+
+
+def middle_slice(case: Path) -> dict[str, Any]:
+    """(4, 256, 256) float32 z-scored over the brain and (1, 256, 256) uint8 labels."""
+    channels = []
+    for modality in MODALITIES:
+        volume = nib.load(case / f"{case.name}_{modality}.nii").get_fdata(dtype=np.float32)
+        brain = volume[volume != 0]
+        plane = volume[:, :, volume.shape[2] // 2]
+        plane = np.where(plane != 0, (plane - brain.mean()) / brain.std(), 0)
+        channels.append(cv2.resize(plane, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR))
+    labels = np.asarray(nib.load(case / f"{case.name}_seg.nii").dataobj)
+    plane = labels[:, :, labels.shape[2] // 2].astype(np.uint8)
+    mask = cv2.resize(plane, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST_EXACT)
+    return {"image": np.stack(channels).astype(np.float32), "mask": mask[None]}
+
+
+def monai_slices(cases: Sequence[Path]) -> Dataset[Any]:
+    """MONAI's way: what does not change is cached in memory, what is random follows. The same
+    operations as the paper's: both flips, 5 degrees, brightness and contrast by 60 %."""
+    both = ("image", "mask")
+    transforms = mt.Compose(
+        [
+            mt.Lambda(middle_slice),
+            mt.EnsureTyped(both),
+            mt.RandFlipd(both, prob=0.5, spatial_axis=0),
+            mt.RandFlipd(both, prob=0.5, spatial_axis=1),
+            mt.RandRotated(
+                both,
+                range_x=np.deg2rad(5),
+                prob=1,
+                mode=("bilinear", "nearest"),
+                padding_mode="zeros",
+            ),
+            mt.RandScaleIntensityd("image", factors=0.6, prob=1, channel_wise=True),
+            mt.RandScaleIntensityFixedMeand("image", factors=0.6, prob=1, channel_wise=True),
+        ]
+    )
+    return CacheDataset(list(cases), transforms, progress=False)
+
+
+if __name__ == "__main__":
+    main()

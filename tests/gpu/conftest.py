@@ -1,0 +1,75 @@
+"""Tests that need a CUDA device: skipped, saying so, where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from brats_cache.phantom import write_phantom
+from brats_cache.store import Cache, open_cache
+from brats_train.distributed import World
+from brats_train.learner import Learner
+from brats_train.loader import Batches, make_feeder
+from brats_train.precision import set_up
+from brats_train.recipes import Recipe, change
+from brats_train.rows import select_rows
+from tests.commands import run_brats
+
+MakeLearner = Callable[..., Learner]
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    return torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="session")
+def cache(device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """192 training rows of 4 x 256 x 256, enough for the paper's batch."""
+    folder = tmp_path_factory.mktemp("gpu")
+    write_phantom(folder / "scans", num_cases=8, seed=5, shape=(64, 64, 24), workers=1)
+    path = folder / "phantom.h5"
+    run_brats(
+        *("build-cache", folder / "scans", "--out", path, "--slices", "all"),
+        *("--val-fraction", 0, "--workers", 2),
+    )
+    return open_cache(path)
+
+
+@pytest.fixture
+def make_learner(cache: Cache, device: torch.device) -> MakeLearner:
+    """What learns by the paper's recipe with the given changes, from random weights."""
+
+    def make(*settings: str, micro_batch: str = "auto") -> Learner:
+        recipe = change(Recipe(), ["encoder_weights=none", *settings])
+        set_up(device, deterministic=False)
+        learner = Learner(
+            recipe,
+            [cache],
+            World(rank=0, size=1, device=device),
+            largest=recipe.batch_size,
+            micro_batch=micro_batch,
+            init_from=None,
+            is_compiled=False,
+        )
+        learner.model.train()
+        return learner
+
+    return make
+
+
+@pytest.fixture
+def batches_of(cache: Cache, device: torch.device) -> Callable[..., Batches]:
+    """All rows of the cache in batches."""
+
+    def make(batch_size: int, resident: str = "never") -> Batches:
+        rows = select_rows([cache], "train", "all")
+        feeder = make_feeder([cache], rows, largest=batch_size, device=device, resident=resident)
+        world = World(rank=0, size=1, device=device)
+        return Batches(feeder, len(rows), batch_size=batch_size, seed=0, world=world)
+
+    return make

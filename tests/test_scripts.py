@@ -1,0 +1,40 @@
+"""The scripts that a person runs by hand start, and say what they cannot do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands import ROOT, run_brats
+
+SCRIPTS = ROOT / "scripts"
+
+
+def run_script(name: str, *words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPTS / name), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+def test_gpu_check_measures_nothing_without_a_gpu(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    done = run_script("gpu_check", "--out", tmp_path / "results")
+    assert done.returncode == 1
+    assert "no CUDA device: nothing was measured" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_show_case_draws_a_case(tmp_path: Path) -> None:
+    scans, cache, figure = tmp_path / "scans", tmp_path / "one.h5", tmp_path / "case.png"
+    run_brats("phantom", scans, "--cases", 1, "--test-cases", 0, "--shape", "32x32x8")
+    run_brats("build-cache", scans, "--out", cache, "--size", 32, "--workers", 1)
+    done = run_script("show_case", cache, "--case", "BraTS20_Training_001", "--out", figure)
+    assert done.returncode == 0, done.stderr
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    missing = run_script("show_case", cache, "--case", "nobody", "--out", figure)
+    assert missing.returncode == 1
+    assert "nobody" in missing.stderr
