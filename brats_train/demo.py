@@ -42,6 +42,7 @@ def run_demo(out: Path, *, num_cases: int, max_minutes: float) -> None:
     _type(f"report --run {_quote(run)}")
     click.echo(f"\nDone in {time.monotonic() - started:.0f} s. Worth opening:")
     for path, what in {
+        run / "report.html": "the run on one page, with slices of every case to browse",
         run / "figures" / "panels.png": "scans, truth and prediction side by side",
         run / "figures" / "curves.png": "how training went",
         run / "eval" / "val" / "cases.csv": "scores of every case",

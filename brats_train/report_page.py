@@ -185,7 +185,7 @@ def _paragraph(
         text += f" from {rows} slices, {config.get('num_val_rows', 0)} more for validation"
     text += "."
     if epochs:
-        text += f" It trained for {len(epochs)} epochs; "
+        text += f" It trained for {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}; "
         text += f"the weights of epoch {best} were kept." if best else "none was judged best."
     if results is None:
         return f"{text} It has not been scored yet: brats eval --split val, then brats report."

@@ -122,6 +122,28 @@ def wait_for(condition, process: subprocess.Popen[str], seconds: float = 120) ->
     raise AssertionError(f"not within {seconds} s")
 
 
+def test_a_warning_to_torchrun_saves_the_run(cache_path: Path, tmp_path: Path) -> None:
+    """What a cluster does before its time is over: SIGTERM to the one process that it knows."""
+    words = ("train", "--cache", cache_path, *SMALL, "--epochs", "500")
+    process = subprocess.Popen(
+        torchrun(LAUNCHER, *words, nproc=2),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_for((tmp_path / "runs" / "latest" / "metrics.csv").exists, process)
+        process.terminate()
+        output, _ = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert output.count("Interrupted and saved") == 1, output
+    held = checkpoint.load(tmp_path / "runs" / "latest" / "last.pt")["position"]
+    assert held["epoch"] >= 1
+
+
 def test_processes_do_not_outlive_a_torchrun_that_is_killed(
     cache_path: Path, tmp_path: Path
 ) -> None:
