@@ -69,7 +69,8 @@ def describe_cache(parts: Sequence[Cache]) -> str:
             "rows": _by_split(len(slices), rows),
             **_describe_pixels(cache.shape[-1], dict(cache.options)),
             "labels": ", ".join(sorted({name.decode() for name in cases["label_scheme"]})),
-            "tumour": f"in {tumour} rows; of the brain: {shares}" if shares else "no mask",
+            "tumour": f"in {tumour} rows" if shares else "no mask",
+            "of brains": shares,
             "grades": ", ".join(
                 f"{count} {grade.decode() or 'unknown'}"
                 for grade, count in sorted(Counter(cases["grade"].tolist()).items())
