@@ -14,6 +14,7 @@ import numpy as np
 
 from . import __version__
 from .plan import NUM_LABELS, Plan, PlannedCase, describe_options
+from .seal import FORMAT_VERSION
 
 __all__ = [
     "SLICE_DTYPE",
@@ -21,6 +22,7 @@ __all__ = [
     "about",
     "case_dtype",
     "cases_table",
+    "plain_attributes",
     "slices_table",
 ]
 
@@ -99,6 +101,18 @@ def about(plan: Plan) -> str:
         "text_bytes": _text_bytes([_case_record(case, plan) for case in plan.cases]),
     }
     return json.dumps(content, sort_keys=True)
+
+
+def plain_attributes(plan: Plan) -> dict[str, np.generic | np.ndarray]:
+    """What people and other tools look for first, once more as attributes of their own. This
+    program reads `about`; the seal covers both."""
+    return {
+        "format_version": np.int64(FORMAT_VERSION),
+        "writer": np.bytes_(f"brats-unet {__version__}"),
+        "fingerprint": np.bytes_(plan.fingerprint),
+        "modalities": np.array(plan.options.preparation.modalities, "S"),
+        "options": np.bytes_(json.dumps(describe_options(plan.options), sort_keys=True).encode()),
+    }
 
 
 def _text_bytes(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

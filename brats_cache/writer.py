@@ -17,7 +17,7 @@ from h5py import h5d, h5f, h5p, h5s, h5t
 
 from .errors import BratsError, printable
 from .plan import Plan
-from .records import about, cases_table, slices_table
+from .records import about, cases_table, plain_attributes, slices_table
 from .seal import Range, Seal, find_seal, outside_digest
 
 __all__ = ["Layout", "create", "finish", "write_all"]
@@ -128,6 +128,8 @@ def _lay_out(path: Path, plan: Plan) -> dict[str, Range]:
         # The seal comes first, so that it lies in the file's first bytes.
         file.attrs.create("seal", np.bytes_(str(Seal.blank()).encode()))
         file.attrs.create("about", np.bytes_(text))
+        for name, value in plain_attributes(plan).items():
+            file.attrs.create(name, value)
         return {
             "cases": _put_table(file, "cases", cases_table(plan)),
             "images": _reserve(file, "images", np.dtype("<f2"), plan.image_shape),

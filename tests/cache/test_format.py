@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -76,3 +77,15 @@ def test_every_object_and_field_is_described(path: Path) -> None:
     assert set(OBJECTS) <= named
     with h5py.File(path) as file:
         assert set(file) | set(file.attrs) <= named
+
+
+def test_attributes_say_what_about_says(path: Path) -> None:
+    """For tools that look at a file's attributes and read no JSON."""
+    with h5py.File(path, "r") as file:
+        attributes = dict(file.attrs.items())
+    about = json.loads(attributes["about"])
+    assert attributes["format_version"] == 1
+    assert attributes["writer"].decode() == about["writer"]
+    assert attributes["fingerprint"].decode() == about["fingerprint"]
+    assert [name.decode() for name in attributes["modalities"]] == about["modalities"]
+    assert json.loads(attributes["options"]) == about["options"]
