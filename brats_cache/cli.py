@@ -17,11 +17,11 @@ from .link import write_link
 from .phantom import write_phantom
 from .plan import BuildOptions
 from .preprocess import Preparation
+from .process import usable_cores
 from .progress import show_progress
 from .shards import Shard, as_sets, missing_parts, parse_shard
 from .store import Cache, open_cache
 from .verify import verify_rows, verify_sources
-from .workers import usable_cores
 
 __all__ = ["build_cache", "info", "link", "phantom", "verify"]
 

@@ -23,12 +23,13 @@ from .errors import BratsError, DataFaults, Fault, printable, tell
 from .files import publish, write_atomically
 from .journal import Journal, sweep
 from .plan import BuildOptions, Plan, assign_splits, detect_schemes, make_plan
+from .process import usable_cores
 from .progress import show_progress
 from .shards import Shard
 from .splits import Assignment, split_table
 from .store import open_cache
 from .survey import Glimpse, Survey
-from .workers import Workers, usable_cores
+from .workers import Workers
 
 __all__ = ["BuildJob", "run_build", "splits_path"]
 

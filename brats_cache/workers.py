@@ -7,7 +7,6 @@ construction, and no voxel passes between processes: tasks and results are small
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import pickle
@@ -20,22 +19,15 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from .errors import BratsError, printable
+from .process import die_with, keep_freed_memory
 
-__all__ = ["Workers", "die_with", "usable_cores"]
+__all__ = ["Workers"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 # The processes are the parallelism; libraries that start threads of their own read these at import.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
-_LARGEST_FROM_HEAP = 32 << 20  # the most that glibc allows for M_MMAP_THRESHOLD
-
-
-def usable_cores() -> int:
-    """Processors this process may run on, which containers and clusters limit."""
-    return len(os.sched_getaffinity(0))
 
 
 class Workers:
@@ -128,7 +120,7 @@ def _serve(connection: Connection, parent: int) -> None:
     """A worker's life: one task after another until the pipe closes or the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     die_with(parent, signal.SIGKILL)
-    _keep_memory()
+    keep_freed_memory()
     while True:
         try:
             function, task = connection.recv()
@@ -142,23 +134,6 @@ def _serve(connection: Connection, parent: int) -> None:
             connection.send(answer)
         except OSError:
             return
-
-
-def die_with(parent: int, number: signal.Signals) -> None:
-    """Asks the kernel to send this process `number` when the parent ends, however that comes
-    about."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent:  # it ended before the kernel was asked
-        os._exit(1)
-
-
-def _keep_memory() -> None:
-    """Lets the allocator reuse the memory of one volume for the next instead of handing it back:
-    clearing fresh pages for every array takes longer than reading the scans."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc has it
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP)
-        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def _picklable(error: Exception) -> Exception:

@@ -28,9 +28,11 @@ import torch
 from kornia.geometry.transform import remap
 from torch import Tensor
 
+from .cpu_pieces import run_in_pieces
+
 __all__ = ["AugmentConfig", "Parameters", "apply", "draw"]
 
-_CPU_PIECE = 4  # samples; 2 to 8 are alike
+_CPU_PIECE = 4
 _UPPER_BOUNDS = {
     "hflip": 1.0,
     "vflip": 1.0,
@@ -156,11 +158,12 @@ def _mix(*values: int) -> int:
 def apply(images: Tensor, masks: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
     """`images` and `masks` as `parameters` say, in new tensors; the inputs are left as they are.
 
-    images   (B, C, H, W) float32, zero outside the brain
+    images   (B, C, H, W) float16 or float32, zero outside the brain
     masks    (B, 1, H, W) uint8 labels
 
-    Returns the same shapes, dtypes and memory format. What is switched off costs nothing: with
-    nothing switched on, the inputs themselves come back. Computes in float32 under autocast too.
+    Returns images as float32 and masks as they were, in the same shapes and memory format. What is
+    switched off costs nothing: with nothing switched on, the inputs come back, the images widened
+    where they were float16. Computes in float32 under autocast too.
     Raises ValueError where shapes or dtypes are not those above.
     """
     _check(images, masks, parameters)
@@ -171,6 +174,7 @@ def apply(images: Tensor, masks: Tensor, parameters: Parameters) -> tuple[Tensor
 
 
 def _apply(images: Tensor, masks: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    images = images.float()
     # Intensity comes first: once resampled, the brain's border is no longer sharp.
     changed = _change_intensity(images, parameters)
     moved, moved_masks = _move(changed, masks, parameters)
@@ -180,21 +184,23 @@ def _apply(images: Tensor, masks: Tensor, parameters: Parameters) -> tuple[Tenso
 def _apply_in_pieces(
     images: Tensor, masks: Tensor, parameters: Parameters
 ) -> tuple[Tensor, Tensor]:
-    """The same, piece by piece, with temporaries that stay in a CPU's caches: of a whole batch
-    each would be memory new from the kernel, and all together take nearly twice as long."""
-    moved, moved_masks = torch.empty_like(images), torch.empty_like(masks)
-    for start in range(0, len(images), _CPU_PIECE):
-        stop = start + _CPU_PIECE
-        moved[start:stop], moved_masks[start:stop] = _apply(
-            images[start:stop], masks[start:stop], parameters.slice(start, stop)
+    """The same for a CPU, which does small pieces more than twice as fast."""
+    moved, moved_masks = torch.empty_like(images, dtype=torch.float32), torch.empty_like(masks)
+
+    def move(part: slice) -> None:
+        moved[part], moved_masks[part] = _apply(
+            images[part], masks[part], parameters.slice(part.start, part.stop)
         )
+
+    run_in_pieces(move, len(images), _CPU_PIECE)
     return moved, moved_masks
 
 
 def _check(images: Tensor, masks: Tensor, parameters: Parameters) -> None:
-    if images.dtype != torch.float32 or masks.dtype != torch.uint8:
+    if images.dtype not in (torch.float16, torch.float32) or masks.dtype != torch.uint8:
         raise ValueError(
-            f"images are {images.dtype}, masks {masks.dtype}; expected torch.float32, torch.uint8"
+            f"images are {images.dtype}, masks {masks.dtype}; "
+            "expected torch.float16 or torch.float32, torch.uint8"
         )
     batch, num_modalities, height, width = images.shape
     if masks.shape != (batch, 1, height, width):
@@ -286,11 +292,13 @@ def _source_coordinates(parameters: Parameters, height: int, width: int) -> tupl
     x = torch.arange(width, device=radians.device) - (width - 1) / 2
     y = torch.arange(height, device=radians.device) - (height - 1) / 2
 
-    def coordinate(by_x: Tensor, by_y: Tensor, is_flipped: Tensor | None, size: int) -> Tensor:
-        scale = 2 / size if is_flipped is None else (1 - 2 * is_flipped.float()) * (2 / size)
-        return ((by_x * scale)[:, None] * x)[:, None, :] + ((by_y * scale)[:, None] * y)[:, :, None]
+    def scale(is_flipped: Tensor | None, size: int) -> Tensor | float:
+        return 2 / size if is_flipped is None else (1 - 2 * is_flipped.float()) * (2 / size)
 
-    return (
-        coordinate(cosine, -sine, parameters.hflip, width),
-        coordinate(sine, cosine, parameters.vflip, height),
-    )
+    across, down = scale(parameters.hflip, width), scale(parameters.vflip, height)
+    by_x = torch.stack([cosine * across, sine * down], dim=1)
+    by_y = torch.stack([-sine * across, cosine * down], dim=1)
+    # Both at once, by turns row by row: Kornia stacks the two again, which takes a CPU two and a
+    # half times longer where each lies by itself.
+    both = by_x[:, None, :, None] * x + by_y[:, None, :, None] * y[:, None, None]
+    return both[:, :, 0], both[:, :, 1]

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from brats_cache.workers import usable_cores
+from brats_cache.process import usable_cores
 
 from .setup import device_name, versions
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from brats_cache.errors import BratsError
-from brats_cache.workers import usable_cores
+from brats_cache.process import usable_cores
 
 __all__ = ["train"]
 

@@ -20,7 +20,7 @@ import torch.distributed.nn.functional as dist_functional
 from torch import Tensor, nn
 
 from brats_cache.errors import BratsError
-from brats_cache.workers import die_with
+from brats_cache.process import die_with, keep_freed_memory
 
 __all__ = ["World", "joined", "told_once"]
 
@@ -122,6 +122,7 @@ def joined(device: str = "auto") -> Iterator[World]:
     """
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     size = int(os.environ.get("WORLD_SIZE", 1))
+    keep_freed_memory()
     chosen = _choose_device(device, local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from brats_cache.describe import human_bytes
-from brats_cache.workers import usable_cores
+from brats_cache.process import usable_cores
 
 from .finding import Finding
 

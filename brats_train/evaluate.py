@@ -23,8 +23,8 @@ import numpy as np
 
 from brats_cache.errors import BratsError, DataFaults, Fault
 from brats_cache.files import write_atomically
+from brats_cache.process import usable_cores
 from brats_cache.store import Cache
-from brats_cache.workers import usable_cores
 
 from .distributed import World, told_once
 from .inference import Ensemble, to_native

@@ -41,7 +41,7 @@ class Batch:
     """This rank's part of one global batch. Its tensors may be overwritten once the next is asked
     for.
 
-    images        (B, C, S, S) float32 on the device
+    images        (B, C, S, S) float16 on the device
     masks         (B, 1, S, S) uint8 canonical labels on the device
     step          number of the step in its epoch
     global_size   samples of the batch over all ranks
@@ -64,7 +64,7 @@ class Feeder(Protocol):
     waited_seconds: float
 
     def feed(self, chunks: Chunks) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each chunk its images, (B, C, S, S) float32, and masks, (B, 1, S, S) uint8, on the
+        """For each chunk its images, (B, C, S, S) float16, and masks, (B, 1, S, S) uint8, on the
         device. No chunk is larger than the feeder was made for. A pair may be overwritten once the
         next is asked for."""
         ...
@@ -276,7 +276,7 @@ class RingFeeder:
             current.wait_event(sent.slot.copied)
             sent.images.record_stream(current)
             sent.masks.record_stream(current)
-        return sent.images.float(), sent.masks
+        return sent.images, sent.masks
 
 
 class ResidentFeeder:
@@ -309,12 +309,11 @@ class ResidentFeeder:
         if self._device.type == "cuda":  # one copy an epoch, which the host does not wait for
             order = order.pin_memory().to(self._device, non_blocking=True)
         for places in order.split([len(chunk) for chunk in chunks]):
-            yield self._images.index_select(0, places).float(), self._masks.index_select(0, places)
+            yield self._images.index_select(0, places), self._masks.index_select(0, places)
 
 
 class _Slot:
-    """One buffer of the ring: float16 and pinned for a GPU, which widens the rows itself; float32
-    for a CPU, where widening them on the way costs less than a pass of its own."""
+    """One buffer of the ring, pinned for a GPU."""
 
     def __init__(
         self, largest: int, shape: tuple[int, int, int, int], device: torch.device
@@ -323,7 +322,7 @@ class _Slot:
         pinned = device.type == "cuda"
         self.images = torch.empty(
             (largest, channels, height, width),
-            dtype=torch.float16 if pinned else torch.float32,
+            dtype=torch.float16,
             pin_memory=pinned,
         )
         self.masks = torch.empty((largest, 1, height, width), dtype=torch.uint8, pin_memory=pinned)
@@ -339,8 +338,8 @@ class _Slot:
         for index, source in enumerate(sources):
             places = np.flatnonzero(rows.cache == index)
             chosen = rows.row[places]
-            if len(places) == self.num and images.dtype == source.images.dtype:
-                # One call each, which leaves the interpreter to the thread that feeds the GPU.
+            if len(places) == self.num:
+                # One call each, which leaves the interpreter to the thread that trains.
                 torch.index_select(source.images, 0, torch.from_numpy(chosen), out=images)
                 torch.index_select(source.masks, 0, torch.from_numpy(chosen), out=masks)
                 continue

@@ -67,8 +67,9 @@ class Validator:
         totals = torch.zeros(len(NAMES), dtype=torch.float64, device=world.device)
         for images, masks in self._feeder.feed(self._chunks):
             targets = region_targets(masks, recipe.regions)
+            pixels = images.to(torch.float32, memory_format=torch.channels_last)
             with autocast(self._amp, world.device):
-                logits = model(images.contiguous(memory_format=torch.channels_last))
+                logits = model(pixels)
             totals += sums_of(losses.compute(recipe.loss, logits, targets), logits, targets)
         means = world.sum(totals) / self.num_rows
         return dict(zip(NAMES, means.tolist(), strict=True))  # one synchronisation an epoch
