@@ -108,8 +108,9 @@ def test_half_precision_agrees_with_float32(
 def loss_and_gradient(learner: Learner, amp: str, batch: Batch) -> tuple[float, torch.Tensor]:
     """The mean loss and its gradient by all weights, scaled on the way, as fp16 needs it."""
     learner.plain.zero_grad()
+    images = batch.images.to(torch.float32, memory_format=torch.channels_last)
     with autocast(amp, batch.images.device):
-        logits = learner.plain(batch.images.contiguous(memory_format=torch.channels_last))
+        logits = learner.plain(images)
     targets = region_targets(batch.masks, ("wt",))
     loss = losses.compute(learner.recipe.loss, logits, targets).total.mean()
     (1024 * loss).backward()
