@@ -28,11 +28,9 @@ import torch
 from kornia.geometry.transform import remap
 from torch import Tensor
 
-from .cpu_pieces import run_in_pieces
-
 __all__ = ["AugmentConfig", "Parameters", "apply", "draw"]
 
-_CPU_PIECE = 4
+_SAMPLES_A_THREAD = 4  # on a CPU, at once
 _UPPER_BOUNDS = {
     "hflip": 1.0,
     "vflip": 1.0,
@@ -168,7 +166,7 @@ def apply(images: Tensor, masks: Tensor, parameters: Parameters) -> tuple[Tensor
     """
     _check(images, masks, parameters)
     with torch.autocast(device_type=images.device.type, enabled=False):
-        if images.device.type == "cpu" and len(images) > _CPU_PIECE and parameters._drawn():
+        if images.device.type == "cpu" and parameters._drawn():
             return _apply_in_pieces(images, masks, parameters)
         return _apply(images, masks, parameters)
 
@@ -184,15 +182,15 @@ def _apply(images: Tensor, masks: Tensor, parameters: Parameters) -> tuple[Tenso
 def _apply_in_pieces(
     images: Tensor, masks: Tensor, parameters: Parameters
 ) -> tuple[Tensor, Tensor]:
-    """The same for a CPU, which does small pieces more than twice as fast."""
+    """The same, piece by piece, with temporaries that stay in a CPU's caches: on two cores one and
+    a half times as fast as a whole batch at once."""
     moved, moved_masks = torch.empty_like(images, dtype=torch.float32), torch.empty_like(masks)
-
-    def move(part: slice) -> None:
-        moved[part], moved_masks[part] = _apply(
-            images[part], masks[part], parameters.slice(part.start, part.stop)
+    piece = _SAMPLES_A_THREAD * torch.get_num_threads()
+    for start in range(0, len(images), piece):
+        stop = start + piece
+        moved[start:stop], moved_masks[start:stop] = _apply(
+            images[start:stop], masks[start:stop], parameters.slice(start, stop)
         )
-
-    run_in_pieces(move, len(images), _CPU_PIECE)
     return moved, moved_masks
 
 

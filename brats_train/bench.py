@@ -39,10 +39,12 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """`run` does a round of work and returns how much it was, in the report's unit."""
+    """`run` does a round of work and returns how much it was, in the report's unit. What `prepare`
+    does before each round is not timed."""
 
     name: str
     run: Callable[[], int]
+    prepare: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +123,7 @@ def take_turns(contenders: Sequence[Contender], *, num_rounds: int, device: torc
     speeds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for number in range(num_rounds + 1):
         for contender in contenders:
+            contender.prepare()
             synchronize(device)
             started = time.perf_counter()
             amount = contender.run()

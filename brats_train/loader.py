@@ -8,12 +8,11 @@ and step. Where the rows fit on the device with room to spare they are kept ther
 from __future__ import annotations
 
 import contextlib
-import mmap
 import queue
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +25,7 @@ from brats_cache.labels import REGIONS
 from brats_cache.store import Cache
 
 from .distributed import World
+from .gather import CopyingThreads, MappedRows
 from .rows import RowSet, epoch_order
 
 __all__ = ["Batch", "Batches", "Feeder", "make_feeder", "region_targets"]
@@ -181,8 +181,7 @@ class RingFeeder:
         self, caches: Sequence[Cache], rows: RowSet, *, largest: int, device: torch.device
     ) -> None:
         self.waited_seconds = 0.0
-        self._sources = [_MappedRows(cache) for cache in caches]
-        self._rows, self._device = rows, device
+        self._source, self._device = MappedRows(caches, rows), device
         self._slots = [_Slot(largest, caches[0].shape, device) for _ in range(NUM_SLOTS)]
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
@@ -234,32 +233,34 @@ class RingFeeder:
         ready: queue.SimpleQueue[_Slot | BaseException],
         stop: threading.Event,
     ) -> None:
-        """The thread's life: copies rows into free slots, in order, and has the kernel read those
+        """The thread's life: has rows copied into free slots, in order, and the kernel read those
         of the next chunk meanwhile."""
         if self._device.type == "cuda":  # else this thread would open a context on the first GPU
             torch.cuda.set_device(self._device)
         try:
-            for number, chunk in enumerate(chunks):
-                slot = free.get()
-                if stop.is_set():
-                    return
-                if number == 0:
-                    self._announce(chunk)
-                if number + 1 < len(chunks):
-                    self._announce(chunks[number + 1])
-                slot.fill(self._sources, self._rows[chunk])
-                ready.put(slot)
+            with CopyingThreads() as threads:
+                before: _Slot | None = None
+                for number, chunk in enumerate(chunks):
+                    slot = free.get()
+                    if stop.is_set():
+                        return
+                    if number == 0:
+                        self._source.announce(chunk)
+                    slot.start_filling(self._source, chunk, threads)
+                    if number + 1 < len(chunks):
+                        self._source.announce(chunks[number + 1])
+                    # One slot is always begun before the last is done: no thread is ever idle.
+                    if before is not None:
+                        ready.put(before.filled())
+                    before = slot
+                if before is not None:
+                    ready.put(before.filled())
         except BaseException as error:  # the training thread raises it
             ready.put(error)
 
-    def _announce(self, chunk: np.ndarray) -> None:
-        rows = self._rows[chunk]
-        for index, source in enumerate(self._sources):
-            source.announce(rows.row[rows.cache == index])
-
     def _send(self, slot: _Slot) -> _Sent:
         """Starts the way of a slot's rows to the device."""
-        images, masks = slot.images[: slot.num], slot.masks[: slot.num]
+        images, masks = slot.images, slot.masks
         if slot.copied is not None:
             with torch.cuda.stream(self._copies):
                 images = images.to(self._device, non_blocking=True)
@@ -293,13 +294,15 @@ class ResidentFeeder:
             (num, channels, height, width), dtype=torch.float16, device=device
         )
         self._masks = torch.empty((num, 1, height, width), dtype=torch.uint8, device=device)
-        sources = [_MappedRows(cache) for cache in caches]
+        source = MappedRows(caches, rows)
         slot = _Slot(min(largest, num), caches[0].shape, torch.device("cpu"))
-        for start in range(0, num, largest):
-            places = np.arange(start, min(start + largest, num))
-            slot.fill(sources, rows[places])
-            self._images[start : start + slot.num] = slot.images[: slot.num].to(device)
-            self._masks[start : start + slot.num] = slot.masks[: slot.num].to(device)
+        with CopyingThreads() as threads:
+            for start in range(0, num, largest):
+                stop = min(start + largest, num)
+                slot.start_filling(source, np.arange(start, stop), threads)
+                slot.filled()
+                self._images[start:stop] = slot.images.to(device)
+                self._masks[start:stop] = slot.masks.to(device)
 
     def feed(self, chunks: Chunks) -> Iterator[tuple[Tensor, Tensor]]:
         self.waited_seconds = 0.0
@@ -320,32 +323,37 @@ class _Slot:
     ) -> None:
         _, channels, height, width = shape
         pinned = device.type == "cuda"
-        self.images = torch.empty(
-            (largest, channels, height, width),
-            dtype=torch.float16,
-            pin_memory=pinned,
+        self._images = torch.empty(
+            (largest, channels, height, width), dtype=torch.float16, pin_memory=pinned
         )
-        self.masks = torch.empty((largest, 1, height, width), dtype=torch.uint8, pin_memory=pinned)
-        self.num = 0
+        self._masks = torch.empty((largest, 1, height, width), dtype=torch.uint8, pin_memory=pinned)
+        self._num = 0
+        self._shares: list[Future[None]] = []
         self.copied = torch.cuda.Event() if pinned else None
 
-    def fill(self, sources: Sequence[_MappedRows], rows: RowSet) -> None:
-        """Copies `rows` in. Waits for the copy to the device that last read this slot."""
+    @property
+    def images(self) -> Tensor:
+        return self._images[: self._num]
+
+    @property
+    def masks(self) -> Tensor:
+        return self._masks[: self._num]
+
+    def start_filling(
+        self, source: MappedRows, places: np.ndarray, threads: CopyingThreads
+    ) -> None:
+        """Has rows copied in. Waits for the copy to the device that last read this slot."""
         if self.copied is not None:
             self.copied.synchronize()
-        self.num = len(rows)
-        images, masks = self.images[: self.num], self.masks[: self.num]
-        for index, source in enumerate(sources):
-            places = np.flatnonzero(rows.cache == index)
-            chosen = rows.row[places]
-            if len(places) == self.num:
-                # One call each, which leaves the interpreter to the thread that trains.
-                torch.index_select(source.images, 0, torch.from_numpy(chosen), out=images)
-                torch.index_select(source.masks, 0, torch.from_numpy(chosen), out=masks)
-                continue
-            for place, row in zip(places.tolist(), chosen.tolist(), strict=True):
-                images[place].copy_(source.images[row])
-                masks[place].copy_(source.masks[row])
+        self._num = len(places)
+        images, masks = self.images.numpy(), self.masks.numpy()
+        self._shares = source.start_copying(places, images, masks, threads)
+
+    def filled(self) -> _Slot:
+        """This slot, once its rows are there. Raises what copying them raised."""
+        for share in self._shares:
+            share.result()
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -355,31 +363,3 @@ class _Sent:
     images: Tensor
     masks: Tensor
     slot: _Slot
-
-
-class _MappedRows:
-    """The rows of one cache as tensors over its memory map, and word to the kernel ahead."""
-
-    def __init__(self, cache: Cache) -> None:
-        with warnings.catch_warnings():  # torch has no read-only tensors; nothing writes to these
-            warnings.filterwarnings("ignore", message=".*not writable")
-            self.images = torch.from_numpy(cache.images)
-            self.masks = torch.from_numpy(cache.masks)
-        self._maps = [_map_of(cache.images), _map_of(cache.masks)]
-
-    def announce(self, rows: np.ndarray) -> None:
-        """Has the kernel read `rows` ahead. A row is far larger than its own read-ahead, so that
-        with a cold page cache this makes gathering 3.5 times faster; warm it costs next to
-        nothing."""
-        for mapped, start, row_bytes in self._maps:
-            for row in rows.tolist():
-                first = start + row * row_bytes
-                aligned = first - first % mmap.PAGESIZE
-                mapped.madvise(mmap.MADV_WILLNEED, aligned, first + row_bytes - aligned)
-
-
-def _map_of(array: np.ndarray) -> tuple[mmap.mmap, int, int]:
-    """The map under a memory-mapped array, where in it the array starts, and a row's bytes."""
-    assert isinstance(array, np.memmap)
-    mapped = array._mmap  # type: ignore[attr-defined]
-    return mapped, array.offset % mmap.ALLOCATIONGRANULARITY, array[:1].nbytes

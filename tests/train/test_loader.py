@@ -156,14 +156,15 @@ def test_targets_are_the_regions() -> None:
         np.testing.assert_array_equal(targets[0, channel].numpy(), expected)
 
 
-def test_a_failure_of_the_gathering_thread_reaches_the_caller(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["start_copying", "_copy"])
+def test_a_failure_of_a_thread_reaches_the_caller(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     def fail(*_: object) -> None:
         raise OSError("the disk has gone")
 
     batches = batches_of(cache, select_rows([cache], "train", "all"), batch_size=2)
-    monkeypatch.setattr("brats_train.loader._Slot.fill", fail)
+    monkeypatch.setattr(f"brats_train.gather.MappedRows.{where}", fail)
     with pytest.raises(OSError, match="the disk has gone"):
         list(batches.epoch(0))
 
