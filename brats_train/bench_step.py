@@ -49,9 +49,10 @@ def bench_step(
                "auto" on a CPU
     """
     device = world.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     set_up(device, deterministic=False)
+    fed = {"real": _fed(caches, world, recipe, num_steps, "never")}
+    if resident == "always" or (resident == "auto" and device.type == "cuda"):
+        fed["resident"] = _fed(caches, world, recipe, num_steps, "always")
     learner = Learner(
         recipe,
         caches,
@@ -62,9 +63,8 @@ def bench_step(
         is_compiled=is_compiled,
     )
     learner.model.train()
-    fed = {"real": _fed(caches, world, recipe, num_steps, "never")}
-    if resident == "always" or (resident == "auto" and device.type == "cuda"):
-        fed["resident"] = _fed(caches, world, recipe, num_steps, "always")
+    if device.type == "cuda":  # what was tried out for the micro-batch is not the step's
+        torch.cuda.reset_peak_memory_stats(device)
     contenders, waits = _contenders(learner, recipe, num_steps, fed)
     speeds = take_turns(contenders, num_rounds=num_rounds, device=device)
     return Report(

@@ -11,6 +11,7 @@ import threading
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,12 @@ class Saver:
                 self._writing = True
             failure: BaseException | None = None
             try:
-                _write(path, content, ready)
+                # Under the same name, so that a snapshot on a GPU is freed before the disk is slow.
+                content = _fetched(content, ready)
+                write_atomically(path, partial(torch.save, content))
             except BaseException as error:  # raised in the training thread
                 failure = error
+            del content, ready
             with self._changed:
                 self._writing, self._error = False, self._error or failure
                 self._changed.notify_all()
@@ -186,13 +190,16 @@ def _copied(value: Any) -> Any:
     return value
 
 
-def _write(path: Path, content: dict[str, Any], ready: torch.cuda.Event | None) -> None:
-    if ready is not None:  # the snapshot was made on the training thread's stream
-        stream = torch.cuda.Stream()
-        stream.wait_event(ready)
-        with torch.cuda.stream(stream):
-            content = _on_cpu(content)
-    write_atomically(path, lambda file: torch.save(content, file))
+def _fetched(content: dict[str, Any], ready: torch.cuda.Event | None) -> dict[str, Any]:
+    """`content` in the host's memory, once the training thread's stream has made it."""
+    if ready is None:
+        return content
+    stream = torch.cuda.Stream(device=ready.device)
+    stream.wait_event(ready)
+    with torch.cuda.stream(stream):
+        fetched = _on_cpu(content)
+    assert isinstance(fetched, dict)
+    return fetched
 
 
 def _on_cpu(value: Any) -> Any:

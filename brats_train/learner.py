@@ -14,12 +14,13 @@ from brats_cache.store import Cache
 
 from . import augment, losses
 from .checkpoint import Segmenter
+from .compiling import compiled
 from .distributed import World
 from .loader import Batch, region_targets
 from .model import ModelConfig
-from .precision import autocast, choose_amp
+from .precision import autocast, choose_amp, tuned_convolutions
 from .recipes import Recipe
-from .setup import average_of, choose_micro_batch, common_scheme, compiled, first_model
+from .setup import average_of, choose_micro_batch, common_scheme, first_model
 from .validation import sums_of
 
 __all__ = ["NEVER", "Learner"]
@@ -106,15 +107,19 @@ class Learner:
     def _learn(self, images: Tensor, masks: Tensor, batch: Batch, totals: Tensor) -> None:
         """Forward and backward pass of a piece of this rank's part of `batch`."""
         targets = region_targets(masks, self.recipe.regions)
-        with autocast(self.amp, self.world.device):
-            logits = self.model(images.contiguous(memory_format=torch.channels_last))
-        terms = losses.compute(
-            self.recipe.loss, logits, targets, reduce=self.world.differentiable_sum
-        )
-        # Gradients are averaged over ranks; scaled so, they are the mean over the global batch
-        # even where ranks hold unequal parts of it.
-        loss = terms.total.sum() * (self.world.size / batch.global_size)
-        self.scaler.scale(loss).backward()
+        is_whole = len(images) == self.micro_batch
+        # An epoch's last and smaller piece is not worth compiling the network for another shape.
+        model = self.model if is_whole or self.world.size > 1 else self.plain
+        with tuned_convolutions(is_whole):
+            with autocast(self.amp, self.world.device):
+                logits = model(images.contiguous(memory_format=torch.channels_last))
+            terms = losses.compute(
+                self.recipe.loss, logits, targets, reduce=self.world.differentiable_sum
+            )
+            # Gradients are averaged over ranks; scaled so, they are the mean over the global batch
+            # even where ranks hold unequal parts of it.
+            loss = terms.total.sum() * (self.world.size / batch.global_size)
+            self.scaler.scale(loss).backward()
         with torch.no_grad():  # sums stay on the device
             totals += sums_of(terms, logits, targets)
             bad = torch.where(loss.isfinite(), NEVER, batch.step)

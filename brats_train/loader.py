@@ -144,17 +144,16 @@ def make_feeder(
     """
     _, channels, height, width = caches[0].shape
     num_bytes = len(rows) * height * width * (2 * channels + 1)
-    if resident == "auto" and device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
+    if resident == "auto":
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
         resident = "always" if num_bytes <= RESIDENT_SHARE * free else "never"
-    if resident != "always":
+    if resident == "never":
         return RingFeeder(caches, rows, largest=largest, device=device)
     try:
         return ResidentFeeder(caches, rows, largest=largest, device=device)
     except torch.OutOfMemoryError as error:
         raise BratsError(
-            f"--resident always: {num_bytes / 2**30:.1f} GiB of rows do not fit on {device}. "
-            "Use --resident never."
+            f"{num_bytes / 2**30:.1f} GiB of rows do not fit on {device}. Use --resident never."
         ) from error
 
 

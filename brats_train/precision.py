@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
 
 from brats_cache.errors import BratsError
 
-__all__ = ["autocast", "choose_amp", "set_up"]
+__all__ = ["autocast", "choose_amp", "set_up", "tuned_convolutions"]
 
 
 def choose_amp(wanted: str, device: torch.device) -> str:
@@ -35,15 +36,29 @@ def autocast(amp: str, device: torch.device) -> AbstractContextManager[None]:
 
 
 def set_up(device: torch.device, *, deterministic: bool) -> None:
-    """Process-wide settings: TF32 and the fastest convolutions on CUDA, or equal results for equal
-    runs. Deterministic CUDA matrix products need a setting from before CUDA's first use."""
+    """Process-wide settings: TF32 on CUDA, and where asked for equal results for equal runs.
+    Deterministic CUDA matrix products need a setting from before CUDA's first use."""
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = not deterministic
+
+
+@contextmanager
+def tuned_convolutions(enabled: bool) -> Iterator[None]:
+    """A context in which cuDNN tries out which of its algorithms is the fastest, unless equal
+    results are asked for. That takes seconds for each new shape, hence not for the last batch of an
+    epoch, validation and prediction, whose shapes are others. Forward and backward pass belong
+    into one."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    cudnn.benchmark = enabled and not torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before
 
 
 def _cpu_has_bf16() -> bool:

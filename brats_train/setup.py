@@ -18,7 +18,7 @@ from .averaging import MovingAverage
 from .checkpoint import load_segmenter
 from .distributed import World
 from .model import ModelConfig, build_model, load_encoder_weights
-from .precision import autocast
+from .precision import autocast, tuned_convolutions
 from .recipes import Recipe
 from .rows import RowSet
 
@@ -27,9 +27,9 @@ __all__ = [
     "check_data",
     "choose_micro_batch",
     "common_scheme",
-    "compiled",
     "device_name",
     "first_model",
+    "is_out_of_memory",
     "versions",
 ]
 
@@ -82,14 +82,6 @@ def first_model(
     return model, f"{init_from} ({segmenter.weights_from})"
 
 
-def compiled(model: nn.Module) -> nn.Module:
-    """`model` compiled, going on without where the compiler fails, which it says."""
-    import torch._dynamo
-
-    torch._dynamo.config.suppress_errors = True
-    return torch.compile(model)  # type: ignore[return-value]
-
-
 def average_of(model: nn.Module, decay: float) -> MovingAverage | None:
     """A moving average of the weights; None for a decay of 0."""
     return MovingAverage(model, decay) if decay else None
@@ -123,11 +115,28 @@ def choose_micro_batch(
             raise BratsError(f"--micro-batch {wanted}: expected auto or a number of samples.")
         return min(int(wanted), largest)
     size = largest
+    if world.device.type == "cuda":
+        _keep_to_free_memory(world.device)
     while world.device.type == "cuda" and not _fits(model, size, largest, shape, amp, world.device):
         if size == 1:
             raise BratsError(f"Not even one {shape[-1]} x {shape[-1]} sample fits on the GPU.")
         size = -(-size // 2)
     return world.smallest(size)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's memory was too small; cuDNN and cuBLAS say so in words of their own."""
+    words = ("out of memory", "unable to find an engine", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
+def _keep_to_free_memory(device: torch.device) -> None:
+    """Has torch refuse what does not fit into the GPU's memory. Drivers under Windows would go on
+    in the host's, many times slower."""
+    free, total = torch.cuda.mem_get_info(device)
+    fraction = (free + torch.cuda.memory_reserved(device)) / total
+    allowed = torch.cuda.get_per_process_memory_fraction(device)
+    torch.cuda.set_per_process_memory_fraction(min(fraction, allowed), device)
 
 
 def _fits(
@@ -150,12 +159,15 @@ def _fits(
             device=device,
         )
         images = torch.randn(size, *shape[1:], device=device)
-        with autocast(amp, device):
-            logits = model(images.contiguous(memory_format=torch.channels_last))
-        logits.float().square().mean().backward()
+        with tuned_convolutions(True):
+            with autocast(amp, device):
+                logits = model(images.contiguous(memory_format=torch.channels_last))
+            logits.float().square().mean().backward()
         torch.cuda.synchronize(device)  # before training: the answer is needed now
         del reserve, images, logits
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     finally:
         model.zero_grad(set_to_none=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from brats_cache.errors import BratsError, printable
 from brats_cache.store import Cache
@@ -28,13 +27,13 @@ from .inference import load_ensemble
 from .interruption import Interruption
 from .learner import NEVER, Learner
 from .loader import Batch, Batches, make_feeder
-from .precision import set_up
+from .precision import choose_amp, set_up
 from .recipes import recipe_to_dict
 from .rows import RowSet, open_caches, select_rows
 from .run_dir import RunDir
 from .run_state import Finished, Position, TrainJob, Wish
 from .schedule import learning_rate
-from .setup import check_data, device_name, versions
+from .setup import check_data, device_name, is_out_of_memory, versions
 from .tracking import Trackers
 from .validation import NAMES, Validator
 
@@ -72,7 +71,9 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, say: Say) -
         interruption = stack.enter_context(Interruption())
         try:
             done = trainer.run_epochs(interruption)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             raise BratsError(
                 f"Out of memory on {world.device} (--micro-batch {trainer.learner.micro_batch}). "
                 "Give a smaller --micro-batch; the last good checkpoint is kept."
@@ -112,6 +113,15 @@ class Trainer:
         self.stamps = [_stamp(cache.path) for cache in caches]
         set_up(device, deterministic=job.deterministic)
         largest = -(-min(recipe.batch_size, len(train_rows)) // world.size)
+        # The rows that stay on the GPU come first: how many samples fit is tried out beside them.
+        feeder = make_feeder(
+            caches, train_rows, largest=largest, device=device, resident=job.resident
+        )
+        self.batches = Batches(
+            feeder, len(train_rows), batch_size=recipe.batch_size, seed=recipe.seed, world=world
+        )
+        amp = choose_amp(recipe.amp, device)
+        self.validator = Validator(caches, val_rows, recipe, amp, world, job.resident)
         self.learner = Learner(
             recipe,
             caches,
@@ -121,13 +131,6 @@ class Trainer:
             init_from=job.init_from,
             is_compiled=job.compile,
         )
-        feeder = make_feeder(
-            caches, train_rows, largest=largest, device=device, resident=job.resident
-        )
-        self.batches = Batches(
-            feeder, len(train_rows), batch_size=recipe.batch_size, seed=recipe.seed, world=world
-        )
-        self.validator = Validator(caches, val_rows, recipe, self.learner.amp, world, job.resident)
         self.position = Position()
         self.position.totals = self.position.totals.to(device)
         self.first_step = 0

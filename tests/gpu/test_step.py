@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -32,6 +33,7 @@ def no_synchronisation() -> Iterator[None]:
 @contextmanager
 def memory_of(num_bytes: int) -> Iterator[None]:
     """Within it torch has so much of the GPU's memory."""
+    gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     total = torch.cuda.get_device_properties(0).total_memory
@@ -115,7 +117,7 @@ def loss_and_gradient(learner: Learner, amp: str, batch: Batch) -> tuple[float, 
     loss = losses.compute(learner.recipe.loss, logits, targets).total.mean()
     (1024 * loss).backward()
     gradients = [p.grad.flatten() for p in learner.plain.parameters() if p.grad is not None]
-    return float(loss), torch.cat(gradients).double() / 1024
+    return loss.item(), torch.cat(gradients).double() / 1024
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])

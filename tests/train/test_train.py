@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,17 @@ def test_one_cache_given_twice_is_refused(cache_path: Path, tmp_path: Path) -> N
     )
     with pytest.raises(BratsError, match="BraTS20_Training_001"):
         run_it(job, tmp_path / "run")
+
+
+def test_a_written_snapshot_is_freed(tmp_path: Path) -> None:
+    """On a GPU it is memory that training may need."""
+    content = {"weights": torch.zeros(3)}
+    weights = weakref.ref(content["weights"])
+    with checkpoint.Saver() as saver:
+        saver.submit(tmp_path / "some.pt", content)
+        saver.wait()
+        del content
+        assert weights() is None
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(
