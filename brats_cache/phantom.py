@@ -17,13 +17,11 @@ import io
 import os
 import shutil
 import signal
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +33,7 @@ from isal import igzip
 from .anatomy import Anatomy, make_anatomy
 from .errors import BratsError
 from .files import write_atomically
+from .process import die_with, interrupts_held
 
 __all__ = ["PhantomCase", "make_case", "write_phantom"]
 
@@ -296,9 +295,12 @@ def _carry_out(
             progress(len(records), len(orders))
         return list(records.values())
     # Spawned, because forking a process that runs threads (a progress bar, OpenCV) can deadlock.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
+    pool = ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(),)
+    )
     try:
-        futures = {pool.submit(_write_case, order): place for place, order in enumerate(orders)}
+        with interrupts_held():
+            futures = {pool.submit(_write_case, order): place for place, order in enumerate(orders)}
         for future in as_completed(futures):
             records[futures[future]] = future.result()
             progress(len(records), len(orders))
@@ -313,19 +315,10 @@ def _carry_out(
     return [records[place] for place in range(len(orders))]
 
 
-def _start_worker() -> None:
-    """Leaves Ctrl-C to the parent, which drops what has not begun; ends when the parent is gone;
-    and keeps to one core."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+def _start_worker(parent: int) -> None:
+    """Ends when the parent is gone, and keeps to one core."""
+    die_with(parent, signal.SIGKILL)
     cv2.setNumThreads(1)
-
-
-def _follow_parent() -> None:
-    parent = parent_process()
-    assert parent is not None, "runs in a worker process only"
-    wait([parent.sentinel])
-    os._exit(1)
 
 
 def _write_case(order: _Order) -> _Record:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
-__all__ = ["die_with", "keep_freed_memory", "usable_cores"]
+__all__ = ["die_with", "interrupts_held", "keep_freed_memory", "usable_cores"]
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
@@ -25,6 +28,18 @@ def die_with(parent: int, number: signal.Signals) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it ended before the kernel was asked
         os._exit(1)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """A context in which Ctrl-C waits. Processes started within it never see one, not even while
+    they import: it is their parent's to handle."""
+    resource_tracker.ensure_running()  # Python 3.11 lets interrupts through after starting it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def keep_freed_memory() -> None:

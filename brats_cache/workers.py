@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from .errors import BratsError, printable
-from .process import die_with, keep_freed_memory
+from .process import die_with, interrupts_held, keep_freed_memory
 
 __all__ = ["Workers"]
 
@@ -39,7 +39,7 @@ class Workers:
     def __init__(self, num_workers: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._workers: list[tuple[Any, Connection]] = []
-        with _environment(_ONE_THREAD):
+        with _environment(_ONE_THREAD), interrupts_held():
             for _ in range(num_workers):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
@@ -118,7 +118,6 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 def _serve(connection: Connection, parent: int) -> None:
     """A worker's life: one task after another until the pipe closes or the parent dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     die_with(parent, signal.SIGKILL)
     keep_freed_memory()
     while True:

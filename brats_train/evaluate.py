@@ -23,7 +23,7 @@ import numpy as np
 
 from brats_cache.errors import BratsError, DataFaults, Fault
 from brats_cache.files import write_atomically
-from brats_cache.process import usable_cores
+from brats_cache.process import die_with, interrupts_held, usable_cores
 from brats_cache.store import Cache
 
 from .distributed import World, told_once
@@ -296,7 +296,8 @@ def _score_all(
         with _scorers(processes) as pool:
             pending: deque[Future[CaseScores]] = deque()
             for task in tasks:
-                pending.append(pool.submit(score_case, task))
+                with interrupts_held():  # it may start a process
+                    pending.append(pool.submit(score_case, task))
                 while len(pending) > processes + 1:
                     take(pending.popleft().result)
             while pending:
@@ -307,15 +308,13 @@ def _score_all(
 @contextmanager
 def _scorers(num: int) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")  # a fork copies locks that threads hold
-    pool = ProcessPoolExecutor(num, mp_context=context, initializer=_leave_interrupts_to_parent)
+    pool = ProcessPoolExecutor(
+        num, mp_context=context, initializer=die_with, initargs=(os.getpid(), signal.SIGKILL)
+    )
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _gather(
