@@ -146,7 +146,7 @@ def make_feeder(
     num_bytes = len(rows) * height * width * (2 * channels + 1)
     if resident == "auto":
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-        resident = "always" if num_bytes <= RESIDENT_SHARE * free else "never"
+        resident = "always" if num_bytes < RESIDENT_SHARE * free else "never"
     if resident == "never":
         return RingFeeder(caches, rows, largest=largest, device=device)
     try:
