@@ -52,12 +52,12 @@ def case_dtype(lengths: Mapping[str, int], num_modalities: int) -> np.dtype:
             ("orientation", "S3"),
             ("label_scheme", f"S{lengths['label_scheme']}"),
             ("native_voxel_counts", "<i8", NUM_LABELS),
-            ("center", "<f8", num_modalities),
-            ("scale", "<f8", num_modalities),
+            ("center", "<f8", (num_modalities,)),
+            ("scale", "<f8", (num_modalities,)),
             ("data_dir", "<i4"),
-            ("source_name", f"S{lengths['source_name']}", num_sources),
-            ("source_bytes", "<i8", num_sources),
-            ("source_checksum", "<u8", num_sources),
+            ("source_name", f"S{lengths['source_name']}", (num_sources,)),
+            ("source_bytes", "<i8", (num_sources,)),
+            ("source_checksum", "<u8", (num_sources,)),
             ("checksum", "<u8"),
         ]
     )

@@ -19,8 +19,8 @@ def label_components(mask: Mask) -> tuple[Labels, int]:
     """26-connected components of a (Z, Y, X) bool mask, numbered from 1 in an array of its shape,
     and their count."""
     # cc3d 4.1 reserves too few labels for a volume that is one voxel thick: a row of three with
-    # the middle one empty makes it fail.
-    padded = np.pad(mask, [(0, int(length == 1)) for length in mask.shape])
+    # the middle one empty makes it fail. 3.12 loses the shape of an empty one.
+    padded = np.pad(mask, [(0, max(2 - length, 0)) for length in mask.shape])
     labels, num_labels = cc3d.connected_components(padded, connectivity=26, return_N=True)
     whole: Labels = labels[tuple(slice(length) for length in mask.shape)]
     return whole, int(num_labels)

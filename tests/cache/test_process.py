@@ -53,8 +53,8 @@ if __name__ == "__main__":
     with interrupts_held():
         for child in children:
             child.start()
-    print("started", flush=True)
     try:
+        print("started", flush=True)
         time.sleep(30)
     except KeyboardInterrupt:
         for child in children:
