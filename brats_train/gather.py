@@ -1,8 +1,8 @@
 """Rows out of memory maps into buffers: threads that copy, and word to the kernel ahead.
 
-The copies are NumPy's and not PyTorch's. Its threads share each row and wait for each other after
-it, which from any thread but the first takes several times longer than the copying: libgomp lets
-threads beyond the number of cores sleep at once, and waking them costs more than half a megabyte.
+The copies are NumPy's and not PyTorch's, whose threads share each row and wait for each other after
+it. Outside the main thread they sleep in between, and waking four of them takes several times longer
+than copying a row of half a megabyte.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class MappedRows:
 
     def announce(self, places: np.ndarray) -> None:
         """Has the kernel read the rows at `places` ahead. A row is far larger than its own
-        read-ahead, so that with a cold page cache this makes gathering twice to three times as
-        fast; warm it costs a tenth."""
+        read-ahead, so that with a cold page cache this makes gathering about twice as fast;
+        warm it costs a tenth."""
         rows = self.rows[places]
         for index, row in zip(rows.cache.tolist(), rows.row.tolist(), strict=True):
             for mapped, start, row_bytes in self._maps[index]:
