@@ -32,11 +32,12 @@ def die_with(parent: int, number: signal.Signals) -> None:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """A context in which Ctrl-C waits. Processes started within it never see one, not even while
-    they import: it is their parent's to handle."""
+    """A context to start processes in that never see Ctrl-C, not even while they import: it is
+    their parent's to handle. There it waits until the end, unless other threads run."""
     resource_tracker.ensure_running()  # Python 3.11 lets interrupts through after starting it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

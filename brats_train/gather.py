@@ -1,8 +1,8 @@
 """Rows out of memory maps into buffers: threads that copy, and word to the kernel ahead.
 
 The copies are NumPy's and not PyTorch's, whose threads share each row and wait for each other after
-it. Outside the main thread they sleep in between, and waking four of them takes several times longer
-than copying a row of half a megabyte.
+it. Outside the main thread they sleep in between, and waking four of them takes several times
+longer than copying a row of half a megabyte.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class MappedRows:
 
     def announce(self, places: np.ndarray) -> None:
         """Has the kernel read the rows at `places` ahead. A row is far larger than its own
-        read-ahead, so that with a cold page cache this makes gathering about twice as fast;
+        read-ahead, so that with a cold page cache this makes gathering nearly twice as fast;
         warm it costs a tenth."""
         rows = self.rows[places]
         for index, row in zip(rows.cache.tolist(), rows.row.tolist(), strict=True):

@@ -49,7 +49,7 @@ class Learner:
         is_compiled: bool,
     ) -> None:
         """`largest` is the number of samples that this rank sees at most in a step."""
-        self.recipe, self.world, device = recipe, world, world.device
+        self.recipe, self.world, self.largest, device = recipe, world, largest, world.device
         self.amp = choose_amp(recipe.amp, device)
         torch.manual_seed(recipe.seed)  # the same first weights on every rank
         config = ModelConfig(
@@ -107,10 +107,10 @@ class Learner:
     def _learn(self, images: Tensor, masks: Tensor, batch: Batch, totals: Tensor) -> None:
         """Forward and backward pass of a piece of this rank's part of `batch`."""
         targets = region_targets(masks, self.recipe.regions)
-        is_whole = len(images) == self.micro_batch
-        # An epoch's last and smaller piece is not worth compiling the network for another shape.
-        model = self.model if is_whole or self.world.size > 1 else self.plain
-        with tuned_convolutions(is_whole):
+        # An epoch's last and smaller batch comes once; its shapes are not worth preparing for.
+        is_usual = -(-batch.global_size // self.world.size) == self.largest
+        model = self.model if is_usual or self.world.size > 1 else self.plain
+        with tuned_convolutions(is_usual):
             with autocast(self.amp, self.world.device):
                 logits = model(images.contiguous(memory_format=torch.channels_last))
             terms = losses.compute(

@@ -30,7 +30,7 @@ from .rows import RowSet, epoch_order
 
 __all__ = ["Batch", "Batches", "Feeder", "make_feeder", "region_targets"]
 
-NUM_SLOTS = 4  # one being filled, one waiting, two on their way to the device
+NUM_SLOTS = 4  # two being filled or waiting, two on their way to the device
 RESIDENT_SHARE = 0.1  # of the device's free memory: the rest is the model's
 
 Chunks = Sequence[np.ndarray]  # places in a RowSet, one array for each batch
@@ -248,7 +248,7 @@ class RingFeeder:
                     slot.start_filling(self._source, chunk, threads)
                     if number + 1 < len(chunks):
                         self._source.announce(chunks[number + 1])
-                    # One slot is always begun before the last is done: no thread is ever idle.
+                    # The next slot is begun before this one is done, so that no thread runs dry.
                     if before is not None:
                         ready.put(before.filled())
                     before = slot

@@ -49,9 +49,8 @@ def set_up(device: torch.device, *, deterministic: bool) -> None:
 @contextmanager
 def tuned_convolutions(enabled: bool) -> Iterator[None]:
     """A context in which cuDNN tries out which of its algorithms is the fastest, unless equal
-    results are asked for. That takes seconds for each new shape, hence not for the last batch of an
-    epoch, validation and prediction, whose shapes are others. Forward and backward pass belong
-    into one."""
+    results are asked for. That takes seconds for each new shape, hence not for an epoch's last and
+    smaller batch, validation and prediction. Forward and backward pass belong into one."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark
     cudnn.benchmark = enabled and not torch.are_deterministic_algorithms_enabled()

@@ -131,8 +131,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _keep_to_free_memory(device: torch.device) -> None:
-    """Has torch refuse what does not fit into the GPU's memory. Drivers under Windows would go on
-    in the host's, many times slower."""
+    """Has torch refuse, for the rest of the process, what does not fit into what is free of the
+    GPU's memory. Drivers under Windows would go on in the host's, many times slower."""
+    # Has the libraries loaded, which take memory that torch does not count.
+    pixels = torch.zeros(1, 1, 8, 8, device=device, requires_grad=True)
+    nn.functional.conv2d(pixels, torch.ones(1, 1, 3, 3, device=device)).sum().backward()
     free, total = torch.cuda.mem_get_info(device)
     fraction = (free + torch.cuda.memory_reserved(device)) / total
     allowed = torch.cuda.get_per_process_memory_fraction(device)

@@ -75,7 +75,8 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, say: Say) -
             if not is_out_of_memory(error):
                 raise
             raise BratsError(
-                f"Out of memory on {world.device} (--micro-batch {trainer.learner.micro_batch}). "
+                f"Out of memory on {world.device} (--micro-batch {trainer.learner.micro_batch}): "
+                f"{printable(str(error).splitlines()[0])} "
                 "Give a smaller --micro-batch; the last good checkpoint is kept."
             ) from error
     world.share(None)  # the main rank has written best.pt once it comes here

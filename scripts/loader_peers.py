@@ -62,7 +62,7 @@ def main() -> None:
 
 def compare(num_cases: int, num_rounds: int) -> Report:
     device = torch.device("cpu")
-    keep_freed_memory()  # as every command that computes does
+    keep_freed_memory()  # as brats train does
     with phantom_scans(num_cases=num_cases, shape=(240, 240, 155)) as folder:
         cache = folder / "cache.h5"
         typed(f"build-cache {folder / 'scans'} --out {cache} --size {SIZE} --val-fraction 0")
@@ -105,7 +105,7 @@ def one_epoch(dataset: Dataset[Any], num: int) -> Callable[[], int]:
     so that starting them costs the peer nothing, and are idle while others take their turn."""
     loader = DataLoader(
         dataset,
-        batch_size=min(BATCH, num),
+        batch_size=min(BATCH, num // NUM_WORKERS),  # a batch is one worker's
         sampler=RandomSampler(dataset, replacement=True, num_samples=num),
         num_workers=NUM_WORKERS,
         persistent_workers=True,
