@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, say: Say) -
     train_rows = select_rows(caches, "train", recipe.rows, job.fold)
     val_rows = select_rows(caches, "val", recipe.rows, job.fold)
     check_data(caches, train_rows, val_rows, recipe, say)
-    with ExitStack() as stack:
+    with ExitStack() as stack, _memory_explained(job, world):
         trainer = Trainer(job, world, run, caches, train_rows, val_rows, say)
         if resume:
             trainer.restore(run)
@@ -69,16 +69,7 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, say: Say) -
         trainer.saver = stack.enter_context(Saver())
         trainer.trackers = stack.enter_context(Trackers.open(job.trackers, run, world, recipe))
         interruption = stack.enter_context(Interruption())
-        try:
-            done = trainer.run_epochs(interruption)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise BratsError(
-                f"Out of memory on {world.device} (--micro-batch {trainer.learner.micro_batch}): "
-                f"{printable(str(error).splitlines()[0])} "
-                "Give a smaller --micro-batch; the last good checkpoint is kept."
-            ) from error
+        done = trainer.run_epochs(interruption)
     world.share(None)  # the main rank has written best.pt once it comes here
     if recipe.choose and len(val_rows) and not done.is_resumable:
         say("Choosing threshold, flips and smallest component on the validation cases")
@@ -90,6 +81,21 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, say: Say) -
             f"components from {choice.min_component_voxels} voxels"
         )
     return done
+
+
+@contextmanager
+def _memory_explained(job: TrainJob, world: World) -> Iterator[None]:
+    """Has a device that is out of memory say so in one message, while it is filled and later."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BratsError(
+            f"Out of memory on {world.device} (--micro-batch {job.micro_batch}): "
+            f"{printable(str(error).splitlines()[0])} Close what else uses the device, or give a "
+            "smaller --micro-batch; the last good checkpoint is kept."
+        ) from error
 
 
 class Trainer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,24 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from brats_cache.store import Cache
 from brats_train.cli import main
 
 SHAPE = (14, 12, 6)  # X, Y, Z
 LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])  # as BraTS has it
 OLD = ("t1", "t1ce", "t2", "flair")
 NEW = ("t1n", "t1c", "t2w", "t2f")
+SMALL = ("--size", 16, "--workers", 1)
+MSD_JSON = {
+    "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+    "labels": {
+        "0": "background",
+        "1": "edema",
+        "2": "non-enhancing tumor",
+        "3": "enhancing tumour",
+    },
+    "numTraining": 2,
+}
 
 
 def image(seed: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
@@ -122,3 +135,30 @@ class Commands:
         assert "Traceback" not in outcome.err
         assert outcome.err.count("Error: ") == (1 if code else 0), outcome.err
         return outcome
+
+
+def case_of(cache: Cache, case_id: str) -> Any:
+    (index,) = np.flatnonzero(cache.cases["id"] == case_id.encode())
+    return cache.cases[index]
+
+
+def rows_of(cache: Cache, case_id: str) -> slice:
+    record = case_of(cache, case_id)
+    return slice(record["first_row"], record["first_row"] + record["rows"])
+
+
+def splits_of(cache: Cache) -> dict[str, str]:
+    return {
+        patient.decode(): split.decode()
+        for patient, split in zip(cache.cases["patient"], cache.cases["split"], strict=True)
+    }
+
+
+def add_msd(root: Path, labels: dict[str, str] | None = None) -> None:
+    for number in (1, 2):
+        data = np.stack([image(seed) for seed in range(4)], axis=-1)
+        write(root / "imagesTr" / f"BRATS_{number:03d}.nii.gz", data)
+        write(root / "labelsTr" / f"BRATS_{number:03d}.nii.gz", mask((1, 2, 3)))
+    write(root / "imagesTs" / "BRATS_485.nii.gz", data)
+    description = {**MSD_JSON, **({"labels": labels} if labels else {})}
+    (root / "dataset.json").write_text(json.dumps(description))

@@ -122,19 +122,29 @@ def wait_for(condition, process: subprocess.Popen[str], seconds: float = 120) ->
     raise AssertionError(f"not within {seconds} s")
 
 
-def test_a_warning_to_torchrun_saves_the_run(cache_path: Path, tmp_path: Path) -> None:
-    """What a cluster does before its time is over: SIGTERM to the one process that it knows."""
+def two_ranks_at_work(cache_path: Path, folder: Path, output: int) -> subprocess.Popen[str]:
+    """A torchrun of a training that has finished an epoch and has hundreds left."""
     words = ("train", "--cache", cache_path, *SMALL, "--epochs", "500")
     process = subprocess.Popen(
         torchrun(LAUNCHER, *words, nproc=2),
-        cwd=tmp_path,
+        cwd=folder,
         env=environment(),
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
     )
     try:
-        wait_for((tmp_path / "runs" / "latest" / "metrics.csv").exists, process)
+        wait_for((folder / "runs" / "latest" / "metrics.csv").exists, process)
+    except BaseException:
+        process.kill()
+        raise
+    return process
+
+
+def test_a_warning_to_torchrun_saves_the_run(cache_path: Path, tmp_path: Path) -> None:
+    """What a cluster does before its time is over: SIGTERM to the one process that it knows."""
+    process = two_ranks_at_work(cache_path, tmp_path, subprocess.PIPE)
+    try:
         process.terminate()
         output, _ = process.communicate(timeout=90)
     finally:
@@ -147,16 +157,8 @@ def test_a_warning_to_torchrun_saves_the_run(cache_path: Path, tmp_path: Path) -
 def test_processes_do_not_outlive_a_torchrun_that_is_killed(
     cache_path: Path, tmp_path: Path
 ) -> None:
-    words = ("train", "--cache", cache_path, *SMALL, "--epochs", "500")
-    process = subprocess.Popen(
-        torchrun(LAUNCHER, *words, nproc=2),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for((tmp_path / "runs" / "latest" / "metrics.csv").exists, process)
+    # No pipe: the ranks write on when torchrun no longer lives, and a full one would stop them.
+    process = two_ranks_at_work(cache_path, tmp_path, subprocess.DEVNULL)
     ranks = children_of(process.pid)
     assert len(ranks) == 2
     process.kill()

@@ -217,6 +217,20 @@ def test_one_cache_given_twice_is_refused(cache_path: Path, tmp_path: Path) -> N
         run_it(job, tmp_path / "run")
 
 
+@pytest.mark.parametrize("where", ["train.Learner", "train.Trainer.take_step"])
+def test_a_device_out_of_memory_is_one_message(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """While it is filled, or in a step."""
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(f"brats_train.{where}", full)
+    with pytest.raises(BratsError, match=r"Out of memory on cpu .*2\.00 GiB.*--micro-batch"):
+        run_it(job_of(cache_path, "epochs=1"), tmp_path / "run")
+
+
 def test_a_written_snapshot_is_freed(tmp_path: Path) -> None:
     """On a GPU it is memory that training may need."""
     content = {"weights": torch.zeros(3)}
