@@ -28,11 +28,11 @@ import torch
 from monai.data import CacheDataset
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from brats_cache.process import keep_freed_memory
-from brats_train.bench import Contender, Report, phantom_scans, take_turns, typed
-from brats_train.bench_loader import contenders_of
-from brats_train.distributed import World
-from brats_train.rows import open_caches
+from brats_cache.common.process import keep_freed_memory
+from brats_cache.format.cache_set import open_caches
+from brats_train.benchmarks.harness import Contender, Report, phantom_scans, take_turns, typed
+from brats_train.benchmarks.loader import contenders_of
+from brats_train.runtime.distributed import World
 
 BATCH = 64
 NUM_WORKERS = 2

@@ -119,8 +119,10 @@ def test_cache_code_knows_nothing_of_training() -> None:
 
 def test_cache_modules_do_not_load_torch() -> None:
     """Nor through a library: worker processes start in a blink."""
-    names = sorted(path.stem for path in (ROOT / "brats_cache").glob("[!_]*.py"))
-    modules = ", ".join(f"brats_cache.{name}" for name in names)
+    modules = ", ".join(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in sorted((ROOT / "brats_cache").rglob("[!_]*.py"))
+    )
     program = f"import sys, {modules}; sys.exit('torch' in sys.modules and 'torch is loaded')"
     result = run_python("-c", program, cwd=ROOT)
     assert result.returncode == 0, result.stderr

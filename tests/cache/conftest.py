@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from brats_cache import job
+from brats_cache.build import job
 from tests.cache.scans import Commands, InProcess
 
 

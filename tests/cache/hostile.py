@@ -27,17 +27,18 @@ import h5py
 import nibabel as nib
 import numpy as np
 
-from brats_cache.cases import MODALITIES, Case, Scan
-from brats_cache.errors import BratsError
-from brats_cache.nifti import read_contents, read_header, read_labels, read_volume
-from brats_cache.plan import BuildOptions, make_plan
-from brats_cache.preprocess import Preparation
-from brats_cache.rows import WriteTask, write_case
-from brats_cache.seal import BLANK, find_seal, outside_digest
-from brats_cache.store import open_cache
-from brats_cache.survey import load_case
-from brats_cache.verify import verify_rows
-from brats_cache.writer import create, finish
+from brats_cache.build.plan import BuildOptions, make_plan
+from brats_cache.build.survey import load_case
+from brats_cache.build.write_case import WriteTask, write_case
+from brats_cache.build.writer import create, finish
+from brats_cache.common.errors import BratsError
+from brats_cache.discovery.cases import Case, Scan
+from brats_cache.discovery.namings import MODALITIES
+from brats_cache.format.checksum import BLANK, find_seal, outside_digest
+from brats_cache.format.reader import open_cache
+from brats_cache.format.verify import verify_rows
+from brats_cache.imaging.nifti import read_contents, read_header, read_labels, read_volume
+from brats_cache.imaging.preprocess import Preparation
 
 MEMORY = 1 << 30  # bytes beyond what the process has when it begins
 SECONDS = 20  # for one input; they take milliseconds

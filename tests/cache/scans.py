@@ -12,8 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from brats_cache.store import Cache
-from brats_train.cli import main
+from brats_cache.format.reader import Cache
+from brats_train.cli.main import main
 
 SHAPE = (14, 12, 6)  # X, Y, Z
 LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])  # as BraTS has it

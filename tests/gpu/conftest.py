@@ -7,14 +7,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from brats_cache.phantom import write_phantom
-from brats_cache.store import Cache, open_cache
-from brats_train.distributed import World
-from brats_train.learner import Learner
-from brats_train.loader import Batches, make_feeder
-from brats_train.precision import set_up
-from brats_train.recipes import Recipe, change
-from brats_train.rows import select_rows
+from brats_cache.format.reader import Cache, open_cache
+from brats_cache.synthetic.phantom import write_phantom
+from brats_train.data.feeders import make_feeder
+from brats_train.data.loader import Batches
+from brats_train.data.selection import select_rows
+from brats_train.runtime.distributed import World
+from brats_train.runtime.precision import set_up
+from brats_train.training.recipe import Recipe, change
+from brats_train.training.train_step import Learner
 from tests.commands import run_brats
 
 MakeLearner = Callable[..., Learner]

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from brats_cache.store import Cache
-from brats_train import checkpoint
-from brats_train.distributed import World
-from brats_train.loader import Batches, make_feeder
-from brats_train.rows import epoch_order, select_rows
+from brats_cache.format.reader import Cache
+from brats_train.data.feeders import make_feeder
+from brats_train.data.loader import Batches
+from brats_train.data.selection import epoch_order, select_rows
+from brats_train.models import checkpoint
+from brats_train.runtime.distributed import World
+from brats_train.training.checkpoint_writer import Saver
 from tests.gpu.conftest import MakeLearner
 
 
@@ -46,7 +48,7 @@ def test_a_snapshot_is_of_the_moment_it_was_asked_for(
     before = {name: value.clone() for name, value in learner.plain.state_dict().items()}
     path = tmp_path / "snapshot.pt"
     totals = torch.zeros(4, dtype=torch.float64, device=learner.world.device)
-    with checkpoint.Saver() as saver:
+    with Saver() as saver:
         torch.cuda._sleep(50_000_000)
         saver.submit(path, checkpoint.pack(learner.segmenter, learner.plain.state_dict()))
         for batch in batches_of(16).epoch(0):

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from brats_train import losses
-from brats_train.learner import NEVER, Learner
-from brats_train.loader import Batch, Batches, region_targets
-from brats_train.precision import autocast
+from brats_train.data.loader import Batch, Batches
+from brats_train.data.targets import region_targets
+from brats_train.runtime.precision import autocast
+from brats_train.training import losses
+from brats_train.training.train_step import NEVER, Learner
 from tests.gpu.conftest import MakeLearner
 
 GIB = 1 << 30

@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from brats_cache.phantom import write_phantom
-from brats_train import checkpoint
+from brats_cache.synthetic.phantom import write_phantom
+from brats_train.models import checkpoint
 from tests.commands import LAUNCHER, children_of, run_brats
 
 EPOCHS = 8

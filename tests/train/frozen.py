@@ -35,7 +35,7 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from brats_train.cli import main
+    from brats_train.cli.main import main
 
     with frozen_batchnorm():
         main()

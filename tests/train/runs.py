@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from brats_cache.store import Cache
-from brats_train.checkpoint import Segmenter, pack
-from brats_train.cli import main
-from brats_train.model import ModelConfig, build_model
-from brats_train.recipes import load_recipe, recipe_to_dict
+from brats_cache.format.reader import Cache
+from brats_train.cli.main import main
+from brats_train.models.checkpoint import Segmenter, pack
+from brats_train.models.unet import ModelConfig, build_model
+from brats_train.training.recipe import load_recipe, recipe_to_dict
 
 
 def make_run(

@@ -1,0 +1,1 @@
+"""Building a cache: survey the scans, plan exact rows, write them in worker processes, resume."""

@@ -1,0 +1,267 @@
+"""What only the content of the scans can tell, learnt before anything is written.
+
+Every file of a case is looked at, whatever is wrong with the others, so that all faults are
+reported at once. The statistics found here are the ones the builder and the predictor normalise
+with, so equal sources give equal rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from brats_cache.common.errors import DataFaults, Fault
+from brats_cache.discovery.cases import Case, Scan
+from brats_cache.imaging.nifti import (
+    Contents,
+    Header,
+    read_contents,
+    read_header,
+    read_labels,
+    read_volume,
+)
+from brats_cache.imaging.preprocess import Normalization, Preparation, brain_of, measure
+
+__all__ = ["Glimpse", "LoadedCase", "Source", "Survey", "glimpse", "load_case"]
+
+AFFINE_TOLERANCE_MM = 0.05  # rounding of quaternions in float32 moves a far corner by about 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One source file: its path as posix text, relative to the case's DATA argument or, where it
+    lies outside, absolute; its size in bytes; its xxh3_64."""
+
+    name: str
+    num_bytes: int
+    checksum: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Survey:
+    """What the volumes of one case hold.
+
+    shape           (X, Y, Z) voxels as in the files
+    affine          (4, 4) float64 of the first modality
+    codes           orientation letters of the files' axes
+    sources         one a modality, then the mask's where there is one
+    normalizations  one a modality
+    brain_pixels    (Z,) int32, canonical z
+    label_values    source values that occur in the mask, 0 left out
+    label_pixels    (len(label_values), Z) int32
+    """
+
+    case: Case
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    codes: str
+    sources: tuple[Source, ...]
+    normalizations: tuple[Normalization, ...]
+    brain_pixels: np.ndarray
+    label_values: tuple[int, ...]
+    label_pixels: np.ndarray
+
+    @property
+    def depth(self) -> int:
+        """Number of axial slices."""
+        return len(self.brain_pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glimpse:
+    """What every part of a sharded build must know of a case: the source values that occur in its
+    mask, 0 left out; none where only headers were read."""
+
+    case: Case
+    label_values: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedCase:
+    """A case in memory: what was learnt of it, its canonical (Z, Y, X) volumes in modality order,
+    and its brain, (Z, Y, X) bool."""
+
+    survey: Survey
+    volumes: tuple[np.ndarray, ...]
+    brain: np.ndarray
+
+
+def load_case(case: Case, preparation: Preparation) -> LoadedCase:
+    """Reads every voxel of a case and measures it. Raises `DataFaults` with all faults of its
+    files; a file whose header is at fault is not read further."""
+    headers, faults = _read_headers(case, preparation)
+    sources: list[Source] = []
+    volumes: list[np.ndarray] = []
+    labels: np.ndarray | None = None
+    contents: Contents | None = None
+    for role, scan in _scans(case):
+        if scan.path not in headers:
+            continue
+        try:
+            if contents is None or contents.header.path != scan.path:
+                contents = None  # lets go of the last file before the next is inflated
+                contents = read_contents(headers[scan.path])
+            sources.append(_source(case, contents))
+            if role == "mask":
+                labels = read_labels(contents, scan.channel)
+            else:
+                volumes.append(read_volume(contents, scan.channel))
+                faults += _not_finite(case, role, contents.header, volumes[-1])
+        except DataFaults as error:
+            faults += _of_case(case, error)
+    if faults:
+        raise DataFaults(list(dict.fromkeys(faults)))
+    brain = brain_of(volumes)
+    header = headers[next(iter(case.images.values())).path]
+    values, pixels = _count_labels(labels, depth=len(brain))
+    survey = Survey(
+        case=case,
+        shape=header.shape,
+        affine=header.affine,
+        codes=header.codes,
+        sources=tuple(sources),
+        normalizations=_measure_all(case, volumes, brain, preparation),
+        brain_pixels=np.array([np.count_nonzero(inside) for inside in brain], np.int32),
+        label_values=values,
+        label_pixels=pixels,
+    )
+    return LoadedCase(survey=survey, volumes=tuple(volumes), brain=brain)
+
+
+def glimpse(case: Case, preparation: Preparation, *, with_mask: bool) -> Glimpse:
+    """Reads the headers of a case and, where asked, its mask. Raises `DataFaults` with all faults
+    of these."""
+    headers, faults = _read_headers(case, preparation)
+    values: tuple[int, ...] = ()
+    if with_mask and case.mask is not None and case.mask.path in headers:
+        try:
+            labels = read_labels(read_contents(headers[case.mask.path]), case.mask.channel)
+            values, _ = _count_labels(labels, depth=len(labels))
+        except DataFaults as error:
+            faults += _of_case(case, error)
+    if faults:
+        raise DataFaults(list(dict.fromkeys(faults)))
+    return Glimpse(case=case, label_values=values)
+
+
+def _read_headers(case: Case, preparation: Preparation) -> tuple[dict[Path, Header], list[Fault]]:
+    """The headers of a case's files that can be read, and what they show: unreadable files, files
+    that do not lie on one grid, slices too large to be padded."""
+    faults: list[Fault] = []
+    headers: dict[Path, Header] = {}
+    for path in dict.fromkeys(scan.path for _, scan in _scans(case)):
+        try:
+            headers[path] = read_header(path)
+        except DataFaults as error:
+            faults += _of_case(case, error)
+    if not headers:
+        return headers, faults
+    first, *others = headers.values()
+    for other in others:
+        faults += _grid_faults(case, first, other)
+    _, height, width = first.canonical_shape
+    if preparation.fit == "pad" and max(height, width) > preparation.size:
+        found = f"slices of {height} x {width} pixels"
+        expected = f"at most {preparation.size} x {preparation.size} for --fit pad"
+        remedy = "Use --fit resize or a larger --size."
+        faults.append(
+            Fault(case=case.id, path=first.path, found=found, expected=expected, remedy=remedy)
+        )
+    return headers, faults
+
+
+def _scans(case: Case) -> Iterator[tuple[str, Scan]]:
+    yield from case.images.items()
+    if case.mask is not None:
+        yield "mask", case.mask
+
+
+def _source(case: Case, contents: Contents) -> Source:
+    path = contents.header.path  # absolute where another DATA argument holds it
+    is_inside = path.is_relative_to(case.data_dir)
+    name = path.relative_to(case.data_dir) if is_inside else path.absolute()
+    return Source(name=name.as_posix(), num_bytes=contents.num_bytes, checksum=contents.checksum)
+
+
+def _of_case(case: Case, error: DataFaults) -> list[Fault]:
+    return [replace(fault, case=case.id) for fault in error.faults]
+
+
+def _grid_faults(case: Case, first: Header, other: Header) -> list[Fault]:
+    if other.shape != first.shape:
+        found = f"{_by(other.shape)} voxels"
+        expected = f"{_by(first.shape)} as in {first.path.name}"
+        return [Fault(case=case.id, path=other.path, found=found, expected=expected)]
+    distance = _largest_displacement(first, other)
+    if distance > AFFINE_TOLERANCE_MM:
+        found = f"an affine that puts voxels up to {distance:.3g} mm elsewhere"
+        if other.codes != first.codes:
+            found = f"axes stored as {other.codes} (voxels up to {distance:.3g} mm elsewhere)"
+        grid = f"{first.path.name} ({first.codes})"
+        expected = f"the grid of {grid} within {AFFINE_TOLERANCE_MM} mm"
+        remedy = "Resample it, or correct its header."
+        return [Fault(case=case.id, path=other.path, found=found, expected=expected, remedy=remedy)]
+    return []
+
+
+def _largest_displacement(first: Header, other: Header) -> float:
+    """How far apart, in mm, two affines put the corners of one volume: the largest of eight."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in first.shape], [1], indexing="ij"))
+    difference = (first.affine - other.affine) @ corners.reshape(4, -1)
+    return float(np.linalg.norm(difference[:3], axis=0).max())
+
+
+def _not_finite(case: Case, role: str, header: Header, volume: np.ndarray) -> list[Fault]:
+    if volume.dtype.kind != "f":
+        return []
+    num_finite = int(np.count_nonzero(np.isfinite(volume)))
+    if num_finite == volume.size:
+        return []
+    num_nan = int(np.count_nonzero(np.isnan(volume)))
+    num_infinite = volume.size - num_finite - num_nan
+    found = f"{num_nan} NaN and {num_infinite} infinite voxels in {role}"
+    remedy = "Repair the scan, or leave the case out with --skip-bad."
+    return [
+        Fault(case=case.id, path=header.path, found=found, expected="finite values", remedy=remedy)
+    ]
+
+
+def _measure_all(
+    case: Case, volumes: list[np.ndarray], brain: np.ndarray, preparation: Preparation
+) -> tuple[Normalization, ...]:
+    if not brain.any():
+        path = next(iter(case.images.values())).path.parent
+        found = "no voxel that is not zero"
+        raise DataFaults(
+            [Fault(case=case.id, path=path, found=found, expected="a brain in the scans")]
+        )
+    normalizations: list[Normalization] = []
+    faults: list[Fault] = []
+    for volume, (modality, scan) in zip(volumes, case.images.items(), strict=True):
+        try:
+            normalizations.append(measure(volume[brain], preparation.normalize))
+        except ValueError as error:
+            expected = f"a {modality} that --normalize {preparation.normalize} can take"
+            faults.append(Fault(case=case.id, path=scan.path, found=str(error), expected=expected))
+    if faults:
+        raise DataFaults(faults)
+    return tuple(normalizations)
+
+
+def _count_labels(labels: np.ndarray | None, depth: int) -> tuple[tuple[int, ...], np.ndarray]:
+    """The non-zero values of a mask and their pixels in each slice."""
+    if labels is None:
+        return (), np.zeros((0, depth), np.int32)
+    table = np.zeros((depth, 256), np.int32)
+    for counts, inside in zip(table, labels, strict=True):
+        if np.count_nonzero(inside):  # far quicker than counting a slice of nothing but zeros
+            counts += np.bincount(inside[inside != 0], minlength=256)
+    values = np.flatnonzero(table.any(axis=0))
+    return tuple(int(value) for value in values), np.ascontiguousarray(table[:, values].T)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

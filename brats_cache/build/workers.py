@@ -1,0 +1,150 @@
+"""Worker processes that name what they were doing when they died.
+
+The standard pools either wait for ever on a dead worker or cannot tell whose task it held. Here
+each worker holds one task at a time, so a death names its task at once, queues are bounded by
+construction, and no voxel passes between processes: tasks and results are small.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any, TypeVar
+
+from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.process import die_with, interrupts_held, keep_freed_memory
+
+__all__ = ["Workers"]
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+# The processes are the parallelism; libraries that start threads of their own read these at import.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class Workers:
+    """A fixed number of processes to run functions in; a context manager.
+
+    They are spawned, not forked: a fork copies locks that other threads hold.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._workers: list[tuple[Any, Connection]] = []
+        with _environment(_ONE_THREAD), interrupts_held():
+            for _ in range(num_workers):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+                process.start()
+                theirs.close()
+                self._workers.append((process, ours))
+
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        name_of: Callable[[Task], str],
+    ) -> Iterator[tuple[int, Result]]:
+        """Yields `(index of task, result)` as they finish.
+
+        Raises `BratsError` naming the task whose worker died, and whatever a task raised.
+        """
+        waiting = iter(enumerate(tasks))
+        busy: dict[Connection, tuple[int, Any]] = {}
+        idle = list(self._workers)
+        while True:
+            while idle and (following := next(waiting, None)) is not None:
+                process, connection = idle.pop()
+                index, task = following
+                busy[connection] = (index, process)
+                try:
+                    connection.send((function, task))
+                except OSError:
+                    raise _death(name_of(task), process) from None
+            if not busy:
+                return
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                index, process = busy.pop(ready)
+                try:
+                    result, error, trace = ready.recv()
+                except (EOFError, OSError):
+                    raise _death(name_of(tasks[index]), process) from None
+                if error is not None:
+                    error.add_note(f"In a worker process, at {name_of(tasks[index])}:\n{trace}")
+                    raise error
+                idle.append((process, ready))
+                yield index, result
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process, connection in self._workers:
+            connection.close()  # an idle worker reads the end of its pipe and leaves
+            if error is not None:
+                process.terminate()
+        for process, _ in self._workers:
+            process.join()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _serve(connection: Connection, parent: int) -> None:
+    """A worker's life: one task after another until the pipe closes or the parent dies."""
+    die_with(parent, signal.SIGKILL)
+    keep_freed_memory()
+    while True:
+        try:
+            function, task = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer: tuple[Any, Exception | None, str] = (function(task), None, "")
+        except Exception as error:  # whatever it is, the parent raises it again
+            answer = (None, _picklable(error), traceback.format_exc())
+        try:
+            connection.send(answer)
+        except OSError:
+            return
+
+
+def _picklable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _death(name: str, process: Any) -> BratsError:
+    process.join(timeout=5)
+    code = process.exitcode
+    reason = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+    hint = " The system may have run out of memory; try fewer --workers." if code == -9 else ""
+    return BratsError(f"{printable(name)}: the worker process died at this case ({reason}).{hint}")

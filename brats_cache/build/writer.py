@@ -1,0 +1,165 @@
+"""Making a cache file: created once through the HDF5 library, everything after that is `pwrite`.
+
+The layout is fixed at creation, so workers put rows straight into their place, and no handle of the
+library is open while they do: a process killed with one would leave a file that does not open.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+from h5py import h5d, h5f, h5p, h5s, h5t
+
+from brats_cache.build.plan import Plan
+from brats_cache.build.tables import about, cases_table, plain_attributes, slices_table
+from brats_cache.common.errors import BratsError, printable
+from brats_cache.format.checksum import Range, Seal, find_seal, outside_digest
+
+__all__ = ["Layout", "create", "finish", "write_all"]
+
+ALIGNMENT = 4096
+_FIRST_BYTES = 1 << 17  # where both attributes lie
+_MAX_ATTRIBUTE = 60_000  # bytes; the library ends at 64 KiB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where things lie in a file under construction, in bytes."""
+
+    images_offset: int
+    masks_offset: int
+    cases_offset: int
+    image_row_bytes: int
+    mask_row_bytes: int
+    file_bytes: int
+
+    def rows(self, first: int, num: int) -> tuple[Range, Range]:
+        """Where the images and the masks of `num` rows from `first` on lie."""
+        return (
+            Range(
+                offset=self.images_offset + first * self.image_row_bytes,
+                num_bytes=num * self.image_row_bytes,
+            ),
+            Range(
+                offset=self.masks_offset + first * self.mask_row_bytes,
+                num_bytes=num * self.mask_row_bytes,
+            ),
+        )
+
+
+def create(path: Path, plan: Plan) -> Layout:
+    """Makes the file of `plan` with everything but the rows and the checksums, its space reserved
+    and itself synced.
+
+    Raises `BratsError` where the disk cannot hold it. Equal plans give equal bytes.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        places = _lay_out(path, plan)
+        file_bytes = path.stat().st_size
+        with open(path, "r+b") as file:
+            start = file.read(_FIRST_BYTES)
+            blank = find_seal(start)
+            assert blank is not None, "the first attribute lies in the first bytes"
+            text = about(plan).encode()
+            places["about"] = Range(offset=start.index(text), num_bytes=len(text))
+            seal = replace(blank, file_bytes=file_bytes, places=places)
+            os.pwrite(file.fileno(), str(seal).encode(), seal.place)
+            # Early allocation only lengthens the file; a disk that is too small must say so now.
+            os.posix_fallocate(file.fileno(), 0, file_bytes)
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise BratsError(
+            f"{printable(path)}: cannot reserve {plan.num_bytes:,} bytes "
+            f"({error.strerror or error}). Free some disk, choose another --out, or fewer --slices."
+        ) from error
+    _, channels, size, _ = plan.image_shape
+    return Layout(
+        images_offset=places["images"].offset,
+        masks_offset=places["masks"].offset,
+        cases_offset=places["cases"].offset,
+        image_row_bytes=channels * size * size * 2,
+        mask_row_bytes=size * size,
+        file_bytes=file_bytes,
+    )
+
+
+def finish(path: Path, plan: Plan, layout: Layout, checksums: np.ndarray) -> None:
+    """Puts the checksums of the cases' rows, (cases,) uint64, and the seal into a file whose rows
+    are written, and syncs it. May be repeated."""
+    cases = cases_table(plan)
+    cases["checksum"] = checksums
+    try:
+        with open(path, "r+b") as file:
+            write_all(file.fileno(), cases, layout.cases_offset)
+            seal = find_seal(file.read(_FIRST_BYTES))
+            assert seal is not None, "a file made here is sealed in its first bytes"
+            digest = outside_digest(file.fileno(), seal)
+            os.pwrite(file.fileno(), digest.encode(), seal.digest_place)
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise BratsError(f"{printable(path)}: cannot be written ({error.strerror}).") from error
+
+
+def write_all(descriptor: int, array: np.ndarray, offset: int) -> None:
+    """All of a contiguous `array`, however many calls it takes: one moves at most 2 GiB."""
+    remaining = array.reshape(-1).view(np.uint8).data
+    while remaining:
+        written = os.pwrite(descriptor, remaining, offset)
+        remaining, offset = remaining[written:], offset + written
+
+
+def _lay_out(path: Path, plan: Plan) -> dict[str, Range]:
+    """Creates the file through the library; where the datasets lie in it."""
+    rows, _, size, _ = plan.image_shape
+    text = about(plan).encode()
+    if len(text) > _MAX_ATTRIBUTE:
+        raise BratsError(
+            f"{printable(path)}: the names of {len(plan.data_dirs)} DATA arguments are too long to "
+            "be kept. Name a folder that holds them all instead."
+        )
+    with _new_file(path, alignment_threshold=rows * size * size) as file:
+        # The seal comes first, so that it lies in the file's first bytes.
+        file.attrs.create("seal", np.bytes_(str(Seal.blank()).encode()))
+        file.attrs.create("about", np.bytes_(text))
+        for name, value in plain_attributes(plan).items():
+            file.attrs.create(name, value)
+        return {
+            "cases": _put_table(file, "cases", cases_table(plan)),
+            "images": _reserve(file, "images", np.dtype("<f2"), plan.image_shape),
+            "masks": _reserve(file, "masks", np.dtype("u1"), (rows, 1, size, size)),
+            "slices": _put_table(file, "slices", slices_table(plan)),
+        }
+
+
+def _new_file(path: Path, alignment_threshold: int) -> h5py.File:
+    access = h5p.create(h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5f.LIBVER_EARLIEST, h5f.LIBVER_V18)
+    access.set_alignment(alignment_threshold, ALIGNMENT)
+    return h5py.File(h5f.create(os.fsencode(path), h5f.ACC_EXCL, fapl=access))
+
+
+def _reserve(file: h5py.File, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> Range:
+    """A contiguous dataset with its bytes placed and left unwritten; where they lie."""
+    creation = h5p.create(h5p.DATASET_CREATE)
+    creation.set_layout(h5d.CONTIGUOUS)
+    creation.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5d.FILL_TIME_NEVER)
+    creation.set_obj_track_times(False)
+    kind = h5t.py_create(dtype, logical=True)
+    dataset = h5d.create(file.id, name.encode(), kind, h5s.create_simple(shape), creation)
+    offset = dataset.get_offset()
+    assert offset is not None, "early allocation places a contiguous dataset at once"
+    return Range(offset=int(offset), num_bytes=math.prod(shape) * dtype.itemsize)
+
+
+def _put_table(file: h5py.File, name: str, table: np.ndarray) -> Range:
+    place = _reserve(file, name, table.dtype, table.shape)
+    file[name][...] = table
+    return place

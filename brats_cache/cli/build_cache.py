@@ -1,0 +1,152 @@
+"""The command `brats build-cache`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from brats_cache.build.job import BuildJob, run_build
+from brats_cache.build.plan import BuildOptions
+from brats_cache.build.shards import Shard, parse_shard
+from brats_cache.common.errors import BratsError
+from brats_cache.discovery.namings import MODALITIES
+from brats_cache.imaging.preprocess import Preparation
+
+__all__ = ["build_cache"]
+
+
+@click.command("build-cache")
+@click.argument("data", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("data/brats.h5"),
+    show_default=True,
+    help="The file to make.",
+)
+@click.option(
+    "--modalities",
+    default="t1,t1ce,t2,flair",
+    show_default=True,
+    help="Channels, in this order; a subset for data that has fewer.",
+)
+@click.option(
+    "--slices",
+    default="brain",
+    show_default=True,
+    metavar="RULE",
+    help="brain (slices with brain), tumor, middle (z = Z // 2), all, or A:B.",
+)
+@click.option("--size", default=256, show_default=True, help="Side of a slice in pixels.")
+@click.option(
+    "--fit",
+    type=click.Choice(["resize", "pad"]),
+    default="resize",
+    show_default=True,
+    help="Stretch each axis to the size, or centre without interpolation.",
+)
+@click.option(
+    "--normalize",
+    type=click.Choice(["zscore", "percentile", "none"]),
+    default="zscore",
+    show_default=True,
+    help="Over the brain voxels of each volume.",
+)
+@click.option(
+    "--label-scheme",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="What the mask values mean, where names and values do not tell.",
+)
+@click.option(
+    "--val-fraction",
+    default=0.15,
+    show_default=True,
+    help="Part of the patients kept for validation.",
+)
+@click.option("--folds", default=0, help="Number the patients' folds 0 to K-1 for --fold.")
+@click.option(
+    "--split-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="CSV with columns case,split (or patient,split) instead of --val-fraction.",
+)
+@click.option("--seed", default=0, show_default=True, help="Decides the split.")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Build the I-th of N parts on its own; the default --out becomes brats-I-of-N.h5.",
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes; as many as cores by default.")
+@click.option("--dry-run", is_flag=True, help="Check everything, say what would be made, stop.")
+@click.option("--skip-bad", is_flag=True, help="Leave cases with faults out instead of stopping.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+def build_cache(
+    data: tuple[Path, ...],
+    out: Path,
+    modalities: str,
+    slices: str,
+    size: int,
+    fit: str,
+    normalize: str,
+    label_scheme: str,
+    val_fraction: float,
+    folds: int,
+    split_file: Path | None,
+    seed: int,
+    shard: str | None,
+    workers: int | None,
+    dry_run: bool,
+    skip_bad: bool,
+    overwrite: bool,
+) -> None:
+    """Convert NIfTI cases under DATA (default: data) into one cache file.
+
+    Every scan is checked before anything is written; all faults are reported together.
+    """
+    preparation = Preparation(
+        modalities=_parse_modalities(modalities), size=size, fit=fit, normalize=normalize
+    )
+    try:
+        options = BuildOptions(
+            preparation=preparation,
+            slices=slices,
+            label_scheme=label_scheme,
+            val_fraction=val_fraction,
+            num_folds=folds,
+            split_file=split_file,
+            seed=seed,
+        )
+        part = parse_shard(shard) if shard else Shard()
+    except BratsError as error:
+        raise click.UsageError(str(error)) from error
+    context = click.get_current_context()
+    if part.is_part and context.get_parameter_source("out") is ParameterSource.DEFAULT:
+        out = out.with_name(f"{out.stem}-{part.index}-of-{part.count}{out.suffix}")
+    source = context.get_parameter_source("val_fraction")
+    if split_file and source is not ParameterSource.DEFAULT:
+        raise click.UsageError("--split-file decides the split; leave --val-fraction out.")
+    job = BuildJob(
+        data=data or (Path("data"),),
+        out=out,
+        options=options,
+        shard=part,
+        num_workers=workers,
+        dry_run=dry_run,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+    )
+    run_build(job)
+
+
+def _parse_modalities(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip().lower() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in MODALITIES]
+    if unknown or not names or len(set(names)) != len(names):
+        raise click.BadParameter(
+            f"{text!r}: expected different names out of {', '.join(MODALITIES)}.",
+            param_hint="--modalities",
+        )
+    return names

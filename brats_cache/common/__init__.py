@@ -1,0 +1,1 @@
+"""Errors, atomic files, processes, progress and text; knows nothing of scans."""

@@ -1,0 +1,1 @@
+"""Finding cases by the names of files and folders; no scan is opened."""

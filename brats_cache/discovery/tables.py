@@ -1,0 +1,223 @@
+"""The tables beside the scans: grade, age and survival, and which ids of different years are one
+person.
+
+Read are `name_mapping.csv` and its kin (each row: one person's ids over the years), and
+`survival_data.csv`, `survival_info.csv`, `survival_evaluation.csv`. A CSV file is one of these when
+a column is headed by BraTS ids (`BraTS_2019_subject_ID`, `Brats17ID`, `BraTS2021`); any other CSV
+file is left alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from brats_cache.common.errors import DataFaults, Fault
+from brats_cache.discovery.namings import patient_of, year_of
+
+__all__ = ["Row", "Tables", "read_csv", "read_tables"]
+
+_ID_COLUMN = re.compile(r"brats(?:20)?\d\d(?:subject)?(?:id)?|tcga\w*id")
+_OWN_NAME = re.compile(r"name_mapping|survival_(?:data|info|evaluation)", re.IGNORECASE)
+_ID = re.compile(r"brats|tcga|tcia", re.IGNORECASE)
+_EMPTY = {"", "na", "n/a", "nan", "none"}
+_GRADES = {"hgg": "HGG", "lgg": "LGG"}
+
+
+class Row(NamedTuple):
+    """A row of a CSV file: its last line, from 1, and its cells by column name.
+
+    Column names are lower case without anything but letters and digits; cells are stripped, and ""
+    stands for an empty cell and for NA.
+    """
+
+    line: int
+    cells: Mapping[str, str]
+
+
+class _Statement(NamedTuple):
+    """One fact a table states, and the file and line that state it."""
+
+    value: str
+    where: str
+
+
+@dataclass(kw_only=True)
+class Tables:
+    """What all tables together say.
+
+    grades, ages, survivals   by case id in lower case; "HGG" or "LGG", years, the cell's own text
+    patients                  by patient id in lower case: the one id that stands for the person
+    faults                    what is wrong, naming file and line
+    """
+
+    grades: dict[str, str] = field(default_factory=dict)
+    ages: dict[str, float] = field(default_factory=dict)
+    survivals: dict[str, str] = field(default_factory=dict)
+    patients: dict[str, str] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows of a CSV file with a header, blank rows left out.
+
+    UTF-8 with or without a byte order mark, any line ends, quoted cells, comma or semicolon.
+    Raises DataFaults naming file and line.
+    """
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise _broken(path, error.strerror or str(error), "a CSV file that can be read") from error
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _broken(path, f"line {line}: bytes that are not UTF-8", "UTF-8") from error
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    rows: list[Row] = []
+    try:
+        header = [_plain(name) for name in next(reader, [])]
+        named = [name for name in header if name]
+        if not named or len(set(named)) < len(named):
+            raise _broken(path, f"line 1: {','.join(header)}", "a header, each column once")
+        for cells in reader:
+            values = ["" if c.strip().lower() in _EMPTY else c.strip() for c in cells]
+            if not any(values):
+                continue
+            if len(values) < len(header) or any(values[len(header) :]):
+                found = f"line {reader.line_num}: {len(values)} cells"
+                raise _broken(path, found, f"{len(header)}, as in the header")
+            pairs = zip(header, values[: len(header)], strict=True)
+            rows.append(Row(reader.line_num, {name: value for name, value in pairs if name}))
+    except csv.Error as error:
+        raise _broken(path, f"line {reader.line_num}: {error}", "well-formed CSV") from error
+    return rows
+
+
+def read_tables(paths: Iterable[Path]) -> Tables:
+    """Everything the tables among `paths` say; of equal statements one, of contradictory a fault.
+
+    One person's ids are joined over all rows of all tables, by a shared id of any year or a TCGA
+    barcode. The id that stands for the person is that of the newest BraTS year, of several the
+    first by name: a function of the tables alone, not of which scans are there.
+    """
+    tables = Tables()
+    statements: dict[tuple[str, str], _Statement] = {}
+    links: list[list[str]] = []
+    for path in paths:
+        try:
+            rows = _rows_of(path)
+        except DataFaults as error:
+            tables.faults += error.faults
+            continue
+        for row in rows:
+            ids = [v for k, v in row.cells.items() if _ID_COLUMN.fullmatch(k) and _ID.match(v)]
+            if not ids:
+                tables.faults.append(_fault(path, row, "no case id", "an id of BraTS or TCGA"))
+                continue
+            tables.faults += _enter(statements, path, row, ids)
+            if sum(1 for column in row.cells if _ID_COLUMN.fullmatch(column)) > 1:
+                links.append([patient_of(case_id) for case_id in ids])
+    for (kind, key), statement in statements.items():
+        if kind == "grade":
+            tables.grades[key] = statement.value
+        elif kind == "age":
+            tables.ages[key] = float(statement.value)
+        else:
+            tables.survivals[key] = statement.value
+    tables.patients = _join(links)
+    return tables
+
+
+def _rows_of(path: Path) -> list[Row]:
+    """The rows of one of our tables, none of a CSV file that is about something else."""
+    if not _OWN_NAME.match(path.name):
+        try:
+            with path.open("rb") as file:
+                header = file.readline(65536).decode("utf-8-sig", errors="replace")
+        except OSError as error:
+            raise _broken(
+                path, error.strerror or str(error), "a CSV file that can be read"
+            ) from None
+        if not any(_ID_COLUMN.fullmatch(_plain(name)) for name in re.split("[,;]", header)):
+            return []
+    rows = read_csv(path)
+    if rows and not any(_ID_COLUMN.fullmatch(column) for column in rows[0].cells):
+        found = f"line 1: columns {', '.join(rows[0].cells)}"
+        raise _broken(path, found, "a column of ids such as BraTS_2020_subject_ID")
+    return rows
+
+
+def _enter(
+    statements: dict[tuple[str, str], _Statement], path: Path, row: Row, ids: Sequence[str]
+) -> list[Fault]:
+    """Enter what one row says of each of its ids; the faults are what cannot be entered."""
+    faults = []
+    grade, age = row.cells.get("grade", ""), row.cells.get("age", "")
+    if grade and grade.lower() not in _GRADES:
+        faults.append(_fault(path, row, f"Grade {grade!r}", "HGG, LGG or NA", ids[0]))
+    if age and not _is_age(age):
+        faults.append(_fault(path, row, f"Age {age!r}", "a number of years or NA", ids[0]))
+    said = {
+        "grade": _GRADES.get(grade.lower(), ""),
+        "age": age if _is_age(age) else "",
+        "survival": row.cells.get("survivaldays") or row.cells.get("survival", ""),
+    }
+    for kind, value in said.items():
+        for case_id in ids if value else ():
+            statement = _Statement(value, f"{path} line {row.line}")
+            before = statements.setdefault((kind, case_id.lower()), statement)
+            if before.value != value:
+                found = f"{kind} {value!r}, but {before.value!r} in {before.where}"
+                faults.append(_fault(path, row, found, f"one {kind}", case_id))
+    return faults
+
+
+def _join(links: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Of patient ids that occur together, the one that stands for all, by each id in lower case."""
+    parent: dict[str, str] = {}
+    spelling: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    for ids in links:
+        for case_id in ids:
+            spelling[case_id.lower()] = min(case_id, spelling.get(case_id.lower(), case_id))
+            parent[root(case_id.lower())] = root(ids[0].lower())
+    groups: dict[str, list[str]] = {}
+    for key in spelling:
+        groups.setdefault(root(key), []).append(key)
+    chosen = {r: min(keys, key=lambda k: (-year_of(k), k)) for r, keys in groups.items()}
+    return {key: spelling[chosen[root(key)]] for key in spelling}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _delimiter(text: str) -> str:
+    header = text.split("\n", 1)[0]
+    return ";" if header.count(";") > header.count(",") else ","
+
+
+def _is_age(text: str) -> bool:
+    try:
+        return 0 <= float(text) < 130
+    except ValueError:
+        return False
+
+
+def _fault(path: Path, row: Row, found: str, expected: str, case: str = "") -> Fault:
+    return Fault(case=case, path=path, found=f"line {row.line}: {found}", expected=expected)
+
+
+def _broken(path: Path, found: str, expected: str) -> DataFaults:
+    return DataFaults([Fault(case="", path=path, found=found, expected=expected)])

@@ -1,0 +1,1 @@
+"""The cache file: its schema, reading, checksums, sets of caches, links."""

@@ -1,0 +1,98 @@
+"""Several caches read as one: opened together, as parts of a sharded build, patients checked."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brats_cache.build.splits import _NUM_NAMED
+from brats_cache.common.errors import BratsError, printable
+from brats_cache.format.reader import Cache, open_cache
+
+if TYPE_CHECKING:
+    from brats_cache.format.reader import Cache
+
+__all__ = ["as_sets", "check_patients", "missing_parts", "open_caches"]
+
+
+def as_sets(caches: Sequence[Cache]) -> list[list[Cache]]:
+    """The parts of one build together, in their order; every other cache alone. Raises `BratsError`
+    where one part is there twice, naming both files."""
+    sets: dict[object, list[Cache]] = {}
+    for cache in caches:
+        is_part = cache.shard[1] > 1
+        key = (cache.set_fingerprint, cache.shard[1]) if is_part else cache
+        sets.setdefault(key, []).append(cache)
+    for members in sets.values():
+        members.sort(key=lambda cache: cache.shard)
+        for one, other in pairwise(members):
+            if one.shard == other.shard:
+                raise BratsError(
+                    f"{printable(one.path)} and {printable(other.path)} are both part "
+                    f"{one.shard[0]} of {one.shard[1]}. Leave one out."
+                )
+    return list(sets.values())
+
+
+def missing_parts(members: Sequence[Cache]) -> list[int]:
+    """The numbers of the parts that are not among `members`, which are parts of one set."""
+    held = {cache.shard[0] for cache in members}
+    return [index for index in range(1, members[0].shard[1] + 1) if index not in held]
+
+
+def check_patients(caches: Sequence[Cache], *, by_fold: bool = False) -> None:
+    """Refuses caches that put one patient on different sides: such a patient would be trained on
+    and judged by.
+
+    by_fold  whether folds decide who validates; then a patient that is not test must be in one fold
+
+    Raises BratsError naming the first patients and the two files.
+    """
+    first_of: dict[str, tuple[str, Path]] = {}
+    clashes: dict[tuple[Path, Path], list[str]] = defaultdict(list)
+    for cache in caches:
+        here: dict[str, str] = {}
+        for record in cache.cases:
+            split, fold = record["split"].decode(), int(record["fold"])
+            name = "no fold" if fold < 0 else f"fold {fold}"
+            here[record["patient"].decode()] = name if by_fold and split != "test" else split
+        for patient, side in here.items():
+            before, path = first_of.setdefault(patient, (side, cache.path))
+            if before != side:
+                clashes[path, cache.path].append(f"{patient} ({before} and {side})")
+    messages = []
+    for (first, second), names in clashes.items():
+        more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
+        messages.append(
+            f"{printable(first)} and {printable(second)} put one patient on two sides: "
+            f"{printable(', '.join(names[:_NUM_NAMED]))}{more}."
+        )
+    if messages:
+        messages.append(
+            "Build them with one --split-file that names every patient, such as the .splits.csv "
+            "files beside them put together."
+        )
+        raise BratsError("\n".join(messages))
+
+
+def open_caches(paths: Sequence[Path]) -> list[Cache]:
+    """Opens caches that are to be read as one. Raises `BratsError` where they do not fit together:
+    pixels made in different ways, one case twice, or one patient on two sides of the split."""
+    caches = [open_cache(path) for path in paths]
+    first = caches[0]
+    holder: dict[bytes, Path] = {}
+    for cache in caches:
+        if cache.preparation != first.preparation:
+            raise BratsError(
+                f"{cache.path} and {first.path} were prepared differently: "
+                f"{cache.preparation} and {first.preparation}."
+            )
+        for case in cache.cases["id"].tolist():
+            if case in holder:
+                raise BratsError(f"{case.decode()}: in {holder[case]} and again in {cache.path}.")
+            holder[case] = cache.path
+    check_patients(caches)
+    return caches

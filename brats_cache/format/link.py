@@ -1,0 +1,114 @@
+"""One HDF5 file over several caches, for users of h5py: virtual datasets that hold no pixel.
+
+`/images` and `/masks` of a link show the rows of its parts one after another, read through the
+library from the parts themselves; the tables are small and are copied, their numbers moved along.
+Training takes the parts, which it can map.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.files import publish
+from brats_cache.format.cache_set import as_sets
+from brats_cache.format.reader import LINK_MARK, Cache, open_cache
+
+__all__ = ["write_link"]
+
+_MAX_NAMES = 1 << 15  # bytes of the parts' names: an attribute, which is read from the first bytes
+
+
+def write_link(paths: Sequence[Path], out: Path, *, overwrite: bool) -> list[Cache]:
+    """Writes `out` over the caches at `paths`, in the order of their parts, and returns them in
+    that order.
+
+    Parts are named relative to `out`, so they may be moved together. Raises `BratsError` where
+    `out` exists and is not to be replaced, is one of the parts, or where the parts do not fit
+    together.
+    """
+    if out.exists() and not overwrite:
+        raise BratsError(f"{printable(out)}: exists. Replace it with --overwrite.")
+    caches = [
+        cache for members in as_sets([open_cache(path) for path in paths]) for cache in members
+    ]
+    _check_fit(caches, out)
+    names = [os.path.relpath(cache.path.resolve(), out.parent.resolve()) for cache in caches]
+    mark = LINK_MARK + json.dumps(names).encode()
+    if len(mark) > _MAX_NAMES:
+        raise BratsError(f"{printable(out)}: the names of its {len(caches)} parts are too long.")
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(partial, "w") as file:
+            file.attrs["link"] = np.bytes_(mark)
+            _fill(file, caches, names)
+        with open(partial, "rb") as written:
+            os.fsync(written.fileno())
+        publish(partial, out)
+    except OSError as error:
+        reason = error.strerror or error
+        raise BratsError(f"{printable(out)}: cannot be written ({reason}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return caches
+
+
+def _check_fit(caches: Sequence[Cache], out: Path) -> None:
+    first = caches[0]
+    holder: dict[bytes, Path] = {}
+    for cache in caches:
+        if out.exists() and os.path.samefile(out, cache.path):
+            raise BratsError(f"{printable(out)}: is one of the parts. Choose another --out.")
+        if cache.preparation != first.preparation:
+            raise BratsError(
+                f"{printable(cache.path)} and {printable(first.path)} were prepared differently: "
+                f"{cache.preparation} and {first.preparation}."
+            )
+        for case in cache.cases["id"].tolist():
+            if case in holder:
+                raise BratsError(
+                    f"{printable(case.decode())}: in {printable(holder[case])} and again in "
+                    f"{printable(cache.path)}."
+                )
+            holder[case] = cache.path
+
+
+def _fill(file: h5py.File, caches: Sequence[Cache], names: Sequence[str]) -> None:
+    num_rows = sum(cache.shape[0] for cache in caches)
+    _, channels, size, _ = caches[0].shape
+    for dataset, dtype, depth in (("images", "<f2", channels), ("masks", "u1", 1)):
+        layout = h5py.VirtualLayout((num_rows, depth, size, size), dtype)
+        first = 0
+        for cache, name in zip(caches, names, strict=True):
+            # In the name of a source the library replaces what follows a per cent sign.
+            source = h5py.VirtualSource(
+                name.replace("%", "%%"), dataset, (cache.shape[0], depth, size, size), dtype
+            )
+            layout[first : first + cache.shape[0]] = source
+            first += cache.shape[0]
+        file.create_virtual_dataset(dataset, layout)
+    file["cases"], file["slices"] = _tables(caches)
+    modalities = caches[0].preparation.modalities
+    file.attrs["modalities"] = np.array(modalities, "S")
+
+
+def _tables(caches: Sequence[Cache]) -> tuple[np.ndarray, np.ndarray]:
+    """Both tables of all parts, with the rows, cases and DATA arguments of the link."""
+    cases, slices = [], []
+    first_row = first_case = 0
+    for cache in caches:
+        part, rows = cache.cases.copy(), cache.slices.copy()
+        part["first_row"] += first_row
+        rows["case"] += first_case
+        cases.append(part)
+        slices.append(rows)
+        first_row += len(rows)
+        first_case += len(part)
+    return np.concatenate(cases), np.concatenate(slices)

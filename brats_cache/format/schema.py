@@ -1,0 +1,49 @@
+"""Record types of the tables in a cache file. docs/cache-format.md describes every field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+__all__ = ["NUM_LABELS", "SLICE_DTYPE", "SPLITS", "TEXT_FIELDS", "case_dtype"]
+
+NUM_LABELS = 5  # canonical labels 0 to 4; source values of every known scheme fit as well
+SLICE_DTYPE = np.dtype(
+    [("case", "<i4"), ("z", "<i4"), ("brain_pixels", "<i4"), ("label_pixels", "<i4", NUM_LABELS)]
+)
+TEXT_FIELDS = ("id", "patient", "label_scheme", "survival", "source_name")
+
+
+def case_dtype(lengths: Mapping[str, int], num_modalities: int) -> np.dtype:
+    """The type of a record of `/cases`; `lengths` gives bytes for each of `TEXT_FIELDS`."""
+    num_sources = num_modalities + 1
+    return np.dtype(
+        [
+            ("id", f"S{lengths['id']}"),
+            ("patient", f"S{lengths['patient']}"),
+            ("split", "S5"),
+            ("fold", "<i4"),
+            ("grade", "S3"),
+            ("age", "<f4"),
+            ("survival", f"S{lengths['survival']}"),
+            ("has_mask", "u1"),
+            ("first_row", "<i8"),
+            ("rows", "<i8"),
+            ("native_shape", "<i4", 3),
+            ("affine", "<f8", (4, 4)),
+            ("orientation", "S3"),
+            ("label_scheme", f"S{lengths['label_scheme']}"),
+            ("native_voxel_counts", "<i8", NUM_LABELS),
+            ("center", "<f8", (num_modalities,)),
+            ("scale", "<f8", (num_modalities,)),
+            ("data_dir", "<i4"),
+            ("source_name", f"S{lengths['source_name']}", (num_sources,)),
+            ("source_bytes", "<i8", (num_sources,)),
+            ("source_checksum", "<u8", (num_sources,)),
+            ("checksum", "<u8"),
+        ]
+    )
+
+
+SPLITS = ("train", "val", "test")

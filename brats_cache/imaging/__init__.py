@@ -1,0 +1,1 @@
+"""NIfTI volumes, orientation, labels and preprocessing of arrays."""

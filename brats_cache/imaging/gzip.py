@@ -1,0 +1,65 @@
+"""Gzip streams: detecting them, inflating their start or all of them."""
+
+from __future__ import annotations
+
+import zlib
+
+from isal import igzip_lib
+
+__all__ = [
+    "CHUNK_BYTES",
+    "GZIP_ERRORS",
+    "HEADER_BYTES",
+    "MAX_DATA_BYTES",
+    "inflate",
+    "inflate_start",
+    "is_gzip",
+]
+
+# As in the file and as float32: a head at 0.4 mm is less, and a forged header may say anything. Two
+# copies of a volume, which reading takes, stay under 1 GB.
+MAX_DATA_BYTES = 384 << 20
+HEADER_BYTES = 540  # of NIfTI-2, the longer one
+CHUNK_BYTES = 1 << 20  # bytes inflated at once where they are only checked
+# isal's error is not zlib's, and its type stub calls the class an instance.
+GZIP_ERRORS: tuple[type[Exception], ...] = (
+    EOFError,
+    zlib.error,
+    igzip_lib.IsalError,  # type: ignore[assignment]
+)
+
+
+def is_gzip(start: bytes) -> bool:
+    return start[:2] == b"\x1f\x8b"
+
+
+def inflate_start(raw: bytes) -> bytes:
+    """The header's bytes from the start of a gzip stream, or fewer where there are no more."""
+    start = b""
+    while is_gzip(raw) and len(start) < HEADER_BYTES:
+        member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        start += member.decompress(raw, max_length=HEADER_BYTES - len(start))
+        raw = member.unused_data if member.eof else b""
+    return start
+
+
+def inflate(raw: bytes, wanted: int) -> bytes:
+    """The first `wanted` bytes of a gzip stream of any number of members, or fewer where it ends
+    before. What follows those bytes is inflated too, piece by piece, and dropped: a member's
+    checksum, at its end, is the only proof of what stood before it."""
+    chunks: list[bytes] = []
+    total = surplus = 0
+    rest = raw
+    while is_gzip(rest) and total < wanted:
+        member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        chunks.append(member.decompress(rest, max_length=wanted - total))
+        total += len(chunks[-1])
+        while not member.eof:
+            piece = member.decompress(b"", max_length=CHUNK_BYTES)
+            surplus += len(piece)
+            if not piece and not member.eof:
+                raise EOFError("the compressed data ends before its end mark")
+            if surplus > MAX_DATA_BYTES:
+                raise EOFError("the data goes on far beyond what the header says")
+        rest = member.unused_data
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -1,0 +1,1 @@
+"""Synthetic cases shaped and named like BraTS 2020."""

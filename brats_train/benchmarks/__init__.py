@@ -1,0 +1,1 @@
+"""Benchmarks of the cache, the loader, the training step and prediction."""

@@ -1,0 +1,121 @@
+"""What feeding costs: rows from the map to the device, against a bare memory copy of their bytes,
+and with the paper's augmentation."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import numpy as np
+import torch
+
+from brats_cache.common.errors import BratsError
+from brats_cache.format.reader import Cache
+from brats_train.benchmarks.harness import Contender, Report, take_turns
+from brats_train.data import augmentation as augment
+from brats_train.data.augmentation import AugmentConfig
+from brats_train.data.feeders import make_feeder
+from brats_train.data.loader import Batch, Batches
+from brats_train.data.selection import RowSet, select_rows
+from brats_train.runtime.distributed import World
+
+__all__ = ["augmented", "bench_loader", "contenders_of", "spread_rows"]
+
+
+def bench_loader(
+    caches: list[Cache],
+    world: World,
+    *,
+    batch_size: int,
+    num_steps: int,
+    num_rounds: int,
+    resident: str,
+) -> Report:
+    """The speeds of `contenders_of`."""
+    contenders = contenders_of(
+        caches, world, batch_size=batch_size, num_steps=num_steps, resident=resident
+    )
+    return Report(
+        what="loader",
+        unit="slices",
+        settings={
+            "batch size": batch_size,
+            "slice": " x ".join(map(str, caches[0].shape[1:])),
+            "steps a round": num_steps,
+            "rounds": num_rounds,
+            "resident": resident,
+        },
+        speeds=take_turns(contenders, num_rounds=num_rounds, device=world.device),
+        ratios=(("feeding", "bare copy"), ("feeding + augmentation", "feeding")),
+        figures={},
+    )
+
+
+def contenders_of(
+    caches: list[Cache], world: World, *, batch_size: int, num_steps: int, resident: str
+) -> list[Contender]:
+    """A bare copy of as many bytes (from pinned memory to a GPU), feeding, and feeding with the
+    paper's augmentation on the device. A round is an epoch of `num_steps` batches."""
+    rows = spread_rows(caches, num_steps * batch_size)
+    feeder = make_feeder(caches, rows, largest=batch_size, device=world.device, resident=resident)
+    batches = Batches(feeder, len(rows), batch_size=batch_size, seed=0, world=world)
+    epochs = count()
+
+    def feed() -> int:
+        return sum(len(batch.images) for batch in batches.epoch(next(epochs)))
+
+    def feed_and_augment() -> int:
+        done = 0
+        for batch in batches.epoch(next(epochs)):
+            images, _ = augmented(batch, AugmentConfig(), seed=0)
+            done += len(images)
+        return done
+
+    return [
+        _bare_copy(caches[0].shape, world.device, batch_size, num_steps),
+        Contender(name="feeding", run=feed),
+        Contender(name="feeding + augmentation", run=feed_and_augment),
+    ]
+
+
+def spread_rows(caches: list[Cache], num: int) -> RowSet:
+    """`num` training rows from all over `caches`, some repeated where there are fewer."""
+    rows = select_rows(caches, "train", "all")
+    if not len(rows):
+        raise BratsError(f"{caches[0].path}: no training rows to measure with.")
+    return rows[np.arange(num) * len(rows) // num]
+
+
+def augmented(batch: Batch, config: AugmentConfig, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch as training would augment it."""
+    parameters = augment.draw(
+        config,
+        num_samples=len(batch.images),
+        num_modalities=batch.images.shape[1],
+        seed=seed,
+        epoch=0,
+        step=batch.step,
+        device=batch.images.device,
+    )
+    return augment.apply(batch.images, batch.masks, parameters)
+
+
+def _bare_copy(
+    shape: tuple[int, int, int, int], device: torch.device, batch_size: int, num_steps: int
+) -> Contender:
+    """Copies whole batches of float16 images and uint8 masks out of ordinary (for a GPU, pinned)
+    memory: the fastest that anything which moves these bytes can be."""
+    _, channels, height, width = shape
+    images = torch.ones((4, batch_size, channels, height, width), dtype=torch.float16)
+    masks = torch.ones((4, batch_size, 1, height, width), dtype=torch.uint8)
+    if device.type == "cuda":
+        images, masks = images.pin_memory(), masks.pin_memory()
+    to_images = torch.empty_like(images[0], device=device)
+    to_masks = torch.empty_like(masks[0], device=device)
+
+    def run() -> int:
+        for step in range(num_steps):
+            to_images.copy_(images[step % 4], non_blocking=True)
+            to_masks.copy_(masks[step % 4], non_blocking=True)
+        return num_steps * batch_size
+
+    return Contender(name="bare copy", run=run)

@@ -1,0 +1,180 @@
+"""What a training step costs, and how much of that is the data: the same step on real data, on
+synthetic data already in place, and without augmentation."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import cycle
+
+import torch
+
+from brats_cache.format.reader import Cache
+from brats_train.benchmarks.harness import Contender, Report, take_turns
+from brats_train.benchmarks.loader import spread_rows
+from brats_train.data.augmentation import AugmentConfig
+from brats_train.data.feeders import make_feeder
+from brats_train.data.loader import Batch, Batches
+from brats_train.runtime.distributed import World
+from brats_train.runtime.precision import set_up
+from brats_train.training.recipe import Recipe
+from brats_train.training.train_step import Learner
+from brats_train.training.validation import NAMES
+
+__all__ = ["bench_step"]
+
+_NOTHING = AugmentConfig(
+    hflip=0, vflip=0, rotate_degrees=0, brightness=0, contrast=0, saturation=0, hue=0
+)
+
+
+def bench_step(
+    caches: list[Cache],
+    world: World,
+    recipe: Recipe,
+    *,
+    num_steps: int,
+    num_rounds: int,
+    resident: str,
+    is_compiled: bool,
+) -> Report:
+    """Slices a second of the training step of `recipe`, a round being an epoch of `num_steps`:
+
+    pure       forward, backward, optimiser; data in place, no augmentation
+    synthetic  augmentation too
+    real       rows streamed from the map too
+    resident   rows from the device's memory instead; left out with `resident` "never", and with
+               "auto" on a CPU
+    """
+    device = world.device
+    set_up(device, deterministic=False)
+    fed = {"real": _fed(caches, world, recipe, num_steps, "never")}
+    if resident == "always" or (resident == "auto" and device.type == "cuda"):
+        fed["resident"] = _fed(caches, world, recipe, num_steps, "always")
+    learner = Learner(
+        recipe,
+        caches,
+        world,
+        largest=recipe.batch_size,
+        micro_batch="auto",
+        init_from=None,
+        is_compiled=is_compiled,
+    )
+    learner.model.train()
+    if device.type == "cuda":  # what was tried out for the micro-batch is not the step's
+        torch.cuda.reset_peak_memory_stats(device)
+    contenders, waits = _contenders(learner, recipe, num_steps, fed)
+    speeds = take_turns(contenders, num_rounds=num_rounds, device=device)
+    return Report(
+        what="step",
+        unit="slices",
+        settings={
+            "batch size": recipe.batch_size,
+            "micro-batch": learner.micro_batch,
+            "slice": " x ".join(map(str, caches[0].shape[1:])),
+            "amp": learner.amp,
+            "compiled": is_compiled,
+            "encoder": recipe.encoder,
+            "steps a round": num_steps,
+            "rounds": num_rounds,
+        },
+        speeds=speeds,
+        ratios=(("synthetic", "pure"), *((name, "synthetic") for name in fed)),
+        figures={
+            **{f"{name}: wait %": sum(waits[name][1:]) / num_rounds for name in fed},
+            **{
+                f"{name}: ms a step": 1e3 * recipe.batch_size / speeds.median(name)
+                for name in speeds.by_name
+            },
+            "peak memory GiB": _peak_bytes(device) / 2**30,
+        },
+    )
+
+
+def _contenders(
+    learner: Learner, recipe: Recipe, num_steps: int, fed: dict[str, _FedBatches]
+) -> tuple[list[Contender], dict[str, list[float]]]:
+    """What takes turns, and lists that will hold the percentage each round has waited for data."""
+    totals = torch.zeros(len(NAMES), dtype=torch.float64, device=learner.world.device)
+    in_place = cycle(fed["real"].copies(num_steps))
+    waits: dict[str, list[float]] = {name: [] for name in fed}
+
+    def steps(next_batch: Callable[[], Batch]) -> int:
+        done = 0
+        for _ in range(num_steps):
+            batch = next_batch()
+            learner.step(batch, 0, recipe.lr, totals)
+            done += batch.global_size
+        return done
+
+    def synthetic() -> int:
+        return steps(lambda: next(in_place))
+
+    def pure() -> int:
+        learner.recipe = replace(recipe, augment=_NOTHING)
+        try:
+            return synthetic()
+        finally:
+            learner.recipe = recipe
+
+    def feeding(name: str) -> Contender:
+        def run() -> int:
+            started, waited = time.perf_counter(), fed[name].waited_seconds
+            done = steps(fed[name].next)
+            seconds = time.perf_counter() - started
+            waits[name].append(100 * (fed[name].waited_seconds - waited) / seconds)
+            return done
+
+        return Contender(name=name, run=run)
+
+    contenders = [Contender(name="pure", run=pure), Contender(name="synthetic", run=synthetic)]
+    return [*contenders, *map(feeding, fed)], waits
+
+
+def _fed(
+    caches: list[Cache], world: World, recipe: Recipe, num_steps: int, resident: str
+) -> _FedBatches:
+    rows = spread_rows(caches, num_steps * recipe.batch_size)
+    feeder = make_feeder(
+        caches, rows, largest=recipe.batch_size, device=world.device, resident=resident
+    )
+    return _FedBatches(
+        Batches(feeder, len(rows), batch_size=recipe.batch_size, seed=recipe.seed, world=world)
+    )
+
+
+class _FedBatches:
+    """Batches of one epoch after the other, and what was waited for them in all."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches, self._epoch, self._before = batches, 0, 0.0
+        self._running: Iterator[Batch] = iter(())
+
+    @property
+    def waited_seconds(self) -> float:
+        return self._before + (self._batches.waited_seconds if self._epoch else 0.0)
+
+    def next(self) -> Batch:
+        batch = next(self._running, None)
+        while batch is None:
+            self._before = self.waited_seconds
+            self._running = self._batches.epoch(self._epoch)
+            self._epoch += 1
+            batch = next(self._running, None)
+        return batch
+
+    def copies(self, at_most: int) -> list[Batch]:
+        """One or two batches in memory of their own on the device."""
+        return [
+            replace(batch, images=batch.images.clone(), masks=batch.masks.clone())
+            for batch in (self.next() for _ in range(min(at_most, 2)))
+        ]
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """Most memory held: of the GPU by torch's allocator, or resident memory of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

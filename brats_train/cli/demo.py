@@ -1,0 +1,75 @@
+"""The command `brats demo`: the whole way on synthetic cases."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+from pathlib import Path
+
+import click
+
+from brats_cache.common.errors import BratsError
+from brats_train.cli.main import cli
+from brats_train.cli.options import PATH
+
+__all__ = ["demo"]
+
+NUM_TEST_CASES = 2
+MARK = "README.txt"
+# A quarter of the paper's pixels and a high rate, so that something is learnt in a minute on a CPU.
+_TRAINING = "--recipe strong --encoder-weights none --batch-size 16 --lr 1e-3 --epochs 12"
+
+
+@click.command("demo")
+@click.option(
+    "--out", type=PATH, default=Path("demo"), show_default=True, help="Folder for everything."
+)
+@click.option("--cases", default=12, show_default=True, help="Synthetic cases to learn from.")
+@click.option("--minutes", default=1.5, show_default=True, help="Of training, at most.")
+def demo(out: Path, cases: int, minutes: float) -> None:
+    """The whole way on synthetic cases: cache, training, scores, masks, figures.
+
+    Replaces an earlier demo in the same folder.
+    """
+    _run_demo(out, num_cases=cases, max_minutes=minutes)
+
+
+def _run_demo(out: Path, *, num_cases: int, max_minutes: float) -> None:
+    """Leaves scans, cache, run, masks and figures in `out`, replacing an earlier demo. Raises
+    `BratsError` where `out` is a folder that no demo made."""
+    if out.exists() and not (out / MARK).is_file():
+        raise BratsError(f"{out}: exists, and is no earlier demo. Name another folder with --out.")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / MARK).write_text("Made by brats demo, which replaces this folder when run again.\n")
+    started = time.monotonic()
+    scans, cache, run = out / "scans", out / "brats.h5", out / "run"
+    masks = out / "masks"
+    _type(f"phantom {_quote(scans)} --cases {num_cases} --test-cases {NUM_TEST_CASES}")
+    _type(f"build-cache {_quote(scans)} --out {_quote(cache)} --size 128")
+    limit = f"--max-minutes {max_minutes:g}"
+    _type(f"train --cache {_quote(cache)} --run {_quote(run)} {_TRAINING} {limit}")
+    _type(f"eval --run {_quote(run)} --split val")
+    validation = scans / "BraTS2020_ValidationData"
+    _type(f"predict {_quote(validation)} --run {_quote(run)} --out {_quote(masks)}")
+    _type(f"report --run {_quote(run)}")
+    click.echo(f"\nDone in {time.monotonic() - started:.0f} s. Worth opening:")
+    for path, what in {
+        run / "report.html": "the run on one page, with slices of every case to browse",
+        run / "figures" / "panels.png": "scans, truth and prediction side by side",
+        run / "figures" / "curves.png": "how training went",
+        run / "eval" / "val" / "cases.csv": "scores of every case",
+        masks: "masks of the test cases, for any NIfTI viewer",
+    }.items():
+        click.echo(f"  {path}  ({what})")
+
+
+def _type(words: str) -> None:
+    """Shows a command and runs it."""
+    click.echo(f"\n$ brats {words}")
+    cli.main(shlex.split(words), prog_name="brats", standalone_mode=False)
+
+
+def _quote(path: Path) -> str:
+    return shlex.quote(str(path))

@@ -1,0 +1,180 @@
+"""The command `brats eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from brats_cache.common.errors import BratsError
+from brats_cache.common.progress import show_progress
+from brats_train.cli.options import (
+    PATH,
+    checkpoint_option,
+    checkpoint_paths,
+    device_option,
+    no_progress,
+    run_option,
+    tta_option,
+)
+
+__all__ = ["evaluate"]
+
+
+@click.command("eval")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    default="val",
+    show_default=True,
+    help="Which cases, as the run's config means it.",
+)
+@run_option
+@click.option(
+    "--cache", "caches", multiple=True, type=PATH, help="Instead of the run's own caches."
+)
+@checkpoint_option
+@tta_option
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), help="Instead of the one chosen in training."
+)
+@click.option(
+    "--empty",
+    type=click.Choice(["official", "nan"]),
+    default="official",
+    show_default=True,
+    help="Rule for empty masks.",
+)
+@click.option("--save-masks", is_flag=True, help="Write the predicted masks as well.")
+@click.option(
+    "--predictions",
+    type=PATH,
+    metavar="DIR",
+    help="Score the masks in DIR, CASE.nii.gz or CASE.nii, made by any tool.",
+)
+@device_option
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def evaluate(
+    split: str,
+    run_dirs: tuple[Path, ...],
+    caches: tuple[Path, ...],
+    checkpoint: str,
+    tta: bool | None,
+    threshold: float | None,
+    empty: str,
+    save_masks: bool,
+    predictions: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Score a run on a split: by case on the scan's own grid, and by slice.
+
+    Writes eval/SPLIT/summary.json and cases.csv (with --save-masks also masks/) into the run.
+    --predictions scores masks instead, without a model; with --cache and without --run it writes
+    eval/SPLIT into their folder.
+    """
+    from brats_cache.format.cache_set import open_caches
+    from brats_train.evaluation import evaluate as evaluation
+    from brats_train.evaluation.summary import describe, to_json
+    from brats_train.training.recipe import recipe_from_dict
+    from brats_train.training.run_dir import RunDir
+
+    needs_run = predictions is None or run_dirs or not caches
+    runs = [RunDir.existing(path) for path in run_dirs or (None,)] if needs_run else []
+    config = runs[0].read_config() if runs else None
+    recipe = recipe_from_dict(config["recipe"]) if config else None
+    job = evaluation.EvaluationJob(
+        split=split,
+        rows=recipe.rows if recipe else "all",
+        fold=config["fold"] if config else None,
+        empty=empty,  # type: ignore[arg-type]
+        tta=tta,
+        threshold=threshold,
+    )
+    own = tuple(Path(cache["path"]) for cache in config["caches"]) if config else ()
+    opened = open_caches(caches or own)
+    if predictions is None:
+        folder = runs[0].path / "eval" / split
+        paths = checkpoint_paths(runs, checkpoint)
+        result = _score_models(job, opened, paths, device, folder, save_masks)
+    else:
+        _refuse_with_predictions(tta=tta, threshold=threshold, save_masks=save_masks)
+        folder = (runs[0].path if runs else predictions) / "eval" / split
+        regions = recipe.regions if recipe else ("wt", "tc", "et")
+        result = _score_files(job, opened, regions, predictions, folder)
+    if result is None:
+        return
+    if as_json:
+        click.echo(to_json(result.summary), nl=False)
+    else:
+        click.echo(describe(result.cases, result.summary))
+        click.echo(f"\n{folder}/summary.json and cases.csv")
+
+
+def _score_models(
+    job: Any,
+    caches: Sequence[Any],
+    checkpoints: Sequence[Path],
+    device: str,
+    folder: Path,
+    save_masks: bool,
+) -> Any:
+    """The evaluation, already written; None on a rank that does not speak."""
+    import contextlib
+
+    from brats_train.evaluation import evaluate as evaluation
+    from brats_train.inference.ensemble import load_ensemble
+    from brats_train.runtime.distributed import joined, told_once
+
+    with joined(device) as world:
+        with told_once():
+            ensemble = load_ensemble(checkpoints, world.device)
+            _check_same_pixels(caches, ensemble)
+        progress = show_progress("Scoring", "cases") if world.is_main else no_progress()
+        with contextlib.ExitStack() as stack:
+            masks = None
+            if save_masks:
+                masks = stack.enter_context(evaluation.scratch_masks(folder, world))
+            with progress as report:
+                result = evaluation.evaluate(job, caches, ensemble, world, report, masks)
+            if world.is_main:
+                evaluation.publish_evaluation(result, folder, masks)
+        return result if world.is_main else None
+
+
+def _score_files(
+    job: Any, caches: Sequence[Any], regions: Sequence[str], masks: Path, folder: Path
+) -> Any:
+    """The evaluation, already written; None on a rank that does not speak."""
+    from brats_train.evaluation import evaluate as evaluation
+    from brats_train.runtime.distributed import joined
+
+    with joined("cpu") as world:
+        progress = show_progress("Scoring", "cases") if world.is_main else no_progress()
+        with progress as report:
+            result = evaluation.evaluate_files(job, regions, masks, caches, world, report)
+        if world.is_main:
+            evaluation.publish_evaluation(result, folder)
+        return result if world.is_main else None
+
+
+def _check_same_pixels(caches: Sequence[Any], ensemble: Any) -> None:
+    if caches[0].preparation != ensemble.segmenter.preparation:
+        raise BratsError(
+            f"{caches[0].path}: its pixels were prepared differently from those the model was "
+            f"trained on: {caches[0].preparation}, not {ensemble.segmenter.preparation}."
+        )
+
+
+def _refuse_with_predictions(
+    *, tta: bool | None, threshold: float | None, save_masks: bool
+) -> None:
+    given = {"--tta": tta is not None, "--threshold": threshold is not None}
+    given["--save-masks"] = save_masks
+    for option, is_given in given.items():
+        if is_given:
+            raise click.UsageError(
+                f"{option} is for a model; --predictions scores masks as they are."
+            )

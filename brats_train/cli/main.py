@@ -1,0 +1,119 @@
+"""The `brats` command: names and one line each here, everything else imported when called.
+
+So `brats --help` needs neither torch nor numpy. `main` turns what went wrong into one message and
+an exit code: 0 done, 1 the data or the run failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from brats_cache import __version__
+from brats_cache.common.errors import BratsError, tell
+
+__all__ = ["cli", "main"]
+
+COMMANDS = {
+    "build-cache": (
+        "brats_cache.cli.build_cache",
+        "build_cache",
+        "Convert NIfTI cases into one cache file.",
+    ),
+    "info": ("brats_cache.cli.info", "info", "Say what a cache holds."),
+    "verify": (
+        "brats_cache.cli.verify",
+        "verify",
+        "Compare every byte of a cache with its checksum.",
+    ),
+    "link": ("brats_cache.cli.link", "link", "One HDF5 view over several caches, for h5py users."),
+    "phantom": (
+        "brats_cache.cli.phantom",
+        "phantom",
+        "Make synthetic cases shaped like BraTS 2020.",
+    ),
+    "train": ("brats_train.cli.train", "train", "Train the U-Net on a cache."),
+    "eval": ("brats_train.cli.evaluate", "evaluate", "Score a run on a split of its cache."),
+    "predict": ("brats_train.cli.predict", "predict", "Segment scans: NIfTI in, NIfTI out."),
+    "report": ("brats_train.cli.report", "report", "Figures and one page of a run."),
+    "view": ("brats_train.cli.view", "view", "Look at a scan and its mask in the browser."),
+    "demo": ("brats_train.cli.demo", "demo", "The whole way on synthetic cases, in minutes."),
+    "bench": ("brats_train.cli.bench", "bench", "Measure what costs what on this machine."),
+    "doctor": ("brats_train.cli.doctor", "doctor", "Say what this machine lacks."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        if not any(parameter.name == "debug" for parameter in command.params):
+            command.params.append(_debug_option())
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, _, summary) in COMMANDS.items()])
+
+
+def _debug_option() -> click.Option:
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        expose_value=False,
+        help="Show the traceback of a failure.",
+    )
+
+
+@click.group(
+    cls=LazyGroup,
+    params=[_debug_option()],
+    context_settings={
+        "auto_envvar_prefix": "BRATS",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 80,
+    },
+)
+@click.version_option(__version__, prog_name="brats")
+def cli() -> None:
+    """Train and judge a brain-tumour segmenter on BraTS MRI.
+
+    Every option can come from the environment, as BRATS_TRAIN_EPOCHS=5 does for train --epochs.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and leaves the process with its exit code."""
+    if not sys.platform.startswith("linux"):
+        sys.exit("Error: brats runs on Linux; on Windows, use it inside WSL2.")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    rank = int(os.environ.get("RANK", 0))
+    try:
+        code = cli.main(words, prog_name="brats", standalone_mode=False)
+    except click.ClickException as error:
+        if rank == 0:  # every process under torchrun was given the same words
+            error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BratsError as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        # What fails before the ranks have joined fails on all of them; one message is enough.
+        if rank == 0 or error.rank is not None:
+            where = f" (rank {error.rank})" if error.rank else ""
+            tell(error, prefix=f"Error{where}: ")
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,199 @@
+"""The command `brats train`: options to a job, one process or several, a new run or an old one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from brats_cache.common.errors import BratsError
+from brats_cache.common.process import usable_cores
+from brats_train.cli.options import PATH
+
+__all__ = ["train"]
+
+DEFAULT_CACHE = Path("data/brats.h5")
+
+
+@click.command("train")
+@click.option(
+    "--cache",
+    "caches",
+    multiple=True,
+    type=PATH,
+    help="Cache file, repeatable.  [default: data/brats.h5]",
+)
+@click.option(  # torchrun of Python 3.11 takes --run for its own --run-path; --run-dir passes
+    "--run",
+    "--run-dir",
+    "run_dir",
+    type=PATH,
+    help="Folder of the run.  [default: runs/RECIPE-TIME]",
+)
+@click.option("--recipe", help="paper, strong, or a TOML file.  [default: paper]")
+@click.option("--target", type=click.Choice(["wt", "regions"]), help="Whole tumour, or WT, TC, ET.")
+@click.option("--epochs", type=click.IntRange(1), help="At most so many.")
+@click.option(
+    "--max-minutes", type=click.FloatRange(0), default=0.0, help="End, judged and saved, in time."
+)
+@click.option(
+    "--save-minutes",
+    type=click.FloatRange(0),
+    default=5.0,
+    show_default=True,
+    help="Between two savings of the state that --resume needs.",
+)
+@click.option("--batch-size", type=click.IntRange(1), help="Samples of a step, over all ranks.")
+@click.option("--micro-batch", help="auto, or the samples computed at once.  [default: auto]")
+@click.option("--lr", type=float, help="Learning rate.")
+@click.option("--loss", help="bce+iou, bce+dice, dice, iou, bce, focal+dice, tversky.")
+@click.option("--patience", type=click.IntRange(0), help="Epochs without progress; 0: for ever.")
+@click.option("--fold", type=click.IntRange(0), help="This fold validates, the others train.")
+@click.option("--encoder-weights", help="imagenet, none, or a file.")
+@click.option("--init-from", type=PATH, help="Start from the model of a checkpoint.")
+@click.option("--amp", type=click.Choice(["auto", "bf16", "fp16", "off"]), help="Mixed precision.")
+@click.option(
+    "--resident",
+    type=click.Choice(["auto", "never", "always"]),
+    default="auto",
+    show_default=True,
+    help="Keep the rows on the device.",
+)
+@click.option("--compile", "is_compiled", is_flag=True, help="torch.compile the model.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--seed", type=int, help="Decides first weights, order and augmentation.")
+@click.option("--deterministic", is_flag=True, help="Equal runs give equal bytes, more slowly.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any field of the recipe."
+)
+@click.option(
+    "--track",
+    "trackers",
+    multiple=True,
+    type=click.Choice(["tensorboard", "mlflow"]),
+    help="Record epochs there too.",
+)
+@click.option("--resume", is_flag=True, help="Go on with --run from its last checkpoint.")
+@click.option("--nproc", type=click.IntRange(1), help="Start so many processes with torchrun.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is in --run.")
+def train(
+    run_dir: Path | None,
+    resume: bool,
+    overwrite: bool,
+    nproc: int | None,
+    device: str,
+    **options: Any,
+) -> None:
+    """Train the U-Net on a cache.
+
+    Alone it is one process; `torchrun brats train` or --nproc makes it several, one a GPU. A run
+    that was left goes on with --resume and its own settings.
+    """
+    if nproc is not None and "LOCAL_RANK" not in os.environ:
+        _start_processes(nproc)
+    from brats_train.runtime.distributed import joined
+    from brats_train.training import trainer as training
+    from brats_train.training.run_dir import RunDir
+
+    run, is_resumed = _known_run(run_dir, resume)
+    job = _job(options, run.read_config() if run and is_resumed else None)
+    with joined(device) as world:
+        if run is None:
+            fresh = RunDir.new(run_dir, job.recipe_name, overwrite) if world.is_main else None
+            run = RunDir(world.share(fresh.path if fresh else Path()))
+
+        def say(text: str) -> None:
+            if world.is_main:
+                click.echo(text)
+
+        say(f"Run: {run.path}")
+        done = training.train(job, world, run, resume=is_resumed, say=say)
+        if done.is_resumable:
+            say(f"Interrupted and saved. Go on with: brats train --resume --run {run.path}")
+            sys.exit(130)
+        say(f"Finished: {done.reason}. Best epoch {done.best_epoch}: {run.best}")
+        say("Next: brats eval --split val")
+
+
+def _known_run(run_dir: Path | None, resume: bool) -> tuple[Any, bool]:
+    """The run to go on with, and whether it has a checkpoint to go on from; None for a new run.
+
+    When torchrun starts its processes again after a failure, they find the run of the same torchrun
+    and go on by themselves.
+    """
+    from brats_train.training.run_dir import RunDir
+
+    if resume:
+        run = RunDir.existing(run_dir)
+        if not run.last.is_file():
+            raise BratsError(f"{run.path}: nothing to resume (no {run.last.name}).")
+        return run, True
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
+        try:
+            run = RunDir.existing(run_dir)
+        except BratsError:
+            return None, False  # the failure came before the run began
+        if run.read_config().get("torchrun_id") == os.environ.get("TORCHELASTIC_RUN_ID"):
+            return run, run.last.is_file()
+    return None, False
+
+
+def _job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> Any:
+    """The job that the options describe; what they leave open comes from `config`, the settings of
+    a run that is resumed."""
+    from brats_cache.format.cache_set import open_caches
+    from brats_train.training.recipe import change, load_recipe, recipe_from_dict
+    from brats_train.training.state import TrainJob
+
+    held = config or {}
+    name = options["recipe"] or held.get("recipe_name", "paper")
+    if config and not options["recipe"]:
+        recipe = recipe_from_dict(config["recipe"])
+    else:
+        recipe = load_recipe(name)
+    fields = {
+        "target": options["target"],
+        "epochs": options["epochs"],
+        "batch_size": options["batch_size"],
+        "lr": options["lr"],
+        "loss.name": options["loss"],
+        "patience": options["patience"],
+        "encoder_weights": options["encoder_weights"],
+        "amp": options["amp"],
+        "seed": options["seed"],
+    }
+    given = [f"{field}={value}" for field, value in fields.items() if value is not None]
+    paths = options["caches"] or tuple(Path(cache["path"]) for cache in held.get("caches", ()))
+    init_from = options["init_from"] or held.get("init_from")
+    micro_batch = options["micro_batch"] or str(held.get("micro_batch", "auto"))
+    job = TrainJob(
+        cache_paths=paths or (DEFAULT_CACHE,),
+        recipe_name=name,
+        recipe=change(recipe, [*given, *options["settings"]]),
+        fold=held.get("fold") if options["fold"] is None else options["fold"],
+        max_minutes=options["max_minutes"],
+        save_minutes=options["save_minutes"],
+        micro_batch=micro_batch,
+        resident=options["resident"],
+        init_from=Path(init_from) if init_from else None,
+        compile=options["is_compiled"],
+        deterministic=options["deterministic"] or bool(held.get("deterministic")),
+        trackers=options["trackers"],
+    )
+    open_caches(job.cache_paths)  # a wrong name is told before the processes join
+    return job
+
+
+def _start_processes(nproc: int) -> None:
+    """Replaces this process by torchrun with `nproc` workers on this machine; does not return."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={nproc}", "-m", "--", "brats_train", *sys.argv[1:]]
+    root = str(Path(__file__).resolve().parents[2])  # a checkout need not be installed
+    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    threads = str(max(1, usable_cores() // nproc))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONPATH": search}
+    os.execve(sys.executable, command, environment)

@@ -1,0 +1,38 @@
+"""The command `brats view`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from brats_cache.common.errors import BratsError
+from brats_train.cli.options import PATH
+
+__all__ = ["view"]
+
+
+@click.command("view")
+@click.argument("case", type=PATH)
+@click.option("--mask", type=PATH, help="A mask to show over the scan, such as predict's.")
+@click.option("--out", type=PATH, metavar="FILE.html", help="Write the page instead of opening it.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="To serve at.  [default: a free one]"
+)
+def view(case: Path, mask: Path | None, out: Path | None, port: int) -> None:
+    """Look at a scan in the browser: three planes linked by a crosshair, masks over them.
+
+    CASE is a case folder; its own mask is shown where it has one. The page is served to this
+    machine alone until Ctrl-C; --out makes it one file that needs no network.
+    """
+    from brats_cache.common.files import write_atomically
+    from brats_train.report.view import make_view, serve
+
+    if out is not None and out.exists():
+        raise BratsError(f"{out}: exists already. Name another file, or remove it.")
+    page = make_view(case, mask)
+    if out is not None:
+        write_atomically(out, page)
+        click.echo(str(out))
+    else:
+        serve(page, port, click.echo)

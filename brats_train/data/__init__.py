@@ -1,0 +1,1 @@
+"""From mapped caches to augmented batches: row selection, loading, augmentation, targets."""

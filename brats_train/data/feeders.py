@@ -1,0 +1,266 @@
+"""Feeders bring selected rows to the device: streamed through a ring of buffers, or resident."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brats_cache.common.errors import BratsError
+from brats_cache.format.reader import Cache
+from brats_train.data.mmap_gather import CopyingThreads, MappedRows
+from brats_train.data.selection import RowSet
+
+__all__ = ["Feeder", "make_feeder"]
+
+NUM_SLOTS = 4  # two being filled or waiting, two on their way to the device
+RESIDENT_SHARE = 0.1  # of the device's free memory: the rest is the model's
+Chunks = Sequence[np.ndarray]  # places in a RowSet, one array for each batch
+
+
+class Feeder(Protocol):
+    """Where the pixels of a RowSet come from.
+
+    waited_seconds  what the caller of the last `feed` has spent waiting
+    """
+
+    waited_seconds: float
+
+    def feed(self, chunks: Chunks) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each chunk its images, (B, C, S, S) float16, and masks, (B, 1, S, S) uint8, on the
+        device. No chunk is larger than the feeder was made for. A pair may be overwritten once the
+        next is asked for."""
+        ...
+
+
+def make_feeder(
+    caches: Sequence[Cache],
+    rows: RowSet,
+    *,
+    largest: int,
+    device: torch.device,
+    resident: str = "auto",
+) -> Feeder:
+    """A feeder for chunks of up to `largest` rows.
+
+    resident  "always" keeps the rows on the device, "never" streams them, "auto" keeps them where
+              they take at most a tenth of a CUDA device's free memory
+
+    Raises `BratsError` where "always" does not fit.
+    """
+    _, channels, height, width = caches[0].shape
+    num_bytes = len(rows) * height * width * (2 * channels + 1)
+    if resident == "auto":
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+        resident = "always" if num_bytes < RESIDENT_SHARE * free else "never"
+    if resident == "never":
+        return RingFeeder(caches, rows, largest=largest, device=device)
+    try:
+        return ResidentFeeder(caches, rows, largest=largest, device=device)
+    except torch.OutOfMemoryError as error:
+        raise BratsError(
+            f"{num_bytes / 2**30:.1f} GiB of rows do not fit on {device}. Use --resident never."
+        ) from error
+
+
+class RingFeeder:
+    """Streams rows from the maps through a ring of buffers, pinned on CUDA.
+
+    On a CPU the buffers themselves are handed out: new memory for every batch would take the kernel
+    four times longer to clear than filling it takes.
+    """
+
+    def __init__(
+        self, caches: Sequence[Cache], rows: RowSet, *, largest: int, device: torch.device
+    ) -> None:
+        self.waited_seconds = 0.0
+        self._source, self._device = MappedRows(caches, rows), device
+        self._slots = [_Slot(largest, caches[0].shape, device) for _ in range(NUM_SLOTS)]
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def feed(self, chunks: Chunks) -> Iterator[tuple[Tensor, Tensor]]:
+        free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        ready: queue.SimpleQueue[_Slot | BaseException] = queue.SimpleQueue()
+        for slot in self._slots:
+            free.put(slot)
+        stop = threading.Event()
+        gatherer = threading.Thread(
+            target=self._gather, args=(chunks, free, ready, stop), daemon=True, name="gather"
+        )
+        gatherer.start()
+        self.waited_seconds = 0.0
+        sent: list[_Sent] = []
+        num_sent = 0
+        try:
+            for _ in range(len(chunks)):
+                # Copies run ahead of the computation by as much as the thread has gathered.
+                while num_sent < len(chunks) and (not sent or not ready.empty()):
+                    slot = self._next(ready)
+                    sent.append(self._send(slot))
+                    if self._copies is not None:
+                        free.put(slot)  # the thread waits for the copy before it refills the slot
+                    num_sent += 1
+                    if len(sent) == NUM_SLOTS - 2:
+                        break
+                arrived = sent.pop(0)
+                yield self._arrived(arrived)
+                if self._copies is None:
+                    free.put(arrived.slot)
+        finally:
+            stop.set()
+            free.put(self._slots[0])  # wakes a thread that waits for a free slot
+            gatherer.join()
+
+    def _next(self, ready: queue.SimpleQueue[_Slot | BaseException]) -> _Slot:
+        asked = time.monotonic()
+        filled = ready.get()
+        self.waited_seconds += time.monotonic() - asked
+        if isinstance(filled, BaseException):
+            raise filled
+        return filled
+
+    def _gather(
+        self,
+        chunks: Chunks,
+        free: queue.SimpleQueue[_Slot],
+        ready: queue.SimpleQueue[_Slot | BaseException],
+        stop: threading.Event,
+    ) -> None:
+        """The thread's life: has rows copied into free slots, in order, and the kernel read those
+        of the next chunk meanwhile."""
+        if self._device.type == "cuda":  # else this thread would open a context on the first GPU
+            torch.cuda.set_device(self._device)
+        try:
+            with CopyingThreads() as threads:
+                before: _Slot | None = None
+                for number, chunk in enumerate(chunks):
+                    slot = free.get()
+                    if stop.is_set():
+                        return
+                    if number == 0:
+                        self._source.announce(chunk)
+                    slot.start_filling(self._source, chunk, threads)
+                    if number + 1 < len(chunks):
+                        self._source.announce(chunks[number + 1])
+                    # The next slot is begun before this one is done, so that no thread runs dry.
+                    if before is not None:
+                        ready.put(before.filled())
+                    before = slot
+                if before is not None:
+                    ready.put(before.filled())
+        except BaseException as error:  # the training thread raises it
+            ready.put(error)
+
+    def _send(self, slot: _Slot) -> _Sent:
+        """Starts the way of a slot's rows to the device."""
+        images, masks = slot.images, slot.masks
+        if slot.copied is not None:
+            with torch.cuda.stream(self._copies):
+                images = images.to(self._device, non_blocking=True)
+                masks = masks.to(self._device, non_blocking=True)
+                slot.copied.record(self._copies)
+        return _Sent(images=images, masks=masks, slot=slot)
+
+    def _arrived(self, sent: _Sent) -> tuple[Tensor, Tensor]:
+        """Orders the computation after the copies, without the host waiting for either."""
+        if sent.slot.copied is not None:
+            current = torch.cuda.current_stream(self._device)
+            # The event, not the stream: that would wait for the next batch's copies as well. The
+            # slot cannot have been sent again, for only two batches are ever under way.
+            current.wait_event(sent.slot.copied)
+            sent.images.record_stream(current)
+            sent.masks.record_stream(current)
+        return sent.images, sent.masks
+
+
+class ResidentFeeder:
+    """Keeps all rows on the device, float16 as in the cache, and gathers there."""
+
+    def __init__(
+        self, caches: Sequence[Cache], rows: RowSet, *, largest: int, device: torch.device
+    ) -> None:
+        self.waited_seconds = 0.0
+        self._device = device
+        _, channels, height, width = caches[0].shape
+        num = len(rows)
+        self._images = torch.empty(
+            (num, channels, height, width), dtype=torch.float16, device=device
+        )
+        self._masks = torch.empty((num, 1, height, width), dtype=torch.uint8, device=device)
+        source = MappedRows(caches, rows)
+        slot = _Slot(min(largest, num), caches[0].shape, torch.device("cpu"))
+        with CopyingThreads() as threads:
+            for start in range(0, num, largest):
+                stop = min(start + largest, num)
+                slot.start_filling(source, np.arange(start, stop), threads)
+                slot.filled()
+                self._images[start:stop] = slot.images.to(device)
+                self._masks[start:stop] = slot.masks.to(device)
+
+    def feed(self, chunks: Chunks) -> Iterator[tuple[Tensor, Tensor]]:
+        self.waited_seconds = 0.0
+        if not chunks:
+            return
+        order = torch.from_numpy(np.concatenate(chunks))
+        if self._device.type == "cuda":  # one copy an epoch, which the host does not wait for
+            order = order.pin_memory().to(self._device, non_blocking=True)
+        for places in order.split([len(chunk) for chunk in chunks]):
+            yield self._images.index_select(0, places), self._masks.index_select(0, places)
+
+
+class _Slot:
+    """One buffer of the ring, pinned for a GPU."""
+
+    def __init__(
+        self, largest: int, shape: tuple[int, int, int, int], device: torch.device
+    ) -> None:
+        _, channels, height, width = shape
+        pinned = device.type == "cuda"
+        self._images = torch.empty(
+            (largest, channels, height, width), dtype=torch.float16, pin_memory=pinned
+        )
+        self._masks = torch.empty((largest, 1, height, width), dtype=torch.uint8, pin_memory=pinned)
+        self._num = 0
+        self._shares: list[Future[None]] = []
+        self.copied = torch.cuda.Event() if pinned else None
+
+    @property
+    def images(self) -> Tensor:
+        return self._images[: self._num]
+
+    @property
+    def masks(self) -> Tensor:
+        return self._masks[: self._num]
+
+    def start_filling(
+        self, source: MappedRows, places: np.ndarray, threads: CopyingThreads
+    ) -> None:
+        """Has rows copied in. Waits for the copy to the device that last read this slot."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        self._num = len(places)
+        images, masks = self.images.numpy(), self.masks.numpy()
+        self._shares = source.start_copying(places, images, masks, threads)
+
+    def filled(self) -> _Slot:
+        """This slot, once its rows are there. Raises what copying them raised."""
+        for share in self._shares:
+            share.result()
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Sent:
+    """A batch under way: where its rows will be on the device, and the slot they come from."""
+
+    images: Tensor
+    masks: Tensor
+    slot: _Slot

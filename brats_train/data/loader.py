@@ -1,0 +1,98 @@
+"""Batches from memory maps: a thread gathers rows into a ring of buffers while the device computes.
+
+The order of an epoch is a pure function of (seed, epoch) over the rows of all caches, and each rank
+takes its part of every global batch, so the state of the data path is three integers: seed, epoch
+and step. Where the rows fit on the device with room to spare they are kept there instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from brats_cache.common.errors import BratsError
+from brats_train.data.feeders import Feeder
+from brats_train.data.selection import epoch_order
+from brats_train.runtime.distributed import World
+
+__all__ = ["Batch", "Batches"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """This rank's part of one global batch. Its tensors may be overwritten once the next is asked
+    for.
+
+    images        (B, C, S, S) float16 on the device
+    masks         (B, 1, S, S) uint8 canonical labels on the device
+    step          number of the step in its epoch
+    global_size   samples of the batch over all ranks
+    part          this rank's samples among them
+    """
+
+    images: Tensor
+    masks: Tensor
+    step: int
+    global_size: int
+    part: slice
+
+
+class Batches:
+    """The training batches of one rank."""
+
+    def __init__(
+        self, feeder: Feeder, num_rows: int, *, batch_size: int, seed: int, world: World
+    ) -> None:
+        """`batch_size` counts the samples of all ranks. Raises `BratsError` for fewer rows than
+        ranks."""
+        if num_rows < world.size:
+            raise BratsError(
+                f"{num_rows} training rows for {world.size} processes: expected one each at least."
+            )
+        self._feeder, self._num_rows, self._world = feeder, num_rows, world
+        self._batch_size, self._seed = max(batch_size, world.size), seed
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of an epoch; a last batch smaller than the world, which would idle a rank, is left
+        out."""
+        whole, rest = divmod(self._num_rows, self._batch_size)
+        return whole + (rest >= self._world.size)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of an epoch over all ranks."""
+        return min(self._num_rows, self.num_steps * self._batch_size)
+
+    @property
+    def waited_seconds(self) -> float:
+        """What the caller has spent waiting for data since `epoch` was called."""
+        return self._feeder.waited_seconds
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from step `first_step` on, in order."""
+        steps = range(first_step, self.num_steps)
+        order = epoch_order(self._num_rows, self._seed, epoch)
+        pixels = self._feeder.feed([self._part(order, step) for step in steps])
+        with contextlib.closing(pixels):  # type: ignore[type-var]
+            for step, (images, masks) in zip(steps, pixels, strict=True):
+                global_size = min(self._batch_size, self._num_rows - step * self._batch_size)
+                yield Batch(
+                    images=images,
+                    masks=masks,
+                    step=step,
+                    global_size=global_size,
+                    part=self._world.part(global_size),
+                )
+
+    def places(self, epoch: int, step: int) -> np.ndarray:
+        """This rank's places of one step in the order of the training rows."""
+        return self._part(epoch_order(self._num_rows, self._seed, epoch), step)
+
+    def _part(self, order: np.ndarray, step: int) -> np.ndarray:
+        chunk = order[step * self._batch_size : (step + 1) * self._batch_size]
+        return chunk[self._world.part(len(chunk))]

@@ -1,0 +1,24 @@
+"""Training targets: one binary channel per region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from brats_cache.imaging.labels import REGIONS
+
+__all__ = ["region_targets"]
+
+
+def region_targets(masks: Tensor, regions: Sequence[str]) -> Tensor:
+    """(B, 1, H, W) uint8 canonical labels -> (B, K, H, W) bool, a channel a region."""
+    channels = []
+    for region in regions:
+        first, *others = sorted(REGIONS[region])
+        channel = masks == first
+        for label in others:
+            channel |= masks == label
+        channels.append(channel)
+    return torch.cat(channels, dim=1)

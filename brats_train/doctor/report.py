@@ -1,0 +1,147 @@
+"""What `brats doctor` finds out: what this machine has, what would not work, and the mend of each.
+
+Nothing here takes longer than a few seconds. What an examination trips over is a finding itself: a
+machine in disorder is what this is for.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from brats_cache.common.process import usable_cores
+from brats_cache.common.text import human_bytes
+from brats_train.doctor.check import Finding
+
+__all__ = ["LIBRARIES", "examine"]
+
+# The distributions that pyproject.toml requires.
+LIBRARIES = (
+    *("click", "connected-components-3d", "edt", "h5py", "huggingface-hub", "isal", "kornia"),
+    *("matplotlib", "nibabel", "numpy", "opencv-python-headless", "rich", "safetensors", "scipy"),
+    *("segmentation-models-pytorch", "torch", "torchvision", "xxhash"),
+)
+MIN_MEMORY = 4 << 30
+MIN_SHARED_MEMORY = 1 << 30
+
+
+def examine() -> list[Finding]:
+    """Looks at everything, in the order a person should read it."""
+    examinations = {
+        "system": _system,
+        "libraries": _libraries,
+        "memory": _memory,
+        "disks": _disks,
+        "torch": _torch,
+    }
+    findings: list[Finding] = []
+    for name, examination in examinations.items():
+        try:
+            findings += examination()
+        except Exception as error:  # what a broken installation raises cannot be foreseen
+            findings.append(
+                Finding(
+                    name=name,
+                    state="failure" if name == "torch" else "warning",
+                    found=f"cannot be examined ({type(error).__name__}: {error})",
+                    mend="Make the environment anew: scripts/setup_env." if name == "torch" else "",
+                )
+            )
+    return findings
+
+
+def _system() -> list[Finding]:
+    is_new_enough = sys.version_info >= (3, 11)
+    cores, threads = usable_cores(), os.environ.get("OMP_NUM_THREADS", "")
+    is_starved = threads.isdigit() and int(threads) < cores
+    found = f"{cores} usable of {os.cpu_count()}"
+    return [
+        Finding(name="system", found=f"{platform.system()} {platform.release()}"),
+        Finding(
+            name="python",
+            state="fine" if is_new_enough else "failure",
+            found=platform.python_version(),
+            mend="" if is_new_enough else "Python 3.11 or newer is needed.",
+        ),
+        Finding(
+            name="cores",
+            state="warning" if is_starved else "fine",
+            found=f"{found}, OMP_NUM_THREADS={threads}" if threads else found,
+            mend="Unset OMP_NUM_THREADS to compute with all cores." if is_starved else "",
+        ),
+    ]
+
+
+def _libraries() -> list[Finding]:
+    versions, missing = [], []
+    for name in LIBRARIES:
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    findings = [Finding(name="libraries", found=", ".join(versions) or "none")]
+    if missing:
+        mend = "pip install -c constraints.txt -e . in the checkout."
+        found = ", ".join(missing)
+        findings.append(Finding(name="missing", state="failure", found=found, mend=mend))
+    return findings
+
+
+def _memory() -> list[Finding]:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = min(_memory_limit() or total, total)
+    found = f"{human_bytes(total)}, {human_bytes(_available_memory())} available"
+    if limit < total:
+        found += f", this process may use {human_bytes(limit)}"
+    is_small = limit < MIN_MEMORY
+    shared = shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else 0
+    is_cramped = shared < MIN_SHARED_MEMORY
+    return [
+        Finding(
+            name="memory",
+            state="warning" if is_small else "fine",
+            found=found,
+            mend="Use a smaller --micro-batch and fewer --workers." if is_small else "",
+        ),
+        Finding(
+            name="/dev/shm",
+            state="warning" if is_cramped else "fine",
+            found=human_bytes(shared),
+            mend="Several GPUs want 1 GiB: docker run --shm-size=1g, or --ipc=host."
+            if is_cramped
+            else "",
+        ),
+    ]
+
+
+def _memory_limit() -> int:
+    """Bytes this process's control group may use; 0 where none is set."""
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        path = Path(name)
+        if path.is_file():
+            text = path.read_text().strip()
+            return int(text) if text.isdigit() else 0
+    return 0
+
+
+def _available_memory() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _disks() -> list[Finding]:
+    from brats_train.doctor.disk import look_at_disk
+
+    return [look_at_disk("data/", Path("data")), look_at_disk("runs/", Path("runs"))]
+
+
+def _torch() -> list[Finding]:
+    from brats_train.doctor.torch import look_at_torch, look_for_weights
+
+    return [*look_at_torch(), look_for_weights()]

@@ -1,0 +1,1 @@
+"""Scores: voxel, surface and lesion metrics, calibration, intervals, summaries."""

@@ -1,0 +1,85 @@
+"""What `brats eval` left in a run, read back: the summary and the scores of every case."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brats_cache.common.errors import BratsError, printable
+
+__all__ = ["CaseRow", "Results", "read_results"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseRow:
+    """A row of cases.csv: the scores of one region of one case, NaN where there is none."""
+
+    case: str
+    region: str
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """An evaluation as it lies in `folder`."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+    rows: Sequence[CaseRow]
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Those that were scored, in the order of the summary."""
+        return tuple(self.summary["regions"])
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Ids, each once, in the order of cases.csv."""
+        return tuple(dict.fromkeys(row.case for row in self.rows))
+
+    def values(self, region: str, name: str) -> dict[str, float]:
+        """Case id to the score `name` of `region`, for the cases that have the region."""
+        return {
+            row.case: row.scores.get(name, math.nan) for row in self.rows if row.region == region
+        }
+
+
+def read_results(folder: Path) -> Results | None:
+    """The evaluation in `folder`, None where there is none. Raises `BratsError` where its files
+    cannot be understood."""
+    summary_path, table_path = folder / "summary.json", folder / "cases.csv"
+    if not summary_path.is_file() or not table_path.is_file():
+        return None
+    try:
+        summary = json.loads(summary_path.read_text())
+        with open(table_path, newline="") as file:
+            rows = [_row(line) for line in csv.DictReader(file)]
+        results = Results(folder=folder, summary=summary, rows=rows)
+        unknown = {row.region for row in rows} - set(results.regions)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(folder, repr(error)) from error
+    if not rows or unknown:
+        what = f"regions {sorted(unknown)} that its summary lacks" if unknown else "no cases"
+        raise _unreadable(folder, what)
+    return results
+
+
+def _row(line: Mapping[str, str]) -> CaseRow:
+    names = [name for name in line if name not in ("case", "region")]
+    return CaseRow(
+        case=line["case"],
+        region=line["region"],
+        scores={name: float(line[name]) if line[name] else math.nan for name in names},
+    )
+
+
+def _unreadable(folder: Path, found: str) -> BratsError:
+    return BratsError(
+        f"{printable(folder)}: summary.json and cases.csv are no evaluation of this program "
+        f"({printable(found)}). Score the run again with brats eval."
+    )

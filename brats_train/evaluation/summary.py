@@ -1,0 +1,260 @@
+"""The summary of an evaluation: means and how sure they are, for JSON and for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from brats_cache.common.errors import printable, wrapped
+from brats_train.evaluation.bootstrap import bootstrap_interval
+from brats_train.evaluation.calibration import (
+    best_threshold,
+    brier_score,
+    calibration_error,
+    dice_by_threshold,
+    thresholds,
+)
+from brats_train.evaluation.case_scores import CaseScores, Rules
+from brats_train.evaluation.metrics import EmptyRule, RegionScores
+
+__all__ = ["DEFINITIONS", "cases_csv", "describe", "summarise", "to_json"]
+
+QUANTILES = (0.05, 0.25, 0.75, 0.95)
+WIDTH = 80
+METRICS = tuple(field.name for field in fields(RegionScores))
+# What each figure is, in words short enough to stand beside it; docs/metrics.md has the rest.
+DEFINITIONS: Mapping[str, str] = {
+    "dice": "2 |P and T| / (|P| + |T|), voxels of the scan's own grid",
+    "iou": "|P and T| / |P or T|",
+    "sensitivity": "|P and T| / |T|",
+    "specificity": "voxels outside both / voxels outside T, over the whole volume",
+    "precision": "|P and T| / |P|",
+    "hd95": "mm; larger of both directed 95 % distances by surface area, surface between voxels "
+    "(Nikolov et al. 2018, as in the BraTS 2023 evaluation)",
+    "nsd": "normalised surface Dice at 1 mm by surface area (Nikolov et al. 2018)",
+    "volume_difference_ml": "predicted minus true volume in ml",
+    "lesion_dice": "mean over lesions by the BraTS 2023 rule for adult glioma (3 dilations, "
+    "50 mm3); missed and false ones count 0",
+    "lesion_hd95": "mm; likewise, missed and false ones count 374",
+    "slice_iou": "mean IoU over slices on the cache's grid, an empty prediction of an empty truth "
+    "counting 1: val_iou of training",
+    "empty official": "both empty: Dice 1, HD95 0; one empty: Dice 0, HD95 374 (BraTS)",
+    "empty nan": "both empty: left out of the mean; one empty: Dice 0, HD95 374",
+    "mean": "over cases; low and high are its 95 % percentile bootstrap interval, 10,000 "
+    "resamples of cases (Efron 1979)",
+    "brier_score": "mean squared difference of probability and truth, voxels of cached slices "
+    "(Brier 1950)",
+    "calibration_error": "expected calibration error of the foreground probability, 16 equal "
+    "bins, voxels of cached slices (Guo et al. 2017)",
+    "threshold_sweep": "mean Dice over cases at every k / 128, each region by itself and before "
+    "components are dropped",
+    "fingerprint": "xxh3_64 of a checkpoint file; a cache's own",
+}
+_ROWS = (
+    ("Dice", "dice"),
+    ("IoU", "iou"),
+    ("sensitivity", "sensitivity"),
+    ("precision", "precision"),
+    ("HD95 mm", "hd95"),
+    ("NSD 1 mm", "nsd"),
+    ("lesion Dice", "lesion_dice"),
+    ("lesion HD95", "lesion_hd95"),
+    ("volume ml", "volume_difference_ml"),
+)
+
+
+def summarise(
+    cases: Sequence[CaseScores], rules: Rules, *, split: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything summary.json holds, from cases in order of their ids; `facts` joins it as it is.
+    Sums are exactly rounded, so no figure depends on how cases were shared out."""
+    regions = {region: _summarise_region(region, cases, rules.empty) for region in rules.regions}
+    known = [
+        summary["slice_iou"] for summary in regions.values() if not math.isnan(summary["slice_iou"])
+    ]
+    return {
+        "split": split,
+        "num_cases": len(cases),
+        "slice_iou": _mean(known),
+        "num_slices": sum(
+            max((len(ious) for ious in case.slice_ious.values()), default=0) for case in cases
+        ),
+        "slice_rows": rules.slice_rows,
+        "regions": regions,
+        "empty": rules.empty,
+        "num_uncached_slices": sum(case.uncached_slices for case in cases),
+        "num_uncached_true_voxels": sum(case.uncached_voxels for case in cases),
+        **facts,
+        "definitions": dict(DEFINITIONS),
+    }
+
+
+def cases_csv(cases: Sequence[CaseScores]) -> str:
+    """A row a case and region under a heading; a figure that is not defined is `nan`, one that was
+    not computed is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", "region", *METRICS])
+    for case in cases:
+        for region, scores in case.regions.items():
+            cells = [_cell(getattr(scores, name)) for name in METRICS]
+            writer.writerow([case.case, region, *cells])
+    return text.getvalue()
+
+
+def to_json(summary: Mapping[str, Any]) -> str:
+    """Strict JSON, indented; NaN is null, for which JSON has no other word. Lists of numbers stand
+    on one line."""
+    text = json.dumps(_strict(summary), indent=2, allow_nan=False)
+    return re.sub(r"\[\s[^][{}\"]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
+
+
+def describe(cases: Sequence[CaseScores], summary: Mapping[str, Any], num_worst: int = 3) -> str:
+    """The means with their intervals and the worst cases, for a terminal of 80 columns."""
+    regions = summary["regions"]
+    source = f"masks in {summary['predictions']}" if "predictions" in summary else _rule(summary)
+    lines = [
+        f"{_count(summary['num_cases'], 'case')} of split {summary['split']}; {source}",
+        "Mean [95 % interval] over cases, on the scan's own grid",
+        "",
+        (f"{'':<14}" + "".join(f"{region.upper():<22}" for region in regions)).rstrip(),
+    ]
+    for label, metric in _ROWS:
+        cells = "".join(f"{_interval(scores[metric]):<22}" for scores in regions.values())
+        lines.append(f"{label:<14}{cells}".rstrip())
+    cells = "".join(f"{_figure(scores['slice_iou']):<22}" for scores in regions.values())
+    lines += [f"{'slice IoU':<14}{cells}".rstrip(), ""]
+    for region, scores in regions.items():
+        lines += _worst(cases, region, num_worst)
+        if scores["num_empty_truth"]:
+            lines.append(
+                f"no true {region.upper()} in {_count(scores['num_empty_truth'], 'case')}, rightly "
+                f"left empty in {scores['num_both_empty']} (--empty {summary['empty']})"
+            )
+    if summary["num_uncached_true_voxels"]:
+        lines.append(
+            f"Note: {summary['num_uncached_true_voxels']} true voxels lie in slices that are not "
+            "in the cache; no score sees them."
+        )
+    return "\n".join(wrapped(line, WIDTH) if len(line) > WIDTH else line for line in lines)
+
+
+def _summarise_region(region: str, cases: Sequence[CaseScores], empty: EmptyRule) -> dict[str, Any]:
+    """One region's part: counts of empty masks, each metric, and what probabilities are worth."""
+    known = [case for case in cases if region in case.regions]
+    scores = [case.regions[region] for case in known]
+    summary: dict[str, Any] = {
+        "num_cases": len(known),
+        "slice_iou": _mean(value for case in known for value in case.slice_ious[region]),
+        "num_empty_truth": sum(one.true_voxels == 0 for one in scores),
+        "num_empty_prediction": sum(one.predicted_voxels == 0 for one in scores),
+        "num_both_empty": sum(one.true_voxels == one.predicted_voxels == 0 for one in scores),
+    }
+    for name in METRICS:
+        summary[name] = _summarise_metric([getattr(one, name) for one in scores])
+    tables = {case.case: case.tables[region] for case in known if region in case.tables}
+    if tables:
+        total = np.sum(list(tables.values()), axis=0)
+        curves = {case: dice_by_threshold(table, empty) for case, table in tables.items()}
+        summary["calibration_error"] = calibration_error(total)
+        summary["brier_score"] = brier_score(total)
+        summary["threshold_sweep"] = _sweep(curves)
+    return summary
+
+
+def _summarise_metric(values: Sequence[float | int | None]) -> dict[str, Any]:
+    """Mean with its 95 % interval, median and quantiles of what is defined. One case alone says
+    nothing of how sure its mean is."""
+    known = [float(value) for value in values if value is not None and not math.isnan(value)]
+    if not known:
+        return {"mean": None, "num_cases": 0}
+    low, high = bootstrap_interval(known) if len(known) > 1 else (math.nan, math.nan)
+    return {
+        "mean": _mean(known),
+        "low": low,
+        "high": high,
+        "median": float(np.median(known)),
+        "quantiles": {str(q): float(np.quantile(known, q)) for q in QUANTILES},
+        "num_cases": len(known),
+    }
+
+
+def _sweep(curves: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    columns = np.array(list(curves.values())).T
+    means = [_mean(value for value in column if not math.isnan(value)) for column in columns]
+    if all(math.isnan(mean) for mean in means):
+        return {"best_threshold": None, "best_mean_dice": None}
+    best, dice = best_threshold(curves)
+    return {
+        "best_threshold": best,
+        "best_mean_dice": dice,
+        "thresholds": [float(level) for level in thresholds(len(means) + 1)],
+        "mean_dice": [round(mean, 6) for mean in means],
+    }
+
+
+def _rule(summary: Mapping[str, Any]) -> str:
+    text = f"threshold {summary['threshold']:g}"
+    if summary["tta"]:
+        text += ", averaged over flips"
+    if summary["min_component_voxels"]:
+        text += f", components below {summary['min_component_voxels']} voxels dropped"
+    return text
+
+
+def _worst(cases: Sequence[CaseScores], region: str, num_worst: int) -> list[str]:
+    known = [
+        case
+        for case in cases
+        if region in case.regions and not math.isnan(case.regions[region].dice)
+    ]
+    worst = sorted(known, key=lambda case: (case.regions[region].dice, case.case))[:num_worst]
+    return [
+        f"{'lowest ' + region.upper() if not place else '':<14}"
+        f"{case.regions[region].dice:.3f}  HD95 {case.regions[region].hd95:6.1f}  "
+        f"{printable(case.case)}"
+        for place, case in enumerate(worst)
+    ]
+
+
+def _interval(score: Mapping[str, float]) -> str:
+    if score["mean"] is None:
+        return "undefined"
+    values = [score[name] for name in ("mean", "low", "high")]
+    digits = 3 if max(map(abs, values)) <= 1 else 1
+    mean, low, high = (f"{value:.{digits}f}" for value in values)
+    return mean if math.isnan(score["low"]) else f"{mean} [{low}, {high}]"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _figure(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.4f}"
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Exactly rounded, so independent of order; NaN without a value."""
+    known = list(values)
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _cell(value: float | int | None) -> str:
+    return "" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _strict(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

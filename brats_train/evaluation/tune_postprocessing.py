@@ -1,0 +1,146 @@
+"""Choosing, on the validation cases, how probabilities become a mask: threshold, flips, specks.
+
+What is chosen travels in the checkpoint; `eval` and `predict` use it unless told otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from brats_cache.common.errors import BratsError
+from brats_cache.common.files import write_atomically
+from brats_cache.format.reader import Cache
+from brats_cache.format.truth import true_labels
+from brats_cache.imaging.labels import region_table
+from brats_train.data.selection import case_splits
+from brats_train.evaluation.calibration import best_threshold, dice_by_threshold, probability_table
+from brats_train.inference.components import dice_by_min_voxels
+from brats_train.inference.ensemble import Ensemble, to_native
+from brats_train.inference.postprocess import grid_of, regions_of
+from brats_train.models import checkpoint
+from brats_train.runtime.distributed import World
+
+__all__ = ["Choice", "choose", "record_choice"]
+
+MIN_GAIN_OF_TTA = 0.002  # mean Dice; flips cost four times the time
+MIN_COMPONENT_VOXELS = (0, 10, 25, 50, 100, 250, 500, 1000)
+Curves = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What serves the validation cases best, and the mean Dice over cases and regions it gives
+    them: an optimistic figure, since it was chosen by it."""
+
+    threshold: float
+    tta: bool
+    min_component_voxels: int
+    dice: float
+
+
+def choose(
+    caches: Sequence[Cache],
+    fold: int | None,
+    ensemble: Ensemble,
+    world: World,
+    *,
+    try_tta: bool = True,
+) -> Choice:
+    """Threshold and flips by the mean Dice of volumes over cases and regions, then the size below
+    which components are dropped. Of equal ones the threshold nearest 0.5 and the smallest size win.
+
+    Ranks share the cases out and all receive the choice, which does not depend on their number.
+    Raises `BratsError` where no validation case has a mask.
+    """
+    cases = [
+        (cache, int(index))
+        for cache in caches
+        for index in np.flatnonzero(case_splits(cache, fold) == "val")
+        if cache.cases["has_mask"][index]
+    ]
+    if not cases:
+        raise BratsError("no validation case has a mask, so there is nothing to choose by.")
+    mine = cases[world.rank :: world.size]
+    threshold, dice = best_threshold(_gathered(_by_threshold(mine, ensemble, tta=False), world))
+    tta = False
+    if try_tta:
+        curves = _gathered(_by_threshold(mine, ensemble, tta=True), world)
+        flipped_threshold, flipped_dice = best_threshold(curves)
+        if flipped_dice >= dice + MIN_GAIN_OF_TTA:
+            threshold, tta = flipped_threshold, True
+    curves = _gathered(_by_size(mine, ensemble, tta, threshold), world)
+    means = np.mean([curves[name] for name in sorted(curves)], axis=0)
+    best = int(means.argmax())
+    return Choice(
+        threshold=threshold,
+        tta=tta,
+        min_component_voxels=MIN_COMPONENT_VOXELS[best],
+        dice=float(means[best]),
+    )
+
+
+def record_choice(path: Path, choice: Choice) -> None:
+    """Writes `choice` into the checkpoint at `path`, atomically."""
+    content = checkpoint.load(path)
+    chosen = {name: value for name, value in asdict(choice).items() if name != "dice"}
+    content["segmenter"] = {**content["segmenter"], **chosen}
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def _by_threshold(
+    cases: Sequence[tuple[Cache, int]], ensemble: Ensemble, tta: bool
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Dice at every threshold, of each case and region."""
+    for cache, index in cases:
+        probabilities, places = _native(cache, index, ensemble, tta)
+        for name, channel, truth in _truths(cache, index, ensemble):
+            table = probability_table(probabilities[:, channel], truth[places])
+            yield name, dice_by_threshold(table)
+
+
+def _by_size(
+    cases: Sequence[tuple[Cache, int]], ensemble: Ensemble, tta: bool, threshold: float
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Dice at each of `MIN_COMPONENT_VOXELS`, of each case and region."""
+    for cache, index in cases:
+        probabilities, places = _native(cache, index, ensemble, tta)
+        masks = regions_of(
+            probabilities,
+            ensemble.segmenter.regions,
+            places,
+            cache.depth(index),
+            threshold=threshold,
+            min_component_voxels=0,
+        )
+        for name, channel, truth in _truths(cache, index, ensemble):
+            yield name, dice_by_min_voxels(masks[channel], truth, MIN_COMPONENT_VOXELS)
+
+
+def _native(
+    cache: Cache, index: int, ensemble: Ensemble, tta: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, K, Y, X) float32 probabilities of a case's rows on the scan's grid, and their z."""
+    record = cache.cases[index]
+    rows = slice(int(record["first_row"]), int(record["first_row"] + record["rows"]))
+    _, height, width = grid_of(cache, index).canonical_shape
+    probabilities = ensemble.probabilities(np.asarray(cache.images[rows]), tta)
+    native = to_native(probabilities, height, width, cache.preparation.fit)
+    return native, cache.slices["z"][rows]
+
+
+def _truths(cache: Cache, index: int, ensemble: Ensemble) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Name, channel and (Z, Y, X) bool truth of each region that the case's labels know."""
+    labels = true_labels(cache, index)
+    for channel, region in enumerate(ensemble.segmenter.regions):
+        if region in cache.scheme(index).regions:
+            name = f"{cache.cases['id'][index].decode()} {region}"
+            yield name, channel, region_table(region)[labels]
+
+
+def _gathered(scores: Iterator[tuple[str, np.ndarray]], world: World) -> Curves:
+    return {name: curve for part in world.gather(dict(scores)) for name, curve in part.items()}

@@ -1,0 +1,1 @@
+"""Networks, pretrained encoder weights and the checkpoint format."""

@@ -1,0 +1,257 @@
+"""A run in pictures: its figures, and one page that shows it case by case.
+
+The cases and scores are those that `brats eval` wrote; the model that it scored is asked once more,
+for the masks to be shown and for how reliable its probabilities are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+
+from brats_cache.common.errors import BratsError
+from brats_cache.common.files import write_atomically
+from brats_cache.format.reader import Cache
+from brats_cache.format.truth import true_labels
+from brats_train.data.selection import case_splits
+from brats_train.evaluation.calibration import Table
+from brats_train.evaluation.results import Results
+from brats_train.inference.ensemble import Ensemble
+from brats_train.inference.postprocess import grid_of
+from brats_train.report import figures
+from brats_train.report.gallery import CaseSlices, Predict, look_at, tables_of
+from brats_train.report.html import data_uri
+from brats_train.report.page import CaseEntry, Picture, make_page
+from brats_train.report.panels import draw_panels, draw_predictions
+from brats_train.training.run_dir import RunDir
+
+__all__ = ["FIGURES", "check_unchanged", "make_report"]
+
+FIGURES = ("curves", "panels", "tests", "scores", "sizes", "reliability")
+MAX_SLICES = 16
+# Four modalities of 16 slices take 0.2 MB a case: more cases than the paper's show fewer slices.
+MAX_CASES_WITH_ALL_SLICES = 55
+MIN_SLICES = 4
+NUM_TESTS = 4
+_WEBP_QUALITY = 85
+Progress = Callable[[int, int], None]
+
+
+@dataclass(kw_only=True)
+class _Seen:
+    """What is kept of the scored cases once they were looked at."""
+
+    entries: list[CaseEntry] = field(default_factory=list)
+    panels: dict[str, CaseSlices] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+
+
+def make_report(
+    run: RunDir,
+    results: Results | None,
+    caches: Sequence[Cache],
+    predict: Predict | None,
+    progress: Progress,
+) -> list[Path]:
+    """Writes figures/*.png, figures/*.svg and report.html of a run; returns the files, the page
+    first. Figures of an earlier report that cannot be drawn now are removed.
+
+    results  of the cases to be shown; None shows training alone
+    predict  asked for the masks of those cases and, where it is a model's, of some test cases
+
+    Raises `BratsError` where a scored case is not in `caches`, its truth cannot be had (see
+    `truth.true_labels`), or nothing is there to be drawn.
+    """
+    config = run.read_config()
+    epochs = run.read_metrics() if run.metrics.is_file() else []
+    best = figures.best_epoch(epochs, config["recipe"].get("best_by", "iou_loss"))
+    drawn: dict[str, Figure] = {}
+    entries: list[CaseEntry] = []
+    if epochs:
+        drawn["curves"] = figures.draw_curves(epochs, best)
+    if results is not None and predict is not None:
+        seen, tests = _look(results, caches, predict, config["fold"], progress)
+        entries = seen.entries
+        drawn |= _draw_results(results, seen, tests)
+    if not drawn:
+        raise BratsError(f"{run.path}: nothing to show, neither metrics.csv nor an evaluation.")
+    files = {name: figures.render(drawn[name]) for name in FIGURES if name in drawn}
+    pictures = [Picture(name=name, address=_address(name, one)) for name, one in files.items()]
+    path = run.path.resolve()
+    page = make_page(
+        f"{path.parent.name}/{path.name}", config, epochs, best, results, pictures, entries
+    )
+    written = [path for name in FIGURES for path in _save(run.figures / name, files.get(name))]
+    write_atomically(run.path / "report.html", page)
+    return [run.path / "report.html", *written]
+
+
+def check_unchanged(results: Results, caches: Sequence[Cache], ensemble: Ensemble | None) -> None:
+    """Raises `BratsError` where caches or checkpoints are not those that were scored."""
+    summary = results.summary
+    scored = {cache["fingerprint"] for cache in summary["caches"]}
+    for cache in caches:
+        if cache.fingerprint not in scored:
+            raise BratsError(
+                f"{cache.path}: not the cache that {results.folder} was scored on. Name that one "
+                "with --cache, or score the run again with brats eval."
+            )
+    if ensemble is None:
+        return
+    for path, found, expected in zip(
+        ensemble.paths, ensemble.fingerprints, summary["checkpoints"], strict=True
+    ):
+        if found != expected["fingerprint"]:
+            raise BratsError(
+                f"{path}: has changed since {results.folder} was written. Score the run again with "
+                "brats eval."
+            )
+
+
+def _look(
+    results: Results,
+    caches: Sequence[Cache],
+    predict: Predict,
+    fold: int | None,
+    progress: Progress,
+) -> tuple[_Seen, list[CaseSlices]]:
+    """The scored cases, and a few test cases where there are such without a truth."""
+    places = _places(results, caches)
+    kept = _chosen_for_panels(results)
+    limit = MAX_SLICES * MAX_CASES_WITH_ALL_SLICES // max(len(places), MAX_CASES_WITH_ALL_SLICES)
+    seen = _Seen()
+    is_model = "predictions" not in results.summary
+    tests = _tests(caches, fold) if is_model else []
+    total = len(places) + len(tests)
+    for number, (case, (cache, index)) in enumerate(places.items(), start=1):
+        predicted = predict(cache, index)
+        labels = true_labels(cache, index)
+        slices = look_at(cache, index, predicted, labels, results.regions, max(limit, MIN_SLICES))
+        for region, table in tables_of(cache, index, predicted, labels, results.regions).items():
+            seen.tables[region] = seen.tables.get(region, 0) + table
+        if case in kept:
+            seen.panels[case] = slices
+        ml_per_voxel = math.prod(grid_of(cache, index).spacing_mm) / 1000
+        seen.entries.append(CaseEntry.of(slices, ml_per_voxel))
+        progress(number, total)
+    looks = []
+    for number, (cache, index) in enumerate(tests, start=len(places) + 1):
+        predicted = predict(cache, index)
+        looks.append(look_at(cache, index, predicted, None, results.regions, MAX_SLICES))
+        progress(number, total)
+    return seen, looks
+
+
+def _places(results: Results, caches: Sequence[Cache]) -> dict[str, tuple[Cache, int]]:
+    """Where each scored case lies."""
+    every = {
+        name.decode(): (cache, index)
+        for cache in caches
+        for index, name in enumerate(cache.cases["id"].tolist())
+    }
+    missing = [case for case in results.cases if case not in every]
+    if missing:
+        raise BratsError(
+            f"{results.folder}: {len(missing)} scored cases are in no cache ({missing[0]}). Name "
+            "every cache that was scored with --cache."
+        )
+    return {case: every[case] for case in results.cases}
+
+
+def _tests(caches: Sequence[Cache], fold: int | None) -> list[tuple[Cache, int]]:
+    """Some test cases without a mask, evenly spread over all of them."""
+    unmasked = [
+        (cache, int(index))
+        for cache in caches
+        for index in np.flatnonzero(case_splits(cache, fold) == "test")
+        if not cache.cases["has_mask"][index] and cache.cases["rows"][index]
+    ]
+    steps = np.linspace(0, len(unmasked) - 1, min(NUM_TESTS, len(unmasked))).round().astype(int)
+    return [unmasked[step] for step in steps]
+
+
+def _chosen_for_panels(results: Results) -> dict[str, str]:
+    """Case id to heading of the best, the median and the worst case by Dice of the first region."""
+    region = results.regions[0]
+    scores = results.values(region, "dice")
+    ranked = sorted((c for c in scores if not math.isnan(scores[c])), key=lambda c: (scores[c], c))
+    if not ranked:
+        return {}
+    wanted = {"best": -1, "median": (len(ranked) - 1) // 2, "worst": 0}
+    if len(ranked) < 3:
+        del wanted["median"]
+    headings: dict[str, str] = {}
+    for word, place in wanted.items():
+        case = ranked[place]
+        headings.setdefault(case, f"{word}, {region.upper()} Dice {scores[case]:.3f}")
+    if len(ranked) == 1:
+        return {ranked[0]: f"the only case, {region.upper()} Dice {scores[ranked[0]]:.3f}"}
+    return headings
+
+
+def _draw_results(results: Results, seen: _Seen, tests: Sequence[CaseSlices]) -> dict[str, Figure]:
+    drawn: dict[str, Figure] = {}
+    headings = _chosen_for_panels(results)
+    if headings:
+        drawn["panels"] = draw_panels([(text, seen.panels[c]) for c, text in headings.items()])
+    if tests:
+        drawn["tests"] = draw_predictions(tests)
+    drawn["scores"] = figures.draw_scores(
+        {
+            name: {
+                region: list(results.values(region, name).values()) for region in results.regions
+            }
+            for name in ("dice", "hd95")
+        }
+    )
+    drawn["sizes"] = figures.draw_sizes(_sizes(results, seen.entries))
+    if seen.tables:
+        drawn["reliability"] = figures.draw_reliability(seen.tables)
+    return drawn
+
+
+def _sizes(
+    results: Results, entries: Sequence[CaseEntry]
+) -> Mapping[str, tuple[list[float], list[float]]]:
+    """True volume in ml and Dice of each region, a pair a case."""
+    factors = {entry.case: entry.ml_per_voxel for entry in entries}
+    sizes = {}
+    for region in results.regions:
+        voxels, scores = results.values(region, "true_voxels"), results.values(region, "dice")
+        known = [case for case, score in scores.items() if not math.isnan(score)]
+        sizes[region] = (
+            [voxels[case] * factors[case] for case in known],
+            [scores[case] for case in known],
+        )
+    return sizes
+
+
+def _save(stem: Path, files: Mapping[str, bytes] | None) -> list[Path]:
+    """Writes the files of a figure, or removes an earlier one's where there is none now."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for kind in ("png", "svg"):
+        path = stem.with_name(f"{stem.name}.{kind}")
+        if files is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_atomically(path, files[kind])
+            written.append(path)
+    return written
+
+
+def _address(name: str, files: Mapping[str, bytes]) -> str:
+    """The figure for the page: lines as SVG, scans as WebP, a tenth of their PNG."""
+    if name not in ("panels", "tests"):
+        return data_uri(files["svg"], "image/svg+xml")
+    png: Any = np.frombuffer(files["png"], np.uint8)
+    pixels = cv2.imdecode(png, cv2.IMREAD_COLOR)
+    _, webp = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY])
+    return data_uri(webp.tobytes(), "image/webp")

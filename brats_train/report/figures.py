@@ -1,0 +1,238 @@
+"""Charts of a run: curves of training, scores by case and by size of tumour, reliability.
+
+Each function takes plain values and gives a matplotlib figure. Colours are Okabe and Ito's, told
+apart by colour-blind readers; line styles and marks tell the same apart in black and white.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from brats_train.evaluation.calibration import Table, calibration_error, reliability
+
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "ORANGE",
+    "REGION_STYLES",
+    "best_epoch",
+    "draw_curves",
+    "draw_reliability",
+    "draw_scores",
+    "draw_sizes",
+    "render",
+]
+
+DPI = 150
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+# Colour, mark and line of each region.
+REGION_STYLES: Mapping[str, tuple[str, str, str]] = {
+    "wt": (BLUE, "o", "-"),
+    "tc": (ORANGE, "s", "--"),
+    "et": (PURPLE, "^", ":"),
+}
+_CURVES = (
+    ("loss", "combined loss"),
+    ("bce", "binary cross-entropy"),
+    ("iou_loss", "IoU loss"),
+    ("iou", "mean slice IoU"),
+)
+_FEW = 20  # up to so many epochs or cases, each is marked on its own
+_WORST_MM = 374  # HD95 of a miss, see docs/metrics.md
+
+
+def best_epoch(epochs: Sequence[Mapping[str, float]], best_by: str) -> int | None:
+    """The epoch that training kept as best.pt: by the validation's `best_by` ("loss", "iou_loss" or
+    "iou"), or the training's where there is no validation. None where no epoch has a value."""
+    sign = -1 if best_by == "iou" else 1
+    for side in ("val", "train"):
+        values = np.array([sign * row[f"{side}_{best_by}"] for row in epochs])
+        if values.size and not np.isnan(values).all():
+            return int(epochs[int(np.nanargmin(values))]["epoch"])
+    return None
+
+
+def draw_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> Figure:
+    """Training and validation by epoch, the epoch `best` marked: the paper's figures 14 to 17.
+    `epochs` are rows of metrics.csv."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    numbers = [row["epoch"] for row in epochs]
+    marks = ("o", "s") if len(epochs) <= _FEW else (None, None)
+    for axes, (name, label) in zip(figure.subplots(2, 2).flat, _CURVES, strict=True):
+        for side, heading, color, line, mark in (
+            ("train", "training", BLUE, "-", marks[0]),
+            ("val", "validation", ORANGE, "--", marks[1]),
+        ):
+            values = [row[f"{side}_{name}"] for row in epochs]
+            if not np.isnan(values).all():
+                axes.plot(
+                    numbers, values, line, color=color, marker=mark, markersize=4, label=heading
+                )
+        if best is not None:
+            axes.axvline(
+                best, color="0.35", linewidth=1, linestyle=":", label=f"best epoch, {best}"
+            )
+        axes.set(xlabel="epoch", ylabel=label, xlim=(numbers[0] - 0.5, numbers[-1] + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def draw_scores(values: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """How Dice and HD95 spread over cases: a dot a case, a box from quartile to quartile with the
+    median in it, a diamond at the mean.
+
+    values  "dice" and "hd95", by region, a value a case; NaN is left out
+    """
+    regions = list(values["dice"])
+    figure = Figure(figsize=(9, 1.4 + 0.9 * len(regions)), layout="constrained")
+    for axes, (name, label) in zip(
+        figure.subplots(1, 2, sharey=True),
+        (("dice", "Dice"), ("hd95", "HD95 in mm")),
+        strict=True,
+    ):
+        for lane, region in enumerate(regions):
+            _draw_lane(axes, lane, _known(values[name][region]), REGION_STYLES[region])
+        axes.set(xlabel=label, ylim=(len(regions) - 0.5, -0.5))
+        axes.set_yticks(range(len(regions)), [region.upper() for region in regions])
+        axes.grid(alpha=0.3, axis="x")
+    dice, distance = figure.axes
+    dice.set_xlim(-0.02, 1.02)
+    distance.set_xscale("symlog", linthresh=1)
+    distance.set_xlim(-0.1, _WORST_MM * 1.3)
+    distance.set_xticks([0, 1, 10, 100, _WORST_MM], ["0", "1", "10", "100", str(_WORST_MM)])
+    distance.minorticks_off()
+    return figure
+
+
+def draw_sizes(sizes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
+    """Dice against the size of the true region.
+
+    sizes  by region: volumes in ml and Dice, a pair a case. A case without the region stands,
+           hollow, at the left edge
+    """
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    held = [volume for volumes, _ in sizes.values() for volume in volumes if volume > 0]
+    edge = min(held, default=1.0) / 3
+    has_empty = False
+    for region, (volumes, scores) in sizes.items():
+        color, mark, _ = REGION_STYLES[region]
+        volume, score = np.asarray(volumes, float), np.asarray(scores, float)
+        is_empty = volume == 0
+        has_empty |= bool(is_empty.any())
+        axes.plot(
+            volume[~is_empty], score[~is_empty], mark, color=color, alpha=0.8, label=region.upper()
+        )
+        axes.plot(
+            np.full(is_empty.sum(), edge),
+            score[is_empty],
+            mark,
+            color=color,
+            markerfacecolor="none",
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(edge / 1.5, max(held, default=1.0) * 1.5)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set(xlabel="true volume in ml", ylabel="Dice")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
+    if has_empty:
+        axes.axvline(edge * 1.5, color="0.35", linewidth=1, linestyle=":")
+        axes.text(edge * 1.6, 0.01, "left of this line: no true region", fontsize=8, color="0.25")
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def draw_reliability(tables: Mapping[str, Table]) -> Figure:
+    """Share of true voxels against predicted probability (Guo et al. 2017), and how many voxels
+    each of the 16 bins holds. `tables` by region, see `probabilities`."""
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    axes.plot((0, 1), (0, 1), color="0.35", linewidth=1, label="perfect")
+    for region, table in tables.items():
+        color, mark, line = REGION_STYLES[region]
+        diagram = reliability(table)
+        held = diagram.voxels > 0
+        label = f"{region.upper()}, expected calibration error {calibration_error(table):.4f}"
+        axes.plot(
+            diagram.probability[held],
+            diagram.frequency[held],
+            line,
+            marker=mark,
+            color=color,
+            label=label,
+        )
+        edges = np.linspace(0, 1, len(diagram.voxels) + 1)
+        counts.stairs(diagram.voxels, edges, color=color, linestyle=line, linewidth=1.5)
+    axes.set(ylabel="share of true voxels", xlim=(0, 1), ylim=(-0.02, 1.02))
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    counts.set_yscale("log")
+    counts.set(xlabel="predicted probability", ylabel="voxels")
+    for one in (axes, counts):
+        one.grid(alpha=0.3)
+    return figure
+
+
+def render(figure: Figure) -> dict[str, bytes]:
+    """A figure as files, by suffix: "png" and "svg". Figures of equal content give equal bytes."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out now; each further time would move things a little
+    files = {}
+    for kind in ("png", "svg"):
+        buffer = io.BytesIO()
+        metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
+        with matplotlib.rc_context({"svg.hashsalt": "brats"}):
+            figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata, bbox_inches="tight")
+        files[kind] = buffer.getvalue()
+    return files
+
+
+def _draw_lane(axes: Any, lane: int, values: np.ndarray, style: tuple[str, str, str]) -> None:
+    if not values.size:
+        axes.text(0.5, lane, "undefined", ha="center", va="center", color="0.35")
+        return
+    color, mark, _ = style
+    # Neighbouring values step aside in turn, so that equal ones stay visible.
+    aside = 0.18 * (np.arange(values.size) % 5 - 2) / 2
+    if values.size > 3:
+        axes.boxplot(
+            [values],
+            positions=[lane],
+            orientation="horizontal",
+            widths=0.62,
+            showfliers=False,
+            whis=(5, 95),
+            medianprops={"color": "0.1", "linewidth": 2},
+            boxprops={"color": "0.45"},
+            whiskerprops={"color": "0.45"},
+            capprops={"color": "0.45"},
+        )
+    else:
+        aside = np.zeros(values.size)
+    axes.plot(np.sort(values), lane + aside, mark, color=color, alpha=0.8, markersize=5)
+    axes.plot(
+        [math.fsum(values) / values.size],
+        [lane + 0.36],
+        "D",
+        color="0.1",
+        markersize=6,
+        clip_on=False,
+    )
+
+
+def _known(values: Sequence[float]) -> np.ndarray:
+    known = np.asarray(values, np.float64)
+    return known[~np.isnan(known)]

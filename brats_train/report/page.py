@@ -1,0 +1,293 @@
+"""The page of a report: a paragraph, the figures, a table of cases, and slices to leaf through."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import cv2
+import numpy as np
+
+from brats_train.evaluation.results import Results
+from brats_train.report.gallery import CaseSlices
+from brats_train.report.html import assemble, asset, data_uri, embedded_json
+
+__all__ = ["CaseEntry", "Picture", "make_page", "run_length"]
+
+NAMES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
+_WEBP_QUALITY = 60
+# Heading, score, digits, and whether more or less of it is better ("near" zero is neither).
+_DICE, _HD95 = ("Dice", "dice", 3, "more"), ("HD95 mm", "hd95", 1, "less")
+_COLUMNS_OF_ONE = (
+    _DICE,
+    ("sensitivity", "sensitivity", 3, "more"),
+    ("precision", "precision", 3, "more"),
+    _HD95,
+    ("NSD 1 mm", "nsd", 3, "more"),
+    ("difference ml", "volume_difference_ml", 1, "more"),
+)
+_COLUMNS_OF_SEVERAL = (_DICE, _HD95)
+# Heading, text, whether it takes the whole width.
+_CAPTIONS = {
+    "curves": (
+        "Training",
+        "Loss, its two parts and the mean slice IoU by epoch, on training and validation slices. "
+        "The dotted line marks the epoch whose weights were kept.",
+        True,
+    ),
+    "panels": (
+        "Best, median and worst case",
+        "The slice where the true tumour is largest. Blue is missed, hatched orange is a false "
+        "alarm, a white line goes around what was found.",
+        True,
+    ),
+    "tests": (
+        "Test cases",
+        "Predictions for cases that nobody has drawn a mask for, in the slice where the predicted "
+        "tumour is largest.",
+        True,
+    ),
+    "scores": (
+        "Scores by case",
+        "A dot is a case, a box reaches from quartile to quartile, whiskers hold 90 % of the "
+        "cases, the diamond is the mean.",
+        True,
+    ),
+    "sizes": ("Score and size", "Dice of each case against the true volume of the region.", False),
+    "reliability": (
+        "Reliability",
+        "How often voxels of a predicted probability are tumour; on the diagonal the probability "
+        "can be taken at its word. Below, how many voxels there are.",
+        False,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure of the page, by its name in `report.FIGURES`; `address` holds the image itself."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseEntry:
+    """One case of the browser, its images already encoded; `browser` is what pages/report.js
+    reads."""
+
+    case: str
+    ml_per_voxel: float
+    modalities: tuple[str, ...]
+    browser: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, slices: CaseSlices, ml_per_voxel: float) -> CaseEntry:
+        """Slices of a modality become one image, one below the other; bit k of a byte of the masks
+        is region k of the truth, bit 4 + k of the prediction."""
+        num, channels, height, width = slices.images.shape
+        truth = np.zeros_like(slices.prediction) if slices.truth is None else slices.truth
+        bits = np.zeros((num, height, width), np.uint8)
+        for index in range(len(slices.regions)):
+            bits |= truth[:, index].astype(np.uint8) << index
+            bits |= slices.prediction[:, index].astype(np.uint8) << (4 + index)
+        sheets = {
+            name: _webp(slices.images[:, channel].reshape(num * height, width))
+            for channel, name in zip(range(channels), slices.modalities, strict=True)
+        }
+        browser = {
+            "case": slices.case,
+            "places": slices.places.tolist(),
+            "depth": slices.depth,
+            "first": slices.widest(slices.regions[0]),
+            "height": height,
+            "width": width,
+            "aspect": slices.aspect,
+            "known": list(slices.known),
+            "sheets": sheets,
+            "masks": base64.b64encode(run_length(bits)).decode(),
+        }
+        return cls(
+            case=slices.case,
+            ml_per_voxel=ml_per_voxel,
+            modalities=slices.modalities,
+            browser=browser,
+        )
+
+
+def run_length(values: np.ndarray) -> bytes:
+    """uint8 values as pairs of a value and a count; counts in groups of seven bits, the lowest
+    first, all but the last with the eighth bit set."""
+    flat = values.ravel()
+    starts = np.flatnonzero(np.diff(flat, prepend=flat[:1] ^ 1))
+    out = bytearray()
+    for start, count in zip(starts, np.diff(starts, append=flat.size), strict=True):
+        out.append(int(flat[start]))
+        rest = int(count)
+        while rest > 127:
+            out.append(rest & 127 | 128)
+            rest >>= 7
+        out.append(rest)
+    return bytes(out)
+
+
+def make_page(
+    name: str,
+    config: Mapping[str, Any],
+    epochs: Sequence[Mapping[str, float]],
+    best: int | None,
+    results: Results | None,
+    pictures: Sequence[Picture],
+    entries: Sequence[CaseEntry],
+) -> bytes:
+    """report.html, one file that needs no other."""
+    regions = results.regions if results else ()
+    modalities = entries[0].modalities if entries else ()
+    # FLAIR shows the whole tumour best, so it comes first.
+    modalities = tuple(sorted(modalities, key=lambda one: one != "flair"))
+    browser = {
+        "regions": regions,
+        "modalities": modalities,
+        "names": {one: NAMES.get(one, one) for one in modalities},
+        "cases": [
+            {**entry.browser, "scores": _scores(results, entry.case)}
+            for entry in entries
+            if results
+        ],
+    }
+    return assemble(
+        "report.html",
+        style=asset("report.css").decode(),
+        scripts=[asset("report.js").decode()],
+        texts={"title": f"Run {name}", "summary": _paragraph(config, epochs, best, results)},
+        figures=f'<div class="figures">{"".join(map(_figure, pictures))}</div>',
+        cases=_table(results, entries) if results else "",
+        data=embedded_json("data", browser),
+    )
+
+
+def _paragraph(
+    config: Mapping[str, Any],
+    epochs: Sequence[Mapping[str, float]],
+    best: int | None,
+    results: Results | None,
+) -> str:
+    recipe = config["recipe"]
+    what = "the whole tumour" if recipe.get("target") == "wt" else "tumour regions (WT, TC, ET)"
+    text = f"A U-Net with a {recipe.get('encoder', 'ResNet')} encoder learnt {what}"
+    if name := config.get("recipe_name"):
+        text += f" by the recipe {name}"
+    if (rows := config.get("num_train_rows")) is not None:
+        text += f" from {rows} slices, {config.get('num_val_rows', 0)} more for validation"
+    text += "."
+    if epochs:
+        text += f" It trained for {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}; "
+        text += f"the weights of epoch {best} were kept." if best else "none was judged best."
+    if results is None:
+        return f"{text} It has not been scored yet: brats eval --split val, then brats report."
+    summary = results.summary
+    means = [
+        f"{_mean(summary['regions'][region]['dice'])} for {region.upper()}"
+        for region in results.regions
+    ]
+    cases = "1 case" if len(results.cases) == 1 else f"{len(results.cases)} cases"
+    if "predictions" in summary:
+        text += f" Shown are masks made elsewhere, in {summary['predictions']}."
+    return (
+        f"{text} On {cases} of split {summary['split']}, scored as volumes on the scans’ own "
+        f"grids, the mean Dice is {'; '.join(means)}."
+    )
+
+
+def _mean(score: Mapping[str, Any]) -> str:
+    if score["mean"] is None:
+        return "undefined"
+    if score.get("low") is None:
+        return f"{score['mean']:.3f}"
+    return f"{score['mean']:.3f} (95 % interval {score['low']:.3f} to {score['high']:.3f})"
+
+
+def _figure(picture: Picture) -> str:
+    heading, text, is_wide = _CAPTIONS[picture.name]
+    image = f'<img src="{escape(picture.address)}" alt="{escape(heading)}: {escape(text)}">'
+    if is_wide:
+        name = escape(heading)
+        image = f'<div class="pan" tabindex="0" role="group" aria-label="{name}">{image}</div>'
+    return (
+        f"<figure{' class=wide' if is_wide else ''}><h2>{escape(heading)}</h2>{image}"
+        f"<figcaption>{escape(text)}</figcaption></figure>"
+    )
+
+
+def _table(results: Results, entries: Sequence[CaseEntry]) -> str:
+    several = len(results.regions) > 1
+    columns = [
+        (region, *column)
+        for region in results.regions
+        for column in (_COLUMNS_OF_SEVERAL if several else _COLUMNS_OF_ONE)
+    ]
+    main = results.regions[0]
+    headings = [_heading("case", "text")]
+    headings += [
+        _heading(f"{region.upper()} {label}" if several else label, kind)
+        for region, label, _, _, kind in columns
+    ]
+    headings.append(_heading(f"true {main.upper()} ml", "more"))
+    scores = {(region, name): results.values(region, name) for region, _, name, _, _ in columns}
+    voxels = results.values(main, "true_voxels")
+    lines = []
+    for number, entry in enumerate(entries):
+        cells = [
+            _cell(scores[region, name].get(entry.case, math.nan), digits)
+            for region, _, name, digits, _ in columns
+        ]
+        cells.append(_cell(voxels.get(entry.case, math.nan) * entry.ml_per_voxel, 1))
+        button = f'<button type="button" class="case" data-number="{number}">{escape(entry.case)}'
+        first = f'<td data-value="{escape(entry.case)}">{button}</button></td>'
+        lines.append(f"<tr>{first}{''.join(cells)}</tr>")
+    shown = dict.fromkeys(name for _, _, name, _, _ in columns)
+    words = results.summary.get("definitions", {})
+    meanings = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(str(words[name]))}</dd>"
+        for name in shown
+        if name in words
+    )
+    return (
+        '<section aria-labelledby="cases"><h2 id="cases">Cases</h2>'
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="cases"><table>'
+        "<caption>A heading sorts, worst first; a case opens its slices.</caption>"
+        f"<thead><tr>{''.join(headings)}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f"<details><summary>What the columns mean</summary><dl>{meanings}</dl></details></section>"
+    )
+
+
+def _heading(label: str, kind: str) -> str:
+    return (
+        f'<th scope="col" data-kind="{kind}" aria-sort="none">'
+        f'<button type="button">{escape(label)}</button></th>'
+    )
+
+
+def _cell(value: float, digits: int) -> str:
+    if math.isnan(value):
+        return '<td data-value="">–</td>'
+    return f'<td data-value="{value!r}">{value:.{digits}f}</td>'
+
+
+def _scores(results: Results, case: str) -> str:
+    parts = []
+    for region in results.regions:
+        dice = results.values(region, "dice").get(case, math.nan)
+        distance = results.values(region, "hd95").get(case, math.nan)
+        if not math.isnan(dice):
+            parts.append(f"{region.upper()}: Dice {dice:.3f}, HD95 {distance:.1f} mm")
+    return "; ".join(parts)
+
+
+def _webp(image: np.ndarray) -> str:
+    _, content = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY])
+    return data_uri(content.tobytes(), "image/webp")

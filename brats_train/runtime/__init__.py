@@ -1,0 +1,1 @@
+"""Processes, precision, compilation and signals: what the machine needs, not the model."""

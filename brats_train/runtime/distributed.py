@@ -1,0 +1,195 @@
+"""Ranks: joining them, dividing work, adding up. The only module that calls torch.distributed.
+
+With one process every function is the identity, so callers have one path.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_functional
+from torch import Tensor, nn
+
+from brats_cache.common.errors import BratsError
+from brats_cache.common.process import die_with, keep_freed_memory
+
+__all__ = ["World", "joined", "told_once"]
+
+T = TypeVar("T")
+E = TypeVar("E", bound=IntEnum)
+TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process among its peers."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one rank that speaks and writes."""
+        return self.rank == 0
+
+    def part(self, total: int) -> slice:
+        """This rank's contiguous share of `total` items; shares differ by at most one."""
+        return slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    @property
+    def differentiable_sum(self) -> Callable[[Tensor], Tensor] | None:
+        """A sum over ranks whose gradients are summed as well; None in a world of one."""
+        return dist_functional.all_reduce if self.size > 1 else None
+
+    def strongest(self, wish: E) -> E:
+        """The greatest of the ranks' wishes. Made of host memory, so that no GPU is waited for."""
+        if self.size == 1:
+            return wish
+        value = torch.tensor(int(wish))
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return type(wish)(int(value))
+
+    def smallest(self, number: int) -> int:
+        """The least of the ranks' numbers."""
+        return min(self.gather(number))
+
+    def without_exchange(self, model: nn.Module) -> AbstractContextManager[None]:
+        """A context in which backward passes keep their gradients to this rank."""
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            return model.no_sync()
+        return nullcontext()
+
+    def share(self, value: T) -> T:
+        """The main rank's `value` (any plain object) on every rank."""
+        if self.size == 1:
+            return value
+        box: list[Any] = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks, in rank order, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` with its gradients averaged over ranks.
+
+        Batch-norm buffers follow the main rank at every forward pass, so that they are equal when
+        the model is judged or saved.
+        """
+        if self.size == 1:
+            return model
+        devices = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=devices, gradient_as_bucket_view=True
+        )
+
+    def unison_buffers(self, model: nn.Module) -> None:
+        """Gives every rank the main rank's buffers, batch norm's running statistics."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[World]:
+    """Joins the processes torchrun started, or makes a world of one.
+
+    device  "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N"
+
+    A failure on one rank leaves at once, so that torchrun can end the others; none waits longer
+    than ten minutes for its peers.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    keep_freed_memory()
+    chosen = _choose_device(device, local_rank)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a torchrun that is killed leaves its processes behind
+        die_with(os.getppid(), signal.SIGTERM)
+    if size == 1:
+        yield World(rank=0, size=1, device=chosen)
+        return
+    if chosen.type == "cpu":
+        # torchrun gives each rank one thread; share the cores among the ranks of this machine.
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+    # Wishes and objects travel by gloo, in host memory, whatever carries the tensors.
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    store, rank, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    # After a failure torchrun may offer the same store, with the addresses of dead processes in it.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt {attempt}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    try:
+        yield World(rank=dist.get_rank(), size=size, device=chosen)
+    except BratsError as error:
+        if not error.is_shared:
+            error.rank = rank
+        raise
+    except RuntimeError as error:
+        if not _is_about_peers(error):
+            raise
+        lost = BratsError(f"lost the other processes ({str(error).splitlines()[0]})")
+        lost.rank = rank
+        raise lost from error
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """A context for what every rank does alike: a `BratsError` of it is told by the main one."""
+    try:
+        yield
+    except BratsError as error:
+        error.is_shared = True
+        raise
+
+
+def _is_about_peers(error: RuntimeError) -> bool:
+    """Whether a collective failed because a peer did; gloo says so in words alone."""
+    return isinstance(error, dist.DistBackendError) or "gloo" in str(error).lower()
+
+
+def _choose_device(device: str, local_rank: int) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise BratsError(f"--device {device}: expected auto, cpu, cuda or cuda:N.") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise BratsError(f"--device {device}: expected auto, cpu, cuda or cuda:N.")
+    if chosen.type == "cpu":
+        return chosen
+    if not torch.cuda.is_available():
+        raise BratsError(f"--device {device}: this machine has no CUDA device that torch can use.")
+    index = local_rank if chosen.index is None else chosen.index
+    if index >= torch.cuda.device_count():
+        raise BratsError(
+            f"--device {device}: rank {local_rank} needs GPU {index}, this machine has "
+            f"{torch.cuda.device_count()}. Start fewer processes."
+        )
+    return torch.device("cuda", index)

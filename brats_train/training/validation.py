@@ -1,0 +1,99 @@
+"""Pixel counts on the device for the training loop: exact integers, and no wait for the device.
+
+Counts add up over batches and ranks without rounding; a ratio is taken once, at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from brats_cache.format.reader import Cache
+from brats_train.data.feeders import make_feeder
+from brats_train.data.selection import RowSet
+from brats_train.data.targets import region_targets
+from brats_train.runtime.distributed import World
+from brats_train.runtime.precision import autocast
+from brats_train.training import losses
+from brats_train.training.recipe import Recipe
+
+__all__ = ["NAMES", "Validator", "iou_from_counts", "overlap_counts", "sums_of"]
+
+
+def overlap_counts(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels in both masks, in the prediction and in the target, each (B, K) int64 on the device.
+
+    predicted  (B, K, H, W) bool
+    target     (B, K, H, W) bool, or uint8 holding 0 and 1
+    """
+    target = target.bool()
+    return (
+        (predicted & target).sum(dim=(2, 3), dtype=torch.int64),
+        predicted.sum(dim=(2, 3), dtype=torch.int64),
+        target.sum(dim=(2, 3), dtype=torch.int64),
+    )
+
+
+def iou_from_counts(intersection: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
+    """IoU of each entry, float64 in the counts' shape; an empty prediction of an empty target
+    counts 1."""
+    union = predicted + target - intersection
+    return torch.where(union == 0, 1.0, intersection.double() / union.clamp(min=1))
+
+
+NAMES = ("loss", "bce", "iou_loss", "iou")
+ROWS_AT_ONCE = 32
+
+
+def sums_of(terms: losses.LossTerms, logits: Tensor, targets: Tensor) -> Tensor:
+    """(4,) float64, in the order of `NAMES`: sums over samples of the loss, the binary
+    cross-entropy, the IoU loss, and the IoU at probability 1/2 (mean over regions)."""
+    ious = iou_from_counts(*overlap_counts(logits >= 0, targets)).mean(dim=1)
+    parts = (terms.total, terms.bce, terms.iou_loss, ious)
+    return torch.stack([part.detach().double().sum() for part in parts])
+
+
+class Validator:
+    """The validation rows of a run; every rank judges its share, none is judged twice."""
+
+    def __init__(
+        self,
+        caches: Sequence[Cache],
+        rows: RowSet,
+        recipe: Recipe,
+        amp: str,
+        world: World,
+        resident: str,
+    ) -> None:
+        self.num_rows = len(rows)
+        self._recipe, self._amp, self._world = recipe, amp, world
+        mine = rows[world.part(len(rows))]
+        self._chunks = [
+            np.arange(start, min(start + ROWS_AT_ONCE, len(mine)))
+            for start in range(0, len(mine), ROWS_AT_ONCE)
+        ]
+        self._feeder = make_feeder(
+            caches, mine, largest=ROWS_AT_ONCE, device=world.device, resident=resident
+        )
+
+    @torch.inference_mode()
+    def judge(self, model: nn.Module) -> dict[str, float]:
+        """Means over all validation rows, by `NAMES`; NaN where there are none."""
+        if not self.num_rows:
+            return dict.fromkeys(NAMES, math.nan)
+        world, recipe = self._world, self._recipe
+        world.unison_buffers(model)
+        model.eval()
+        totals = torch.zeros(len(NAMES), dtype=torch.float64, device=world.device)
+        for images, masks in self._feeder.feed(self._chunks):
+            targets = region_targets(masks, recipe.regions)
+            pixels = images.to(torch.float32, memory_format=torch.channels_last)
+            with autocast(self._amp, world.device):
+                logits = model(pixels)
+            totals += sums_of(losses.compute(recipe.loss, logits, targets), logits, targets)
+        means = world.sum(totals) / self.num_rows
+        return dict(zip(NAMES, means.tolist(), strict=True))  # one synchronisation an epoch

@@ -1,0 +1,362 @@
+"""Scores against what can be read off the files: scans, masks, and the cache's own pixels."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from brats_cache.format.reader import Cache
+from brats_cache.imaging.labels import SCHEMES, region_table
+from brats_train.evaluation import case_scores as scoring
+from brats_train.evaluation import tune_postprocessing as choosing
+from brats_train.evaluation.metrics import RegionScores
+from brats_train.evaluation.summary import DEFINITIONS, to_json
+from brats_train.inference.ensemble import load_ensemble, to_native
+from brats_train.runtime.distributed import World
+from tests.commands import run_brats
+from tests.train.runs import call, find, ids, index_of, make_run
+
+REGIONS = ("wt", "tc", "et")
+SCHEME_LABELS = {"wt": (1, 2, 4), "tc": (1, 4), "et": (4,)}
+WORLD = World(rank=0, size=1, device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, cache: Cache) -> Path:
+    """A run scored with --save-masks."""
+    path = make_run(tmp_path_factory.mktemp("run") / "r", cache, target="regions")
+    call("eval", "--run", path, "--split", "val", "--save-masks", "--device", "cpu")
+    return path
+
+
+def summary_of(run: Path, split: str = "val") -> dict:
+    return json.loads((run / "eval" / split / "summary.json").read_text())
+
+
+def rows_of(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    with open(folder / "cases.csv", newline="") as file:
+        return {(row["case"], row["region"]): row for row in csv.DictReader(file)}
+
+
+def truth_file(phantom_dir: Path, case: str) -> Path:
+    return find(phantom_dir, f"{case}_seg.nii")
+
+
+def test_every_case_and_region_has_a_row_and_nothing_else_does(run: Path, cache: Cache) -> None:
+    text = (run / "eval" / "val" / "cases.csv").read_text()
+    assert text.startswith("case,region,dice,iou,sensitivity,specificity,precision,hd95,")
+    keys = list(rows_of(run / "eval" / "val"))
+    assert keys == [(case, region) for case in ids(cache, "val") for region in REGIONS]
+
+
+def test_scores_are_those_of_the_saved_masks_against_the_scans(
+    run: Path, cache: Cache, phantom_dir: Path
+) -> None:
+    rows = rows_of(run / "eval" / "val")
+    for case in ids(cache, "val"):
+        truth_image = nib.load(truth_file(phantom_dir, case))
+        mask_image = nib.load(run / "eval" / "val" / "masks" / f"{case}.nii.gz")
+        assert np.allclose(mask_image.affine, truth_image.affine)
+        truth, mask = np.asarray(truth_image.dataobj), np.asarray(mask_image.dataobj)
+        for region, values in SCHEME_LABELS.items():
+            true, predicted = np.isin(truth, values), np.isin(mask, values)
+            assert int(rows[case, region]["predicted_voxels"]) == predicted.sum()
+            assert int(rows[case, region]["overlap_voxels"]) == (true & predicted).sum()
+            assert int(rows[case, region]["true_voxels"]) == true.sum()
+
+
+def test_the_mean_slice_iou_is_the_loops(cache: Cache, run: Path) -> None:
+    """Pixels on the cache's grid, probability 1/2, mean over slices and then over regions."""
+    ensemble = load_ensemble([run / "best.pt"], WORLD.device)
+    ious: dict[str, list[float]] = {region: [] for region in REGIONS}
+    for case in ids(cache, "val"):
+        record = cache.cases[index_of(cache, case)]
+        rows = slice(record["first_row"], record["first_row"] + record["rows"])
+        predicted = (ensemble.probabilities(np.asarray(cache.images[rows])) >= 0.5).numpy()
+        for channel, region in enumerate(REGIONS):
+            truth = region_table(region)[np.asarray(cache.masks[rows])[:, 0]]
+            for one, other in zip(predicted[:, channel], truth, strict=True):
+                union = (one | other).sum()
+                ious[region].append((one & other).sum() / union if union else 1.0)
+    summary = summary_of(run)
+    for region in REGIONS:
+        assert summary["regions"][region]["slice_iou"] == math.fsum(ious[region]) / len(
+            ious[region]
+        )
+    assert summary["slice_iou"] == pytest.approx(np.mean([np.mean(x) for x in ious.values()]))
+    assert summary["num_slices"] == len(ious["wt"])
+
+
+def test_the_summary_says_what_its_figures_are(run: Path, cache: Cache) -> None:
+    summary = summary_of(run)
+    assert {field.name for field in fields(RegionScores)} - set(DEFINITIONS) == {
+        *("true_voxels", "predicted_voxels", "overlap_voxels"),
+        *("true_lesions", "missed_lesions", "false_lesions"),
+    }
+    assert summary["definitions"] == dict(DEFINITIONS)
+    assert summary["caches"][0]["fingerprint"] == cache.fingerprint
+    assert len(summary["checkpoints"][0]["fingerprint"]) == 16
+    for region in REGIONS:
+        scores = summary["regions"][region]
+        values = [
+            float(row["dice"])
+            for key, row in rows_of(run / "eval" / "val").items()
+            if key[1] == region
+        ]
+        assert scores["dice"]["mean"] == pytest.approx(np.mean(values))
+        assert scores["dice"]["low"] <= scores["dice"]["mean"] <= scores["dice"]["high"]
+        sweep = scores["threshold_sweep"]
+        at_half = sweep["mean_dice"][sweep["thresholds"].index(0.5)]
+        if region == "et":  # no other region is nested in it
+            assert at_half == pytest.approx(scores["dice"]["mean"], abs=1e-6)
+        assert sweep["best_mean_dice"] == pytest.approx(max(sweep["mean_dice"]), abs=1e-6)
+        assert 0 <= scores["calibration_error"] <= 1
+        assert 0 <= scores["brier_score"] <= 1
+
+
+def test_strict_json_reads_back_what_was_said() -> None:
+    said = {"a": [1.5, 2, math.nan], "b": {"c": [], "d": ["x [1, 2]", None]}, "e": [[1], [2]]}
+    read = json.loads(to_json(said))
+    assert read == {**said, "a": [1.5, 2, None]}
+
+
+def test_one_process_and_two_write_the_same_bytes(run: Path) -> None:
+    folder = run / "eval" / "val"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert len(before) == 4
+    words = ("eval", "--run-dir", run, "--split", "val", "--save-masks", "--device", "cpu")
+    done = run_brats(*words, nproc=2)
+    assert done.stdout.count("Mean [95 %") == 1
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_processes_beside_the_model_change_nothing(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "r", cache)
+    told = []
+    for least in (1, 100):
+        monkeypatch.setattr("brats_train.evaluation.evaluate.MIN_CASES_FOR_PROCESSES", least)
+        call("eval", "--run", run, "--split", "train", "--device", "cpu")
+        told.append((run / "eval/train/summary.json").read_bytes())
+    assert told[0] == told[1]
+
+
+def test_masks_made_elsewhere_get_the_scores_of_the_model_that_made_them(
+    tmp_path: Path, cache: Cache, cache_path: Path
+) -> None:
+    run = make_run(tmp_path / "r", cache)
+    call("eval", "--run", run, "--save-masks", "--device", "cpu")
+    folder = run / "eval" / "val"
+    masks = tmp_path / "elsewhere"
+    masks.mkdir()
+    for path in (folder / "masks").iterdir():  # as another tool would have stored them
+        turned = nib.as_closest_canonical(nib.load(path))
+        nib.save(turned, masks / path.name.removesuffix(".gz"))
+    call("eval", "--cache", cache_path, "--predictions", masks)
+    ours, theirs = rows_of(folder), rows_of(masks / "eval" / "val")
+    assert {key: row for key, row in theirs.items() if key[1] == "wt"} == ours
+    assert "checkpoints" not in json.loads((masks / "eval/val/summary.json").read_text())
+
+
+def test_masks_made_elsewhere_are_judged_where_the_cache_has_no_slices(
+    tmp_path: Path, phantom_dir: Path
+) -> None:
+    """A cache of middle slices still tells all of the truth, from the scans."""
+    middle, masks = tmp_path / "middle.h5", tmp_path / "masks"
+    run_brats(
+        *("build-cache", phantom_dir, "--out", middle, "--size", 64),
+        *("--slices", "middle", "--workers", 1),
+    )
+    masks.mkdir()
+    for path in phantom_dir.rglob("*_seg.nii"):
+        shutil.copy(path, masks / path.name.replace("_seg", ""))
+    call("eval", "--cache", middle, "--split", "val", "--predictions", masks)
+    summary = json.loads((masks / "eval" / "val" / "summary.json").read_text())
+    for region in REGIONS:
+        assert summary["regions"][region]["dice"]["mean"] == 1.0
+        assert summary["regions"][region]["hd95"]["mean"] == 0.0
+    assert summary["num_uncached_true_voxels"] == 0
+
+
+def test_all_missing_masks_are_named_together(
+    tmp_path: Path, cache: Cache, cache_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("eval", "--cache", cache_path, "--predictions", tmp_path, "--split", "train", code=1)
+    told = capsys.readouterr().err
+    assert all(f"{case}.nii.gz: no such mask" in told for case in ids(cache, "train"))
+    assert not (tmp_path / "eval").exists()
+
+
+def test_all_unusable_masks_are_named_together(
+    tmp_path: Path, cache: Cache, cache_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ids(cache, "val")
+    for place, case in enumerate(names):
+        shape = (64, 64, 24) if place else (64, 64, 23)
+        image = nib.Nifti1Image(np.zeros(shape, np.uint8), np.diag([9, 9, 9, 1]))
+        nib.save(image, tmp_path / f"{case}.nii.gz")
+    call("eval", "--cache", cache_path, "--predictions", tmp_path, code=1)
+    told = capsys.readouterr().err
+    assert all(f"{case}.nii.gz" in told for case in names)
+
+
+def test_masks_need_no_model_so_its_options_are_refused(cache_path: Path, tmp_path: Path) -> None:
+    call("eval", "--cache", cache_path, "--predictions", tmp_path, "--tta", code=2)
+
+
+def test_cases_without_masks_are_left_to_predict(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("eval", "--run", run, "--split", "test", code=1)
+    assert "brats predict" in capsys.readouterr().err
+
+
+def test_masks_do_not_outlive_their_scores(tmp_path: Path, cache: Cache) -> None:
+    run = make_run(tmp_path / "r", cache)
+    call("eval", "--run", run, "--save-masks", "--device", "cpu")
+    assert (run / "eval/val/masks").is_dir()
+    call("eval", "--run", run, "--device", "cpu")
+    assert sorted(path.name for path in (run / "eval/val").iterdir()) == [
+        *("cases.csv", "summary.json")
+    ]
+
+
+def test_an_interrupted_evaluation_leaves_the_one_before(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "r", cache)
+    call("eval", "--run", run, "--save-masks", "--device", "cpu")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("brats_train.inference.ensemble.Ensemble.probabilities", interrupt)
+    call("eval", "--run", run, "--save-masks", "--device", "cpu", code=130)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_labels_that_do_not_know_a_region_give_no_row_for_it(
+    run: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(cache), "scheme", lambda self, case: SCHEMES["binary"])
+    index = index_of(cache, ids(cache, "val")[0])
+    ensemble = load_ensemble([run / "best.pt"], WORLD.device)
+    record = cache.cases[index]
+    rows = slice(record["first_row"], record["first_row"] + record["rows"])
+    fitted = ensemble.probabilities(np.asarray(cache.images[rows]))
+    _, height, width = scoring.grid_of(cache, index).canonical_shape
+    rules = scoring.Rules(
+        regions=REGIONS, slice_rows="all", threshold=0.5, min_component_voxels=0, empty="official"
+    )
+    predicted = scoring.Predicted(
+        native=to_native(fitted, height, width, "resize"), on_cache=(fitted >= 0.5).numpy()
+    )
+    task = scoring.ScoringTask(cache_path=cache.path, case=index, rules=rules, predicted=predicted)
+    assert set(scoring.score_case(task).regions) == {"wt"}
+
+
+def test_what_was_chosen_is_used_and_can_be_overruled(tmp_path: Path, cache: Cache) -> None:
+    run = make_run(tmp_path / "r", cache)
+    ensemble = load_ensemble([run / "best.pt"], WORLD.device)
+    choice = choosing.choose([cache], None, ensemble, WORLD)
+    choosing.record_choice(run / "best.pt", choice)
+    call("eval", "--run", run, "--device", "cpu")
+    summary = summary_of(run)
+    assert summary["threshold"] == choice.threshold
+    assert summary["tta"] == choice.tta
+    assert summary["min_component_voxels"] == choice.min_component_voxels
+    assert summary["regions"]["wt"]["dice"]["mean"] == pytest.approx(choice.dice)
+    assert summary["slice_threshold"] == 0.5
+    call("eval", "--run", run, "--threshold", 0.125, "--no-tta", "--device", "cpu")
+    assert (summary_of(run)["threshold"], summary_of(run)["tta"]) == (0.125, False)
+
+
+def test_a_threshold_of_one_predicts_nothing_and_the_rule_for_that_is_the_users(
+    tmp_path: Path, cache: Cache
+) -> None:
+    run = make_run(tmp_path / "r", cache)
+    for rule in ("official", "nan"):
+        call("eval", "--run", run, "--threshold", 1, "--empty", rule, "--device", "cpu")
+        scores = summary_of(run)["regions"]["wt"]
+        assert scores["num_empty_prediction"] == scores["num_cases"] == 2
+        assert scores["dice"]["mean"] == 0.0
+        assert scores["hd95"]["mean"] == 374.0  # a miss is one under either
+
+
+def test_the_table_fits_eighty_columns_and_names_the_worst(
+    run: Path, cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("eval", "--run", run, "--device", "cpu")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[:-1])) <= 80
+    for region in REGIONS:
+        rows = rows_of(run / "eval" / "val")
+        worst = min(ids(cache, "val"), key=lambda case: float(rows[case, region]["dice"]))
+        assert any(line.startswith(f"lowest {region.upper()}") and worst in line for line in lines)
+
+
+def test_json_is_all_that_is_printed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("eval", "--run", run, "--json", "--device", "cpu")
+    printed = capsys.readouterr().out
+    assert printed == (run / "eval/val/summary.json").read_text()
+
+
+class Evil:
+    """Unpickling this would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated", "hostile", "foreign", "two modalities"])
+def test_a_checkpoint_that_is_none_gets_one_message(
+    tmp_path: Path, cache: Cache, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "r", cache)
+    best, marker = run / "best.pt", tmp_path / "marker"
+    if fault == "missing":
+        best.unlink()
+    elif fault == "truncated":
+        best.write_bytes(best.read_bytes()[:-1000])
+    elif fault == "hostile":
+        torch.save({"segmenter": Evil(marker), "format_version": 1}, best)
+    elif fault == "foreign":
+        torch.save([1, 2], best)
+    else:
+        content = torch.load(best, weights_only=True)
+        content["segmenter"]["preparation"]["modalities"] = ("flair", "t1ce")
+        torch.save(content, best)
+    for words in (("eval", "--run", run), ("eval", "--run", run, "--checkpoint", best)):
+        call(*words, "--device", "cpu", code=1)
+        told = capsys.readouterr().err
+        assert told.count("Error") == 1
+        assert "Traceback" not in told
+    assert not marker.exists()
+
+
+def test_help_names_every_option_of_the_contract() -> None:
+    from brats_train.cli.main import cli
+
+    shown = CliRunner().invoke(cli, ["eval", "--help"]).output
+    for option in (
+        *("--split", "--run", "--cache", "--checkpoint", "--tta / --no-tta", "--threshold"),
+        *("--empty", "--save-masks", "--predictions", "--json"),
+    ):
+        assert option in shown
+    assert max(map(len, shown.splitlines())) <= 80

@@ -1,0 +1,116 @@
+"""Probabilities: averaged over flips and models, equal whoever asks, on the scan's own grid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from brats_cache.common.errors import BratsError
+from brats_cache.format.reader import Cache
+from brats_train.inference.ensemble import SLICES_AT_ONCE, Ensemble, load_ensemble, to_native
+from brats_train.models import checkpoint
+from tests.train.runs import make_run
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, cache: Cache) -> list[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        make_run(folder / "a", cache, seed=1, threshold=0.25),
+        make_run(folder / "b", cache, seed=2, threshold=0.75, min_component_voxels=10),
+    ]
+
+
+def ensemble(*runs: Path) -> Ensemble:
+    return load_ensemble([run / "best.pt" for run in runs], CPU, amp="off")
+
+
+def some_slices(cache: Cache, num: int) -> np.ndarray:
+    return np.asarray(cache.images[:num])
+
+
+def test_flips_are_averaged(cache: Cache, runs: list[Path]) -> None:
+    images = some_slices(cache, 3)
+    one = ensemble(runs[0])
+    flips: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
+    parts = [one.probabilities(np.flip(images, dims).copy()).flip(dims) for dims in flips]
+    mean = torch.stack(parts).mean(dim=0)
+    assert torch.allclose(one.probabilities(images, tta=True), mean, atol=1e-6)
+    assert not torch.allclose(one.probabilities(images), mean, atol=1e-3)
+
+
+def test_models_are_averaged(cache: Cache, runs: list[Path]) -> None:
+    images = some_slices(cache, 3)
+    mean = (ensemble(runs[0]).probabilities(images) + ensemble(runs[1]).probabilities(images)) / 2
+    both = ensemble(*runs)
+    assert torch.equal(both.probabilities(images), mean)
+    assert both.segmenter.threshold == 0.5
+    assert both.segmenter.min_component_voxels == 5
+
+
+def test_equal_slices_give_equal_bits_whoever_asks(cache: Cache, runs: list[Path]) -> None:
+    images = some_slices(cache, SLICES_AT_ONCE + 3)
+    one = ensemble(runs[0])
+    assert torch.equal(
+        one.probabilities(images)[:SLICES_AT_ONCE], one.probabilities(images[:SLICES_AT_ONCE])
+    )
+
+
+def test_a_case_without_slices_has_no_probabilities(cache: Cache, runs: list[Path]) -> None:
+    none = ensemble(runs[0]).probabilities(some_slices(cache, 0))
+    assert none.shape == (0, 1, *cache.shape[2:])
+    assert to_native(none, 50, 40, "resize").shape == (0, 1, 50, 40)
+
+
+@pytest.mark.parametrize("what", ["regions", "preparation"])
+def test_models_that_do_not_fit_together_are_refused(
+    tmp_path: Path, cache: Cache, runs: list[Path], what: str
+) -> None:
+    other = make_run(tmp_path / "other", cache, target="regions" if what == "regions" else "wt")
+    if what == "preparation":
+        content = checkpoint.load(other / "best.pt")
+        content["segmenter"]["preparation"]["normalize"] = "percentile"
+        torch.save(content, other / "best.pt")
+    with pytest.raises(BratsError, match=f"cannot be averaged: their {what}"):
+        ensemble(runs[0], other)
+
+
+def test_weights_that_are_no_numbers_are_refused(
+    tmp_path: Path, cache: Cache, runs: list[Path]
+) -> None:
+    content = checkpoint.load(runs[0] / "best.pt")
+    for tensor in content["model"].values():
+        if tensor.is_floating_point():
+            tensor.fill_(float("nan"))
+    torch.save(content, tmp_path / "best.pt")
+    with pytest.raises(BratsError, match="NaN"):
+        ensemble(tmp_path).probabilities(some_slices(cache, 1))
+
+
+def test_the_way_back_is_bilinear_on_pixel_centres() -> None:
+    fitted = np.random.default_rng(0).random((2, 3, 64, 64), np.float32)
+    native = to_native(torch.from_numpy(fitted), 60, 50, "resize")
+    for index in np.ndindex(2, 3):
+        expected = cv2.resize(fitted[index], (50, 60), interpolation=cv2.INTER_LINEAR)
+        assert np.allclose(native[index], expected, atol=1e-5)
+    cut = to_native(torch.from_numpy(fitted), 60, 50, "pad")
+    assert np.array_equal(cut, fitted[:, :, 2:62, 7:57])
+
+
+def test_what_training_chose_can_be_missing_from_an_older_checkpoint(
+    tmp_path: Path, cache: Cache
+) -> None:
+    run = make_run(tmp_path / "old", cache)
+    content = checkpoint.load(run / "best.pt")
+    for name in ("tta", "min_component_voxels"):
+        del content["segmenter"][name]
+    torch.save(content, run / "best.pt")
+    segmenter = ensemble(run).segmenter
+    assert segmenter == replace(segmenter, tta=False, min_component_voxels=0)

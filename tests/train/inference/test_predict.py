@@ -1,0 +1,261 @@
+"""From scan to mask: the source's grid, the probabilities of eval, no case lost to another."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from brats_cache.discovery.cases import find_cases
+from brats_cache.format.reader import Cache
+from brats_train.inference.ensemble import Ensemble, load_ensemble, to_native
+from tests.train.runs import call, ids, index_of, make_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, cache: Cache) -> Path:
+    return make_run(tmp_path_factory.mktemp("run") / "r", cache, target="regions")
+
+
+@pytest.fixture
+def scans(tmp_path: Path, phantom_dir: Path, cache: Cache) -> Path:
+    """Two cases of the phantom, without their masks."""
+    folder = tmp_path / "scans"
+    for case in ids(cache, "train")[:2]:
+        (source,) = (path.parent for path in phantom_dir.rglob(f"{case}_t1.nii"))
+        shutil.copytree(source, folder / case)
+        (folder / case / f"{case}_seg.nii").unlink()
+    return folder
+
+
+def predict(run: Path, scans: Path, out: Path, *words: object, code: int = 0) -> None:
+    call("predict", scans, "--run", run, "--out", out, "--device", "cpu", *words, code=code)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_mask_lies_on_its_scan(run: Path, scans: Path, tmp_path: Path) -> None:
+    for place, folder in enumerate(sorted(scans.iterdir())):
+        for path in folder.iterdir():  # codes of its own that must come back
+            image = nib.load(path, mmap=False)
+            image.set_qform(image.affine, code=1 + place)
+            image.set_sform(image.affine, code=3)
+            nib.save(image, path)
+    predict(run, scans, tmp_path / "out")
+    for folder in scans.iterdir():
+        source = nib.load(folder / f"{folder.name}_t1.nii")
+        mask = nib.load(tmp_path / "out" / f"{folder.name}.nii.gz")
+        assert mask.shape == source.shape
+        assert np.array_equal(mask.affine, source.affine)
+        for code in ("qform_code", "sform_code"):
+            assert mask.header[code] == source.header[code]
+        assert np.array_equal(mask.header.get_qform(), source.header.get_qform())
+        assert mask.get_data_dtype() == np.uint8
+        assert set(np.unique(mask.dataobj)) <= {0, 1, 2, 4}
+
+
+def test_orientation_makes_no_difference(run: Path, scans: Path, tmp_path: Path) -> None:
+    turned = tmp_path / "ras"
+    for path in scans.rglob("*.nii"):
+        (turned / path.parent.name).mkdir(parents=True, exist_ok=True)
+        nib.save(nib.as_closest_canonical(nib.load(path)), turned / path.parent.name / path.name)
+    predict(run, scans, tmp_path / "a")
+    predict(run, turned, tmp_path / "b")
+    for path in (tmp_path / "a").iterdir():
+        original, mask = nib.load(path), nib.load(tmp_path / "b" / path.name)
+        assert nib.aff2axcodes(mask.affine) == ("R", "A", "S")
+        back = nib.as_closest_canonical(original)
+        assert np.array_equal(back.dataobj, mask.dataobj)
+        assert np.asarray(mask.dataobj).any()
+
+
+def test_probabilities_are_those_of_the_cached_rows(
+    run: Path, scans: Path, tmp_path: Path, cache: Cache
+) -> None:
+    """Bit for bit: one implementation prepares the slices, and they go through in equal chunks."""
+    predict(run, scans, tmp_path / "out", "--probabilities")
+    ensemble = load_ensemble([run / "best.pt"], torch.device("cpu"))
+    for folder in scans.iterdir():
+        record = cache.cases[index_of(cache, folder.name)]
+        rows = slice(record["first_row"], record["first_row"] + record["rows"])
+        expected = to_native(
+            ensemble.probabilities(np.asarray(cache.images[rows])), 64, 64, "resize"
+        )
+        image = nib.load(tmp_path / "out" / f"{folder.name}_prob.nii.gz")
+        assert image.get_data_dtype() == np.float32
+        volume = np.asarray(image.dataobj).transpose(3, 2, 1, 0)  # stored LPS, as BraTS is
+        places = cache.slices["z"][rows]
+        assert np.array_equal(volume[:, places], expected.swapaxes(0, 1))
+        assert not np.delete(volume, places, axis=1).any()  # without brain: background
+        mask = np.asarray(nib.load(tmp_path / "out" / f"{folder.name}.nii.gz").dataobj)
+        assert np.array_equal(mask.T > 0, (volume >= 0.5).any(axis=0))
+
+
+def test_nothing_is_replaced_unless_it_is_said(
+    run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    predict(run, scans, out)
+    before = contents(out)
+    predict(run, scans, out, code=1)
+    assert "--resume" in capsys.readouterr().err
+    predict(run, scans, out, "--resume", "--overwrite", code=2)
+    assert contents(out) == before
+    predict(run, scans, out, "--tta", "--overwrite")
+    assert contents(out).keys() == before.keys()
+    assert contents(out) != before
+
+
+def test_resuming_makes_what_is_missing_and_no_more(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    predict(run, scans, out, "--probabilities")
+    whole = contents(out)
+    lost = sorted(out.glob("*_prob.nii.gz"))[0]
+    lost.unlink()
+    calls: list[int] = []
+    ask = Ensemble.probabilities
+
+    def counted(self: Ensemble, images: np.ndarray, tta: bool = False) -> Any:
+        calls.append(len(images))
+        return ask(self, images, tta)
+
+    monkeypatch.setattr(Ensemble, "probabilities", counted)
+    predict(run, scans, out, "--resume", "--probabilities")
+    assert len(calls) == 1
+    assert contents(out) == whole
+
+
+def test_masks_of_another_model_are_not_taken_for_its_own(
+    run: Path, scans: Path, tmp_path: Path, cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(run, scans, tmp_path / "out")
+    other = make_run(tmp_path / "other", cache, target="regions", seed=7)
+    predict(other, scans, tmp_path / "out", "--resume", code=1)
+    assert "not made by this model" in capsys.readouterr().err
+    predict(run, scans, tmp_path / "out", "--resume", "--tta", code=1)
+
+
+def test_one_bad_case_does_not_stop_the_others(
+    run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, *_ = names = sorted(folder.name for folder in scans.iterdir())
+    shutil.copytree(scans / good, scans / "other")
+    for path in (scans / "other").iterdir():
+        path.rename(path.with_name(path.name.replace(good, "other")))
+    (scans / "other" / "other_t2.nii").unlink()
+    torn = scans / names[1] / f"{names[1]}_flair.nii"
+    torn.write_bytes(torn.read_bytes()[:-100])
+    predict(run, scans, tmp_path / "out", code=1)
+    told = capsys.readouterr().err
+    assert "2 faults in 2 cases" in told
+    assert "other" in told
+    assert "t2" in told
+    assert torn.name in told
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{good}.nii.gz"]
+
+
+def test_odd_names_stay_in_the_output_folder(run: Path, scans: Path, tmp_path: Path) -> None:
+    case = sorted(scans.iterdir())[0]
+    for place, name in enumerate(("a b;$(x)", "-rf", "é", "c..")):
+        for path in case.iterdir():
+            role = path.name.removeprefix(case.name)
+            target = tmp_path / "odd" / str(place) / f"{name}{role}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    predict(run, tmp_path / "odd", tmp_path / "here" / "out")
+    made = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*"))
+    assert len(made) == 5
+    assert all(path.parts[0] == "out" for path in made)
+
+
+def test_an_id_that_leads_elsewhere_is_a_fault(
+    run: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = find_cases([scans])
+    evil = tuple(
+        replace(case, id=name) for case, name in zip(found.cases, ("../x", "/x"), strict=True)
+    )
+    monkeypatch.setattr(
+        "brats_train.inference.predict.find_cases", lambda *_: replace(found, cases=evil, notes=())
+    )
+    predict(run, scans, tmp_path / "here" / "out", code=1)
+    assert "2 faults in 2 cases" in capsys.readouterr().err
+    assert not list((tmp_path / "here" / "out").iterdir())
+    assert not (tmp_path / "here" / "x.nii.gz").exists()
+
+
+def test_several_runs_are_averaged(run: Path, scans: Path, tmp_path: Path, cache: Cache) -> None:
+    other = make_run(tmp_path / "other", cache, target="regions", seed=7)
+    for out, words in (("a", ()), ("b", ("--run", other))):
+        predict(run, scans, tmp_path / out, "--probabilities", *words)
+    predict(other, scans, tmp_path / "c", "--probabilities")
+    for path in (tmp_path / "a").glob("*_prob.nii.gz"):
+        one, mean, two = (
+            np.asarray(nib.load(tmp_path / name / path.name).dataobj) for name in "abc"
+        )
+        assert np.allclose(mean, (one + two) / 2, atol=1e-6)
+
+
+def test_a_full_disk_is_one_message_and_leaves_no_half_mask(
+    run: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("brats_cache.common.files.os.fsync", full)
+    predict(run, scans, tmp_path / "out", code=1)
+    assert "No space left on device" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_one_message(
+    run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    predict(run, scans, tmp_path / "file" / "out", code=1)
+    assert "cannot be made" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_keeps_its_masks_and_says_how_to_go_on(
+    run: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ask, calls = Ensemble.probabilities, []
+
+    def interrupted(self: Ensemble, images: np.ndarray, tta: bool = False) -> Any:
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return ask(self, images, tta)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ensemble, "probabilities", interrupted)
+        predict(run, scans, tmp_path / "out", code=130)
+    assert "--resume" in capsys.readouterr().err
+    kept = contents(tmp_path / "out")
+    assert len(kept) == 1
+    predict(run, scans, tmp_path / "out", "--resume")
+    assert len(contents(tmp_path / "out")) == 2
+    assert kept.items() <= contents(tmp_path / "out").items()

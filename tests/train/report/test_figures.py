@@ -1,0 +1,240 @@
+"""Figures of every kind of run, and slices made fit to be looked at."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from brats_train.evaluation.calibration import probability_table
+from brats_train.report.display import box_of, choose_slices, on_scan_grid, to_grey
+from brats_train.report.figures import (
+    best_epoch,
+    draw_curves,
+    draw_reliability,
+    draw_scores,
+    draw_sizes,
+    render,
+)
+from brats_train.report.gallery import CaseSlices
+from brats_train.report.panels import draw_panels, draw_predictions
+from brats_train.training.run_dir import METRIC_COLUMNS
+
+NAN = math.nan
+FORMULA = r"$x_{1}$ \frac <b>&"
+
+
+def epochs_of(num: int, **columns: float) -> list[dict[str, float]]:
+    """Rows of metrics.csv that fall evenly, the named columns constant."""
+    rows = [
+        dict.fromkeys(METRIC_COLUMNS, 1 / number) | {"epoch": number}
+        for number in range(1, num + 1)
+    ]
+    return [row | columns for row in rows]
+
+
+def slices_of(regions: tuple[str, ...] = ("wt",), case: str = "case") -> CaseSlices:
+    """Four slices of a round head with a square tumour; the prediction lies three pixels aside."""
+    rows, columns = np.mgrid[:40, :36]
+    head = (rows - 20) ** 2 + (columns - 18) ** 2 < 15**2
+    images = np.broadcast_to(head * np.uint8(120), (4, 2, 40, 36)).copy()
+    truth = np.zeros((4, len(regions), 40, 36), bool)
+    truth[2, :, 15:25, 12:20] = True
+    return CaseSlices(
+        case=case,
+        modalities=("flair", "t1ce"),
+        places=np.array([3, 5, 7, 9]),
+        depth=12,
+        images=images,
+        regions=regions,
+        prediction=np.roll(truth, 3, axis=3),
+        truth=truth,
+        known=regions,
+        aspect=1.0,
+    )
+
+
+def drawn(figure: Figure) -> np.ndarray:
+    """The figure as pixels, made without a warning, as PNG and as SVG."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        files = render(figure)
+    assert files["svg"].startswith(b"<?xml")
+    pixels = cv2.imdecode(np.frombuffer(files["png"], np.uint8), cv2.IMREAD_COLOR)
+    assert pixels is not None
+    return pixels
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=60),
+    st.integers(1, 20),
+    st.integers(0, 59),
+)
+def test_chosen_slices_hold_something_and_the_peak(
+    areas: list[int], limit: int, number: int
+) -> None:
+    places = np.arange(len(areas)) * 2 + 7
+    sizes = np.array(areas)
+    peak = int(places[sizes.argmax()])
+    chosen = choose_slices(places, sizes, peak, limit)
+    held = places[sizes > 0] if sizes.any() else places
+    assert len(chosen) == min(limit, len(held))
+    assert (np.diff(chosen) > 0).all()
+    assert set(chosen) <= set(held)
+    assert peak in chosen
+
+
+@pytest.mark.parametrize(
+    ("side", "fit"), [(240, "resize"), (64, "resize"), (256, "resize"), (240, "pad")]
+)
+def test_the_head_has_no_rim_and_outside_is_black(side: int, fit: str) -> None:
+    """Tissue of -1 and -2 in z-scored slices, where 0 outside the head would be the brightest."""
+    rows, columns = np.mgrid[:side, :side]
+    middle = side / 2
+    distance = np.hypot(rows - middle, columns - middle) / side
+    native = np.where(distance < 0.2, -1.0, -2.0) * (distance < 0.35)
+    if fit == "pad":
+        border = (256 - side) // 2
+        fitted = np.pad(native, border)
+    else:
+        fitted = cv2.resize(native, (256, 256), interpolation=cv2.INTER_LINEAR)
+    images = fitted.astype(np.float16)[None, None]
+    back, brain = on_scan_grid(images, side, side, fit)
+    assert back.shape == (1, 1, side, side)
+    assert not brain[0][distance > 0.37].any()
+    assert brain[0][distance < 0.33 - 2 / side].all()
+    assert back[0, 0][brain[0]].max() <= -0.99
+    grey = to_grey(back, brain)
+    assert (grey[0, 0] > 0).tolist() == brain[0].tolist()
+    assert grey[0, 0][distance < 0.15].min() > grey[0, 0][brain[0] & (distance > 0.25)].max()
+    top, left = box_of(grey)
+    assert (grey[:, :, top, left] > 0).sum() == brain.sum()
+    assert top.stop - top.start < side
+    assert left.stop - left.start < side
+
+
+def test_the_best_epoch_is_the_one_whose_weights_were_kept() -> None:
+    rows = epochs_of(3)
+    for row, loss, iou in zip(rows, (0.5, 0.3, 0.3), (0.6, 0.5, 0.7), strict=True):
+        row |= {"val_iou_loss": loss, "val_iou": iou}
+    assert best_epoch(rows, "iou_loss") == 2  # a later one must be better to be kept
+    assert best_epoch(rows, "iou") == 3
+    unjudged = epochs_of(3, val_loss=NAN)
+    unjudged[0]["train_loss"] = 0.1
+    assert best_epoch(unjudged, "loss") == 1
+    assert best_epoch([], "loss") is None
+
+
+@pytest.mark.parametrize("num", [1, 30])
+@pytest.mark.parametrize("has_validation", [True, False])
+def test_curves_show_four_quantities_and_mark_the_best_epoch(
+    num: int, has_validation: bool
+) -> None:
+    gone = {} if has_validation else {name: NAN for name in METRIC_COLUMNS if name[:4] == "val_"}
+    figure = draw_curves(epochs_of(num, **gone), best=num)
+    drawn(figure)
+    assert len(figure.axes) == 4
+    for axes in figure.axes:
+        *curves, mark = axes.lines
+        assert len(curves) == 1 + has_validation
+        assert list(mark.get_xdata()) == [num, num]
+        assert all(len(curve.get_xdata()) == num for curve in curves)
+        assert len({(curve.get_color(), curve.get_linestyle()) for curve in curves}) == len(curves)
+
+
+@pytest.mark.parametrize(
+    "dice",
+    [{"wt": [0.9]}, {"wt": [0.5] * 9, "tc": [0.1, NAN, 0.3], "et": [NAN, NAN]}, {"et": [0.0, 1.0]}],
+)
+def test_scores_have_a_dot_a_case(dice: Mapping[str, list[float]]) -> None:
+    distances = {region: [374 * (1 - value) for value in values] for region, values in dice.items()}
+    figure = draw_scores({"dice": dice, "hd95": distances})
+    drawn(figure)
+    for axes, values in zip(figure.axes, (dice, distances), strict=True):
+        known = [v for one in values.values() for v in one if not math.isnan(v)]
+        dots = [line for line in axes.lines if line.get_marker() in ("o", "s", "^")]
+        assert sorted(x for line in dots for x in line.get_xdata()) == pytest.approx(sorted(known))
+        low, high = axes.get_xlim()
+        assert all(low <= value <= high for value in known)
+
+
+@pytest.mark.parametrize("volumes", [[12.0], [0.0, 3.0, 150.0], [0.0, 0.0]])
+def test_every_case_stands_at_its_size(volumes: list[float]) -> None:
+    scores = [1.0, 0.0, 0.5][: len(volumes)]
+    figure = draw_sizes({"wt": (volumes, scores)})
+    drawn(figure)
+    (axes,) = figure.axes
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    shown = sorted(x for line in dots for x in line.get_xdata())
+    held = sorted(volume for volume in volumes if volume)
+    assert shown[len(shown) - len(held) :] == held
+    assert len(shown) == len(volumes)
+    assert all(x < min(held, default=math.inf) for x in shown[: len(shown) - len(held)])
+    low, high = axes.get_xlim()
+    assert low < shown[0]
+    assert shown[-1] < high
+
+
+def test_a_calibrated_model_lies_on_the_diagonal() -> None:
+    rng = np.random.default_rng(0)
+    probability = rng.random(200_000).astype(np.float32)
+    table = probability_table(probability, rng.random(200_000) < probability)
+    figure = draw_reliability(
+        {"wt": table, "et": probability_table(np.zeros(9), np.zeros(9, bool))}
+    )
+    drawn(figure)
+    curve = figure.axes[0].lines[1]
+    assert len(curve.get_xdata()) == 16
+    assert np.allclose(curve.get_xdata(), curve.get_ydata(), atol=0.02)
+
+
+@pytest.mark.parametrize("regions", [("wt",), ("wt", "tc", "et")])
+def test_panels_show_misses_and_false_alarms_in_their_colours(regions: tuple[str, ...]) -> None:
+    pixels = drawn(draw_panels([("best", slices_of(regions)), ("worst", slices_of(regions))]))
+    blue, green, red = (pixels[..., channel].astype(int) for channel in range(3))
+    found = {
+        "missed": ((blue > red + 60) & (blue > green)).sum(),
+        "false alarm": ((red > blue + 60) & (red > green)).sum(),
+    }
+    assert all(count > 500 for count in found.values()), found
+    assert pixels[..., 0].size * 0.2 < (pixels.max(axis=2) < 10).sum()  # black around the heads
+
+
+def test_panels_of_an_empty_truth_and_an_empty_prediction_can_be_drawn() -> None:
+    plain = slices_of()
+    nothing = np.zeros_like(plain.prediction)
+    drawn(draw_panels([("miss", replace(plain, prediction=nothing))]))
+    drawn(draw_panels([("nothing there", replace(plain, prediction=nothing, truth=nothing))]))
+    drawn(draw_predictions([replace(plain, truth=None), replace(plain, prediction=nothing)]))
+
+
+def test_one_modality_takes_four_columns() -> None:
+    plain = slices_of()
+    alone = replace(plain, modalities=("flair",), images=plain.images[:, :1])
+    assert len(draw_panels([("best", alone)]).axes) == 4
+    assert len(draw_panels([("best", plain)]).axes) == 5
+
+
+def test_a_name_is_shown_as_it_is() -> None:
+    for figure in (
+        draw_panels([("best", slices_of(case=FORMULA))]),
+        draw_predictions([slices_of(case=FORMULA)]),
+    ):
+        drawn(figure)
+        assert FORMULA in figure.axes[0].get_title(loc="left")
+
+
+def test_equal_runs_have_equal_figures() -> None:
+    for draw in (
+        lambda: draw_curves(epochs_of(4), best=2),
+        lambda: draw_panels([("best", slices_of())]),
+    ):
+        assert render(draw()) == render(draw())

@@ -1,0 +1,371 @@
+"""The page of a run: what it shows is what was scored, and names stay names."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from brats_cache.format.reader import Cache, open_cache
+from brats_cache.format.truth import true_labels
+from brats_cache.imaging.labels import region_table
+from brats_train.evaluation.results import read_results
+from brats_train.report.gallery import Predicted, look_at
+from brats_train.report.html import embedded_json
+from brats_train.report.page import CaseEntry, run_length
+from brats_train.training.run_dir import METRIC_COLUMNS, RunDir
+from tests.browser import Page, open_browser
+from tests.commands import run_brats
+from tests.train.runs import call, index_of, make_run
+
+EVIL = "<img src=x onerror=alert(1)>"
+PHONE = 390
+KINDS = ("png", "svg")
+
+
+@pytest.fixture(scope="module")
+def evil_cache(phantom_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """Three validation cases, one with a name that would be markup, and a test case."""
+    folder = tmp_path_factory.mktemp("evil")
+    training = phantom_dir / "BraTS2020_TrainingData"
+    lines = ["case,split"]
+    for number, name in enumerate(("Case_1", EVIL, "Case_10", "Case_2"), start=1):
+        old = f"BraTS20_Training_{number:03}"
+        source = next(path for path in training.rglob(old) if path.is_dir())
+        for file in source.iterdir():
+            target = folder / "scans" / name / file.name.replace(old, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+        lines.append(f"{name},{'train' if number == 1 else 'val'}")
+    shutil.copytree(phantom_dir / "BraTS2020_ValidationData", folder / "scans" / "unmasked")
+    test_case = next((folder / "scans" / "unmasked").rglob("*_flair.nii*")).name
+    lines.append(f"{test_case.split('_flair')[0]},test")
+    (folder / "split.csv").write_text("\n".join(lines) + "\n")
+    path = folder / "cache.h5"
+    run_brats(
+        *("build-cache", folder / "scans", "--out", path, "--size", 64, "--workers", 1),
+        *("--split-file", folder / "split.csv", "--label-scheme", "brats2017"),
+    )
+    return open_cache(path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, evil_cache: Cache) -> Path:
+    """A run with all regions that was scored and reported."""
+    path = make_run(tmp_path_factory.mktemp("runs") / "r", evil_cache, target="regions")
+    add_metrics(path)
+    call("eval", "--run", path, "--save-masks", "--device", "cpu")
+    call("report", "--run", path, "--device", "cpu")
+    return path
+
+
+def add_metrics(path: Path) -> None:
+    for epoch in (1, 2, 3):
+        row = dict.fromkeys(METRIC_COLUMNS, 0.5) | {"epoch": epoch, "val_iou_loss": 1 / epoch}
+        RunDir(path).append_metrics(row)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Page]:
+    with open_browser() as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser: Page, run: Path) -> Page:
+    browser.resize(1200, 900)
+    browser.open((run / "report.html").as_uri())
+    return browser
+
+
+def page_data(path: Path) -> dict:
+    """What the page's scripts read."""
+    text = (path / "report.html").read_text()
+    block = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert block is not None
+    return json.loads(block[1])
+
+
+def decoded(text: str) -> np.ndarray:
+    """The run-length code, read as its description says."""
+    values, content = [], iter(base64.b64decode(text))
+    for value in content:
+        count = shift = 0
+        for byte in content:
+            count |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        values.append(np.full(count, value, np.uint8))
+    return np.concatenate(values)
+
+
+@given(arrays.arrays(np.uint8, st.integers(1, 700), elements=st.sampled_from([0, 0, 1, 255])))
+def test_run_lengths_give_the_values_back(values: np.ndarray) -> None:
+    assert (decoded(base64.b64encode(run_length(values)).decode()) == values).all()
+
+
+@given(
+    st.text() | st.sampled_from(["</script><script>alert(1)</script>", "<!--", "&lt;", "\u2028"])
+)
+def test_no_text_leaves_its_data_block(text: str) -> None:
+    block = embedded_json("data", {text: [text]})
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found.append(tag)
+
+    found: list[str] = []
+    Reader().feed(block)
+    assert found == ["script"]
+    inner = block.removeprefix('<script type="application/json" id="data">')
+    assert json.loads(inner.removesuffix("</script>")) == {text: [text]}
+
+
+def test_every_figure_is_there_as_png_and_svg(run: Path) -> None:
+    names = {"curves", "panels", "tests", "scores", "sizes", "reliability"}
+    found = {path.name for path in (run / "figures").iterdir()}
+    assert found == {f"{name}.{kind}" for name in names for kind in KINDS}
+    text = (run / "report.html").read_text()
+    assert text.count("<figure") == len(names)
+    assert not re.search(r'(src|href)="(?!data:)', text)
+
+
+def test_the_masks_shown_are_those_scored_and_the_truth(run: Path, evil_cache: Cache) -> None:
+    for entry in page_data(run)["cases"]:
+        index = index_of(evil_cache, entry["case"])
+        shape = (len(entry["places"]), entry["height"], entry["width"])
+        bits = decoded(entry["masks"]).reshape(shape)
+        labels = true_labels(evil_cache, index)[entry["places"]]
+        mask = run / "eval" / "val" / "masks" / f"{entry['case']}.nii.gz"
+        predicted = np.asarray(nib.load(mask).dataobj)  # the phantom's z is the third axis, upwards
+        for number, (region, values) in enumerate(
+            {"wt": (1, 2, 4), "tc": (1, 4), "et": (4,)}.items()
+        ):
+            true = ((bits >> number) & 1).sum(axis=(1, 2))
+            assert true.tolist() == region_table(region)[labels].sum(axis=(1, 2)).tolist()
+            found = ((bits >> (4 + number)) & 1).sum(axis=(1, 2))
+            scored = np.isin(predicted, values).sum(axis=(0, 1))[entry["places"]]
+            assert found.tolist() == scored.tolist()
+        assert 1 <= len(entry["places"]) <= 16
+        areas = region_table("wt")[true_labels(evil_cache, index)].sum(axis=(1, 2))
+        assert areas[entry["places"][entry["first"]]] == areas.max()
+
+
+def test_the_page_opens_alone_and_without_errors(page: Page, run: Path) -> None:
+    assert page.problems == []
+    assert page.requests == [(run / "report.html").as_uri()]
+    names = page.run("[...document.querySelectorAll('button.case')].map((b) => b.textContent)")
+    assert sorted(names) == sorted([EVIL, "Case_10", "Case_2"])
+    assert page.run("document.querySelectorAll('[onerror], img:not([src^=\"data:\"])').length") == 0
+    assert page.run("[...document.images].every((i) => i.complete && i.naturalWidth > 100)")
+    assert page.run("document.querySelectorAll('script:not([type])').length") == 1
+
+
+def test_a_heading_sorts_the_table(page: Page, run: Path) -> None:
+    results = read_results(run / "eval" / "val")
+    assert results is not None
+    dice = results.values("wt", "dice")
+    cases = "[...document.querySelectorAll('button.case')].map((b) => b.textContent)"
+    click = "document.querySelectorAll('thead button')[%d].click()"
+    state = "document.querySelectorAll('thead th')[%d].getAttribute('aria-sort')"
+    page.run(click % 0)
+    assert page.run(cases) == [EVIL, "Case_2", "Case_10"]
+    assert page.run(state % 0) == "ascending"
+    page.run(click % 1)
+    assert page.run(cases) == sorted(dice, key=lambda case: dice[case])
+    assert (page.run(state % 0), page.run(state % 1)) == ("none", "ascending")
+    page.run(click % 1)
+    assert page.run(cases) == sorted(dice, key=lambda case: -dice[case])
+    assert page.run(state % 1) == "descending"
+
+
+def drawn_after(page: Page, *keys: str) -> str:
+    """The canvas as it looks once the keys were pressed and it was drawn again."""
+    before = page.run("canvas.dataset.drawn")
+    for key in keys:
+        page.press(key)
+    page.wait(f"canvas.dataset.drawn !== {json.dumps(before)} && drawing == canvas.dataset.drawn")
+    return page.run("canvas.toDataURL()")
+
+
+def test_the_slices_turn_by_keyboard(page: Page, run: Path) -> None:
+    entries = {entry["case"]: entry for entry in page_data(run)["cases"]}
+    page.run("document.querySelector('button.case').focus()")
+    first = drawn_after(page, "Enter")
+    assert page.run("dialog.open")
+    case = page.run("document.getElementById('browser-case').textContent")
+    entry = entries[case]
+    z = re.compile(r"z = (\d+) of (\d+)")
+
+    def place() -> int:
+        found = z.search(page.run("document.getElementById('place').textContent"))
+        assert found is not None
+        return int(found[1])
+
+    assert place() == entry["places"][entry["first"]]
+    assert "Dice" in page.run("document.getElementById('browser-scores').textContent")
+    drawn_after(page, "Home")
+    assert place() == entry["places"][0]
+    drawn_after(page, "ArrowUp")
+    assert place() == entry["places"][1]
+    drawn_after(page, "End")
+    assert place() == entry["places"][-1]
+    drawn_after(page, *["ArrowDown"] * (len(entry["places"]) - 1 - entry["first"]))
+    assert place() == entry["places"][entry["first"]]
+    without_truth = drawn_after(page, "t")
+    plain = drawn_after(page, "p")
+    assert len({first, without_truth, plain}) == 3
+    assert drawn_after(page, "t", "p") == first
+    assert drawn_after(page, "m") != first
+    assert "T1" in page.run("canvas.getAttribute('aria-label')")
+    drawn_after(page, "m", "m", "m", "r")
+    assert "TC" in page.run("canvas.getAttribute('aria-label')")
+    drawn_after(page, "ArrowRight")
+    assert page.run("document.getElementById('browser-case').textContent") != case
+    page.press("Escape")
+    page.wait("!dialog.open")
+    assert page.problems == []
+
+
+def test_the_wheel_and_the_slider_turn_the_slices(page: Page) -> None:
+    page.run("document.querySelector('button.case').click()")
+    page.wait("canvas.dataset.drawn !== undefined")
+    before = page.run("document.getElementById('place').textContent")
+    x, y = page.run("(({x, y}) => [x + 50, y + 50])(canvas.getBoundingClientRect())")
+    page.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=100)
+    page.wait(f"document.getElementById('place').textContent !== {json.dumps(before)}")
+    page.run("document.getElementById('position').focus()")
+    page.press("Home")
+    page.wait("document.getElementById('place').textContent.includes('slice 1 of')")
+
+
+def test_every_control_has_a_name(page: Page) -> None:
+    page.run("document.querySelector('button.case').click()")
+    page.wait("canvas.dataset.drawn !== undefined")
+    page.call("Accessibility.enable")
+    nodes = page.call("Accessibility.getFullAXTree")["nodes"]
+    wanted = {"button", "checkbox", "radio", "slider", "image", "dialog", "canvas"}
+    seen = set()
+    for node in nodes:
+        role = node.get("role", {}).get("value")
+        if node.get("ignored") or role not in wanted:
+            continue
+        seen.add(role)
+        assert node["name"]["value"].strip(), node
+    assert {"button", "checkbox", "radio", "slider", "image", "dialog"} <= seen
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_phone_shows_it_without_scrolling_sideways(browser: Page, run: Path, dark: bool) -> None:
+    browser.resize(PHONE, 844, dark=dark)
+    browser.open((run / "report.html").as_uri())
+    assert browser.run("document.documentElement.scrollWidth") <= PHONE
+    text, back = browser.run(
+        "(({color, backgroundColor}) => [color, backgroundColor])(getComputedStyle(document.body))"
+    )
+    assert contrast(text, back) > 7  # WCAG AAA
+    browser.run("document.querySelector('button.case').click()")
+    browser.wait("canvas.dataset.drawn !== undefined")
+    left, right = browser.run("(({left, right}) => [left, right])(canvas.getBoundingClientRect())")
+    assert 0 <= left < right <= PHONE
+    assert right - left > PHONE / 2
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG's ratio of two CSS colours, rgb(r, g, b)."""
+
+    def luminance(color: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_a_report_made_again_is_the_same_and_replaces_only_its_own(
+    run: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "r"
+    shutil.copytree(run, copy)
+    (copy / "figures" / "mine.png").write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    call("report", "--run", copy, "--device", "cpu")
+    after = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    page = copy / "report.html"
+    title = str(run.parent.name).encode()
+    assert before.pop(page).replace(title, tmp_path.name.encode()) == after.pop(page)
+    assert before == after
+
+
+def test_a_run_without_scores_shows_its_training(
+    tmp_path: Path, evil_cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_run(tmp_path / "r", evil_cache)
+    call("report", "--run", path, code=1)
+    assert "nothing to show" in capsys.readouterr().err
+    assert not (path / "report.html").exists()
+    add_metrics(path)
+    call("report", "--run", path)
+    assert "brats eval" in capsys.readouterr().err
+    assert {file.name for file in (path / "figures").iterdir()} == {"curves.png", "curves.svg"}
+    assert "not been scored yet" in (path / "report.html").read_text()
+
+
+def test_scores_of_other_weights_or_another_cache_are_refused(
+    run: Path, tmp_path: Path, cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "r"
+    shutil.copytree(run, copy)
+    call("report", "--run", copy, "--cache", cache.path, code=1)
+    assert "not the cache" in capsys.readouterr().err
+    summary_path = copy / "eval" / "val" / "summary.json"
+    summary = json.loads(summary_path.read_text())
+    summary["checkpoints"][0]["fingerprint"] = "0" * 16
+    summary_path.write_text(json.dumps(summary))
+    call("report", "--run", copy, code=1)
+    assert "has changed" in capsys.readouterr().err
+    summary_path.write_text("{}")
+    call("report", "--run", copy, code=1)
+    assert "Score the run again" in capsys.readouterr().err
+
+
+def test_masks_made_elsewhere_can_be_shown(run: Path, tmp_path: Path) -> None:
+    """Without a model there are no probabilities and no test cases."""
+    copy = tmp_path / "r"
+    shutil.copytree(run, copy)
+    shutil.copytree(run / "eval" / "val" / "masks", tmp_path / "masks")
+    call("eval", "--run", copy, "--predictions", tmp_path / "masks")
+    (copy / "best.pt").unlink()
+    call("report", "--run", copy)
+    figures = {file.stem for file in (copy / "figures").iterdir()}
+    assert figures == {"panels", "scores", "sizes", "curves"}
+    scored, shown = page_data(run)["cases"], page_data(copy)["cases"]
+    assert [one["masks"] for one in scored] == [one["masks"] for one in shown]
+
+
+def test_fifty_five_real_cases_stay_under_20_mb(tmp_path: Path, real_data: Path) -> None:
+    """Four modalities, 16 slices, a prediction that errs all around."""
+    path = tmp_path / "real.h5"
+    run_brats("build-cache", real_data / "brats2023", "--out", path, "--slices", "tumor")
+    cache = open_cache(path)
+    labels = true_labels(cache, 0)
+    masks = np.array([np.roll(region_table(r)[labels], 4, axis=2) for r in ("wt", "tc", "et")])
+    predicted = Predicted(masks=masks, probabilities=None)
+    slices = look_at(cache, 0, predicted, labels, ("wt", "tc", "et"), 16)
+    assert slices.images.shape[:2] == (16, 4)
+    entry = CaseEntry.of(slices, 0.001)
+    figures_mb = 1.5
+    assert 55 * len(json.dumps(entry.browser)) / 1e6 + figures_mb < 20

@@ -1,0 +1,83 @@
+"""Recipes: what can be said, in which words, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from brats_cache.common.errors import BratsError
+from brats_train.training.recipe import (
+    RECIPES,
+    Recipe,
+    change,
+    load_recipe,
+    recipe_from_dict,
+    recipe_to_dict,
+)
+
+
+def test_the_default_is_the_paper() -> None:
+    paper = load_recipe("paper")
+    assert (paper.rows, paper.target, paper.encoder) == ("middle", "wt", "resnet34")
+    assert (paper.encoder_weights, paper.epochs, paper.batch_size) == ("imagenet", 200, 64)
+    assert (paper.lr, paper.loss.name) == (1e-4, "bce+iou")
+    assert (paper.augment.rotate_degrees, paper.augment.brightness) == (5.0, 0.6)
+    assert load_recipe("strong").rows == "all"
+
+
+def test_settings_change_any_field_and_nothing_else() -> None:
+    changed = change(Recipe(), ["lr=3e-4", "augment.hflip=0", "rows=all", "loss.name=dice"])
+    assert (changed.lr, changed.augment.hflip, changed.rows) == (3e-4, 0.0, "all")
+    assert changed.loss.name == "dice"
+    same = change(changed, ["lr=1e-4", "augment.hflip=0.5", "rows=middle", "loss.name=bce+iou"])
+    assert same == Recipe()
+    assert change(Recipe(), ["augment.cross_modality=true"]).augment.cross_modality is True
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_its_dictionary(name: str) -> None:
+    assert recipe_from_dict(recipe_to_dict(RECIPES[name])) == RECIPES[name]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("epoch=3", "did you mean epochs"),
+        ("augment.hflipp=0", "did you mean hflip"),
+        ("epochs", "expected FIELD=VALUE"),
+        ("epochs=three", "expected int"),
+        ("epochs=2.5", "expected int"),
+        ("epochs=0", "at least 1"),
+        ("lr=fast", "expected float"),
+        ("rows=every", "middle, all, tumor"),
+        ("loss=dice", "fields of its own"),
+        ("lr.x=1", "has no fields"),
+        ("augment.hflip=2", "from 0 to 1"),
+        ("loss.name=cube", "expected one of"),
+        ("augment.cross_modality=maybe", "expected bool"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_its_own_words(setting: str, words: str) -> None:
+    with pytest.raises(BratsError, match=words) as caught:
+        change(Recipe(), [setting])
+    assert setting in str(caught.value)
+
+
+def test_a_file_changes_the_paper(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('epochs = 7\nlr = 1\n[augment]\nvflip = 0.0\n[loss]\nname = "dice"\n')
+    recipe = load_recipe(str(path))
+    assert (recipe.epochs, recipe.lr, recipe.augment.vflip) == (7, 1.0, 0.0)
+    assert (recipe.loss.name, recipe.batch_size) == ("dice", 64)
+
+
+def test_files_that_are_no_recipe_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    for text, words in {"epochs = ": "no TOML", "epoch = 3": "epochs"}.items():
+        path.write_text(text)
+        with pytest.raises(BratsError, match=words) as caught:
+            load_recipe(str(path))
+        assert str(path) in str(caught.value)
+    with pytest.raises(BratsError, match="paper or strong"):
+        load_recipe("weak")

@@ -1,0 +1,262 @@
+"""Training: that it learns, can be left and taken up, and says what went wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from brats_cache.common.errors import BratsError
+from brats_train.models import checkpoint
+from brats_train.runtime.distributed import World
+from brats_train.training.checkpoint_writer import Saver
+from brats_train.training.recipe import Recipe, change
+from brats_train.training.run_dir import METRIC_COLUMNS, RunDir
+from brats_train.training.state import Finished, TrainJob
+from brats_train.training.trainer import train
+from tests.train.frozen import frozen_batchnorm
+
+SMALL = (
+    "encoder=resnet18",
+    "encoder_weights=none",
+    "rows=tumor",
+    "epochs=2",
+    "batch_size=24",
+    "lr=1e-3",
+    "amp=off",
+)
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs leave `runs/latest` in the working folder; determinism is a switch of the process."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def job_of(cache_path: Path, *settings: str, **fields: Any) -> TrainJob:
+    recipe = change(Recipe(), [*SMALL, *settings])
+    return TrainJob(
+        cache_paths=(cache_path,), recipe_name="test", recipe=recipe, deterministic=True, **fields
+    )
+
+
+def run_it(job: TrainJob, path: Path, *, resume: bool = False) -> Finished:
+    return train(job, ALONE, RunDir(path), resume=resume, say=lambda text: None)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(path)["model"]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def test_a_run_learns_and_leaves_its_files(cache_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    done = run_it(job_of(cache_path, "epochs=4"), path)
+    assert not done.is_resumable
+    assert done.reason == "all 4 epochs are done"
+    with open(path / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == METRIC_COLUMNS
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert float(rows[-1]["train_loss"]) < 0.9 * float(rows[0]["train_loss"])
+    losses = [float(row["val_iou_loss"]) for row in rows]
+    assert done.best_epoch == 1 + int(np.argmin(losses))
+    assert checkpoint.load(path / "best.pt")["epoch"] == done.best_epoch
+    config = json.loads((path / "config.json").read_text())
+    assert config["recipe"]["loss"]["name"] == "bce+iou"
+    assert config["caches"][0]["path"] == str(cache_path)
+    assert (tmp_path / "runs" / "latest").resolve() == path
+
+
+def test_equal_runs_give_equal_weights(cache_path: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run_it(job_of(cache_path, "epochs=1"), tmp_path / name)
+    assert_same_weights(tmp_path / "one" / "last.pt", tmp_path / "two" / "last.pt")
+
+
+@pytest.mark.parametrize("num_polls", [1, 4])
+def test_a_run_left_between_two_steps_goes_on_bit_for_bit(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_polls: int
+) -> None:
+    settings = ("ema=0.9", "schedule=cosine", "clip_norm=1.0")
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    run_it(job_of(cache_path, *settings), whole)
+
+    polls = iter(range(1, 10**6))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "brats_train.runtime.signals.Interruption.requested",
+            property(lambda self: next(polls) == num_polls, lambda self, value: None),
+            raising=False,
+        )
+        assert run_it(job_of(cache_path, *settings), parted).is_resumable
+    assert run_it(job_of(cache_path, *settings), parted, resume=True).reason.startswith("all 2")
+
+    for name in ("last.pt", "best.pt"):
+        assert_same_weights(whole / name, parted / name)
+    ours, theirs = (checkpoint.load(path / "last.pt") for path in (whole, parted))
+    for state in ("averaged", "optimizer"):
+        assert str(ours[state]) == str(theirs[state])
+    columns = [
+        name for name in METRIC_COLUMNS if name not in ("seconds", "slices_per_s", "wait_pct")
+    ]
+    one, other = (RunDir(path).read_metrics() for path in (whole, parted))
+    assert [[row[name] for name in columns] for row in one] == [
+        [row[name] for name in columns] for row in other
+    ]
+
+
+def test_resuming_with_other_settings_is_refused_by_name(cache_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    run_it(job_of(cache_path, "epochs=1"), path)
+    with pytest.raises(BratsError, match=r"lr: 0.001 there, 0.5 now"):
+        run_it(job_of(cache_path, "epochs=1", "lr=0.5"), path, resume=True)
+    with pytest.raises(BratsError, match=r"augment.hflip: 0.5 there, 0.1 now"):
+        run_it(job_of(cache_path, "epochs=1", "augment.hflip=0.1"), path, resume=True)
+
+
+def test_patience_ends_a_run(cache_path: Path, tmp_path: Path) -> None:
+    job = job_of(cache_path, "epochs=50", "patience=2", "lr=0")
+    done = run_it(job, tmp_path / "run")
+    assert "patience" in done.reason
+    assert len(RunDir(tmp_path / "run").read_metrics()) < 50
+
+
+def test_a_time_limit_ends_judges_and_saves(cache_path: Path, tmp_path: Path) -> None:
+    done = run_it(job_of(cache_path, "epochs=1000", max_minutes=1e-3), tmp_path / "run")
+    assert "--max-minutes" in done.reason
+    assert not math.isnan(RunDir(tmp_path / "run").read_metrics()[-1]["val_iou"])
+    assert (tmp_path / "run" / "last.pt").is_file()
+    assert (tmp_path / "run" / "best.pt").is_file()
+
+
+def test_micro_batches_follow_the_whole_batch(cache_path: Path, tmp_path: Path) -> None:
+    """With batch norm at rest the gradients of pieces add up to those of the whole."""
+    losses = []
+    for micro_batch in ("auto", "7"):
+        job = job_of(cache_path, "epochs=1", "batch_size=20", micro_batch=micro_batch)
+        with frozen_batchnorm():
+            run_it(job, tmp_path / micro_batch)
+        losses.append(RunDir(tmp_path / micro_batch).read_metrics()[0]["val_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_slices(cache_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(BratsError, match=r"epoch 1, step \d+, rank 0") as caught:
+        run_it(job_of(cache_path, "lr=1e38"), tmp_path / "run")
+    assert "BraTS20_Training_" in str(caught.value)
+    assert "z=" in str(caught.value)
+
+
+def test_init_from_starts_with_another_runs_weights(cache_path: Path, tmp_path: Path) -> None:
+    run_it(job_of(cache_path, "epochs=1"), tmp_path / "first")
+    best = tmp_path / "first" / "best.pt"
+    run_it(job_of(cache_path, "epochs=1", "lr=0", init_from=best), tmp_path / "second")
+    parameters = dict(checkpoint.load_segmenter(best)[1].named_parameters())
+    after = weights(tmp_path / "second" / "last.pt")
+    for name, value in parameters.items():
+        assert torch.equal(value, after[name]), name
+    with pytest.raises(BratsError, match="resnet18"):
+        run_it(
+            job_of(cache_path, "encoder=resnet34", init_from=best),
+            tmp_path / "third",
+        )
+
+
+def test_regions_need_masks_that_know_them(cache_path: Path, tmp_path: Path) -> None:
+    run_it(job_of(cache_path, "epochs=1", "target=regions"), tmp_path / "run")
+    segmenter, model, _ = checkpoint.load_segmenter(tmp_path / "run" / "best.pt")
+    assert segmenter.regions == ("wt", "tc", "et")
+    assert model(torch.zeros(1, 4, 64, 64)).shape == (1, 3, 64, 64)
+
+
+def test_resuming_a_finished_run_adds_nothing(cache_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    run_it(job_of(cache_path, "epochs=1"), path)
+    before = weights(path / "last.pt")
+    assert run_it(job_of(cache_path, "epochs=1"), path, resume=True).reason.startswith("all 1")
+    assert len(RunDir(path).read_metrics()) == 1
+    assert all(
+        torch.equal(value, before[name]) for name, value in weights(path / "last.pt").items()
+    )
+
+
+def test_a_cache_that_changes_under_a_run_ends_it(cache_path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(cache_path.read_bytes())
+
+    def say(text: str) -> None:
+        if text.startswith("epoch   1"):
+            copy.unlink()
+
+    with pytest.raises(BratsError, match=r"copy\.h5: has changed or disappeared"):
+        train(job_of(copy), ALONE, RunDir(tmp_path / "run"), resume=False, say=say)
+    assert len(RunDir(tmp_path / "run").read_metrics()) == 1
+
+
+def test_one_cache_given_twice_is_refused(cache_path: Path, tmp_path: Path) -> None:
+    job = TrainJob(
+        cache_paths=(cache_path, cache_path), recipe_name="test", recipe=change(Recipe(), SMALL)
+    )
+    with pytest.raises(BratsError, match="BraTS20_Training_001"):
+        run_it(job, tmp_path / "run")
+
+
+@pytest.mark.parametrize("where", ["Learner", "Trainer.take_step"])
+def test_a_device_out_of_memory_is_one_message(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """While it is filled, or in a step."""
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(f"brats_train.training.trainer.{where}", full)
+    with pytest.raises(BratsError, match=r"Out of memory on cpu .*2\.00 GiB.*--micro-batch"):
+        run_it(job_of(cache_path, "epochs=1"), tmp_path / "run")
+
+
+def test_a_written_snapshot_is_freed(tmp_path: Path) -> None:
+    """On a GPU it is memory that training may need."""
+    content = {"weights": torch.zeros(3)}
+    weights = weakref.ref(content["weights"])
+    with Saver() as saver:
+        saver.submit(tmp_path / "some.pt", content)
+        saver.wait()
+        del content
+        assert weights() is None
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    run_it(job_of(cache_path, "epochs=1"), path)
+    before = (path / "best.pt").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.save", full)
+    with Saver() as saver:
+        saver.submit(path / "best.pt", {})
+        with pytest.raises(BratsError, match=r"best\.pt.*No space left"):
+            saver.wait()
+    assert (path / "best.pt").read_bytes() == before
+    assert not list(path.glob("*.partial"))

@@ -1,0 +1,49 @@
+"""Judging in the loop: every row once, whatever the number of ranks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from brats_cache.format.reader import Cache
+from brats_train.data.selection import select_rows
+from brats_train.models.unet import ModelConfig, build_model
+from brats_train.runtime.distributed import World
+from brats_train.training.recipe import Recipe
+from brats_train.training.validation import NAMES, Validator
+
+
+class Alone(World):
+    """One rank of several that keeps its sums to itself, so that a test can add them up."""
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def unison_buffers(self, model: torch.nn.Module) -> None: ...
+
+
+@pytest.mark.parametrize("target", ["wt", "regions"])
+def test_metrics_do_not_depend_on_the_number_of_ranks(cache: Cache, target: str) -> None:
+    rows = select_rows([cache], "val", "all")
+    recipe = Recipe(target=target, encoder="resnet18")
+    torch.manual_seed(0)
+    config = ModelConfig(in_channels=4, classes=len(recipe.regions), encoder="resnet18")
+    model = build_model(config)
+    found = []
+    for size in (1, 2, 3):
+        parts = [
+            Validator(
+                [cache],
+                rows,
+                recipe,
+                "off",
+                Alone(rank=rank, size=size, device=torch.device("cpu")),
+                "never",
+            ).judge(model)
+            for rank in range(size)
+        ]
+        found.append([sum(part[name] for part in parts) for name in NAMES])
+    assert found[1] == pytest.approx(found[0], abs=1e-6)
+    assert found[2] == pytest.approx(found[0], abs=1e-6)
+    assert all(value > 0 for value in found[0][:3])
