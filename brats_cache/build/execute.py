@@ -20,7 +20,7 @@ import numpy as np
 
 from brats_cache.build.journal import Journal, file_marks
 from brats_cache.build.plan import Plan
-from brats_cache.build.survey import Glimpse, Survey, glimpse, load_case
+from brats_cache.build.survey import HeaderCheck, Survey, check_header, load_case
 from brats_cache.build.workers import Workers
 from brats_cache.build.write_case import WriteTask, write_case
 from brats_cache.build.writer import Layout, create, finish
@@ -29,7 +29,7 @@ from brats_cache.discovery.cases import Case
 from brats_cache.format.row_checksum import read_rows_checksum
 from brats_cache.imaging.preprocess import Preparation
 
-__all__ = ["Begun", "begin", "build", "glimpse_cases", "survey_cases"]
+__all__ = ["Begun", "begin", "build", "check_headers", "survey_cases"]
 
 Progress = Callable[[int, int], None]
 SECONDS_BETWEEN_SYNCS = 0.5
@@ -65,24 +65,24 @@ def survey_cases(
     return [surveys[index] for index in sorted(surveys)], ordered
 
 
-def glimpse_cases(
+def check_headers(
     cases: Sequence[Case],
     preparation: Preparation,
     workers: Workers,
     progress: Progress,
     *,
     with_masks: bool,
-) -> tuple[list[Glimpse], list[Fault]]:
+) -> tuple[list[HeaderCheck], list[Fault]]:
     """Reads the headers of every case and, where asked, the masks: what the sound ones show, in
     order, and the faults of the others."""
-    answers: dict[int, Glimpse | tuple[Fault, ...]] = {}
-    function = partial(_glimpse_case, preparation=preparation, with_mask=with_masks)
+    answers: dict[int, HeaderCheck | tuple[Fault, ...]] = {}
+    function = partial(_check_header_of, preparation=preparation, with_mask=with_masks)
     for index, answer in workers.map(function, cases, _id_of):
         answers[index] = answer
         progress(len(answers), len(cases))
     ordered = [answers[index] for index in sorted(answers)]
     faults = [fault for one in ordered if isinstance(one, tuple) for fault in one]
-    return [one for one in ordered if isinstance(one, Glimpse)], faults
+    return [one for one in ordered if isinstance(one, HeaderCheck)], faults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,11 +188,11 @@ def _survey_case(
         return error.faults, marks
 
 
-def _glimpse_case(
+def _check_header_of(
     case: Case, preparation: Preparation, with_mask: bool
-) -> Glimpse | tuple[Fault, ...]:
+) -> HeaderCheck | tuple[Fault, ...]:
     try:
-        return glimpse(case, preparation, with_mask=with_mask)
+        return check_header(case, preparation, with_mask=with_mask)
     except DataFaults as error:
         return error.faults
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import click
 
 from brats_cache.build.describe_plan import describe_plan, differences
-from brats_cache.build.execute import begin, build, glimpse_cases, survey_cases
+from brats_cache.build.execute import begin, build, check_headers, survey_cases
 from brats_cache.build.journal import Journal, sweep
 from brats_cache.build.plan import BuildOptions, Plan, assign_splits, detect_schemes, make_plan
 from brats_cache.build.shards import Shard
 from brats_cache.build.splits import Assignment, split_table
-from brats_cache.build.survey import Glimpse, Survey
+from brats_cache.build.survey import HeaderCheck, Survey
 from brats_cache.build.workers import Workers
 from brats_cache.common.errors import BratsError, DataFaults, Fault, printable, tell
 from brats_cache.common.files import publish, write_atomically
@@ -137,12 +137,12 @@ def _journal(job: BuildJob) -> Iterator[Journal | None]:
 
 def _survey(
     job: BuildJob, findings: Findings, workers: Workers, journal: Journal | None
-) -> tuple[list[Survey], list[Glimpse] | None]:
+) -> tuple[list[Survey], list[HeaderCheck] | None]:
     """The surveys of this part's sound cases and, where it is a part, what is known of all sound
     ones. Raises `DataFaults` for the others, or says that they are left out."""
     preparation, is_part = job.options.preparation, job.shard.is_part
     with show_progress("Headers and masks" if is_part else "Headers", "cases") as report:
-        known, early = glimpse_cases(
+        known, early = check_headers(
             findings.cases, preparation, workers, report, with_masks=is_part
         )
     if early:

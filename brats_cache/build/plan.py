@@ -18,7 +18,7 @@ import xxhash
 
 from brats_cache.build.shards import Shard
 from brats_cache.build.splits import Assignment, Patient, assign
-from brats_cache.build.survey import Glimpse, Survey
+from brats_cache.build.survey import HeaderCheck, Survey
 from brats_cache.common.errors import BratsError, DataFaults, Fault
 from brats_cache.discovery.cases import Case
 from brats_cache.format.schema import NUM_LABELS
@@ -147,14 +147,14 @@ def make_plan(
     data_dirs: Sequence[Path],
     options: BuildOptions,
     shard: Shard | None = None,
-    whole: Sequence[Glimpse] | None = None,
+    whole: Sequence[HeaderCheck] | None = None,
 ) -> Plan:
     """The plan of these cases, as part `shard` of the cases `whole`, which decide label schemes and
     splits, where it is a part.
 
     Raises `BratsError` or `DataFaults` for label schemes that cannot be told, splits that cannot
     be made, and a plan without rows."""
-    everyone: Sequence[Survey | Glimpse] = surveys if whole is None else whole
+    everyone: Sequence[Survey | HeaderCheck] = surveys if whole is None else whole
     schemes, faults = detect_schemes(everyone, options.label_scheme)
     if faults:
         raise DataFaults(faults)
@@ -261,7 +261,7 @@ def _digest(content: object) -> str:
 
 
 def detect_schemes(
-    surveys: Sequence[Survey | Glimpse], override: str
+    surveys: Sequence[Survey | HeaderCheck], override: str
 ) -> tuple[dict[str, Scheme], list[Fault]]:
     """The scheme of each case by its id, detected for each naming under each DATA argument (and
     each dataset.json there), and the faults of the others.
@@ -269,7 +269,7 @@ def detect_schemes(
     What one case holds and no scheme explains is that case's fault; the others of its unit are
     judged without it.
     """
-    units: dict[object, list[Survey | Glimpse]] = {}
+    units: dict[object, list[Survey | HeaderCheck]] = {}
     for survey in surveys:
         case = survey.case
         units.setdefault((case.naming, case.data_dir, case.labels), []).append(survey)
@@ -288,7 +288,7 @@ def detect_schemes(
     return schemes, faults
 
 
-def _scheme_of_unit(members: Sequence[Survey | Glimpse], override: str) -> dict[str, Scheme]:
+def _scheme_of_unit(members: Sequence[Survey | HeaderCheck], override: str) -> dict[str, Scheme]:
     values = {
         survey.case.id: frozenset({0, *survey.label_values} if survey.case.mask else ())
         for survey in members
@@ -298,7 +298,7 @@ def _scheme_of_unit(members: Sequence[Survey | Glimpse], override: str) -> dict[
     return dict.fromkeys(values, scheme)
 
 
-def _locate(fault: Fault, members: Sequence[Survey | Glimpse]) -> Fault:
+def _locate(fault: Fault, members: Sequence[Survey | HeaderCheck]) -> Fault:
     """`fault` with the path of its case's mask, or of the folder of the unit."""
     masks = {survey.case.id: survey.case.mask for survey in members}
     mask = masks.get(fault.case)

@@ -25,7 +25,7 @@ from brats_cache.imaging.nifti import (
 )
 from brats_cache.imaging.preprocess import Normalization, Preparation, brain_of, measure
 
-__all__ = ["Glimpse", "LoadedCase", "Source", "Survey", "glimpse", "load_case"]
+__all__ = ["HeaderCheck", "LoadedCase", "Source", "Survey", "check_header", "load_case"]
 
 AFFINE_TOLERANCE_MM = 0.05  # rounding of quaternions in float32 moves a far corner by about 0.001
 
@@ -71,7 +71,7 @@ class Survey:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Glimpse:
+class HeaderCheck:
     """What every part of a sharded build must know of a case: the source values that occur in its
     mask, 0 left out; none where only headers were read."""
 
@@ -131,7 +131,7 @@ def load_case(case: Case, preparation: Preparation) -> LoadedCase:
     return LoadedCase(survey=survey, volumes=tuple(volumes), brain=brain)
 
 
-def glimpse(case: Case, preparation: Preparation, *, with_mask: bool) -> Glimpse:
+def check_header(case: Case, preparation: Preparation, *, with_mask: bool) -> HeaderCheck:
     """Reads the headers of a case and, where asked, its mask. Raises `DataFaults` with all faults
     of these."""
     headers, faults = _read_headers(case, preparation)
@@ -144,7 +144,7 @@ def glimpse(case: Case, preparation: Preparation, *, with_mask: bool) -> Glimpse
             faults += _of_case(case, error)
     if faults:
         raise DataFaults(list(dict.fromkeys(faults)))
-    return Glimpse(case=case, label_values=values)
+    return HeaderCheck(case=case, label_values=values)
 
 
 def _read_headers(case: Case, preparation: Preparation) -> tuple[dict[Path, Header], list[Fault]]:

@@ -73,9 +73,9 @@ def bench(what: str, as_json: bool, device: str, **options: Any) -> None:
     step with real data, with data already in place, and without augmentation. predict: segmenting
     whole cases. Contenders take turns; medians are shown.
     """
-    from brats_train.runtime.distributed import joined
+    from brats_train.runtime.distributed import process_group
 
-    with joined(device) as world:
+    with process_group(device) as world:
         report = _measure(what, world, options)
         if not world.is_main:
             return

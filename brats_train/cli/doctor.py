@@ -13,7 +13,7 @@ __all__ = ["doctor"]
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Every finding, on standard output.")
 def doctor(as_json: bool) -> int:
-    """Say what this machine has, and what would not work, each with its mend.
+    """Say what this machine has, and what would not work, each with its fix.
 
     Exits with 1 where training is impossible.
     """

@@ -126,10 +126,10 @@ def _score_models(
 
     from brats_train.evaluation import evaluate as evaluation
     from brats_train.inference.ensemble import load_ensemble
-    from brats_train.runtime.distributed import joined, told_once
+    from brats_train.runtime.distributed import process_group, same_error_on_all_ranks
 
-    with joined(device) as world:
-        with told_once():
+    with process_group(device) as world:
+        with same_error_on_all_ranks():
             ensemble = load_ensemble(checkpoints, world.device)
             _check_same_pixels(caches, ensemble)
         progress = show_progress("Scoring", "cases") if world.is_main else no_progress()
@@ -149,9 +149,9 @@ def _score_files(
 ) -> Any:
     """The evaluation, already written; None on a rank that does not speak."""
     from brats_train.evaluation import evaluate as evaluation
-    from brats_train.runtime.distributed import joined
+    from brats_train.runtime.distributed import process_group
 
-    with joined("cpu") as world:
+    with process_group("cpu") as world:
         progress = show_progress("Scoring", "cases") if world.is_main else no_progress()
         with progress as report:
             result = evaluation.evaluate_files(job, regions, masks, caches, world, report)

@@ -57,7 +57,7 @@ def predict(
         raise click.UsageError("--resume keeps masks and --overwrite replaces them: choose one.")
     from brats_train.inference import predict as prediction
     from brats_train.inference.ensemble import load_ensemble
-    from brats_train.runtime.distributed import joined, told_once
+    from brats_train.runtime.distributed import process_group, same_error_on_all_ranks
     from brats_train.training.run_dir import RunDir
 
     needs_run = run_dirs or checkpoint in ("best", "last")
@@ -70,8 +70,8 @@ def predict(
         resume=resume,
         overwrite=overwrite,
     )
-    with joined(device) as world:
-        with told_once():
+    with process_group(device) as world:
+        with same_error_on_all_ranks():
             ensemble = load_ensemble(checkpoint_paths(runs, checkpoint), world.device)
         progress = show_progress("Segmenting", "cases") if world.is_main else no_progress()
         try:

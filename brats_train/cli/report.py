@@ -30,12 +30,12 @@ def report(run_dir: Path | None, caches: tuple[Path, ...], device: str) -> None:
     """
     from brats_train.evaluation.results import read_results
     from brats_train.report.build import make_report
-    from brats_train.runtime.distributed import joined
+    from brats_train.runtime.distributed import process_group
     from brats_train.training.run_dir import RunDir
 
     run = RunDir.existing(run_dir)
     results = read_results(run.path / "eval" / "val")
-    with joined(device) as world:
+    with process_group(device) as world:
         if not world.is_main:
             return
         if results is None:

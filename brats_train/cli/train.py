@@ -95,16 +95,16 @@ def train(
     """
     if nproc is not None and "LOCAL_RANK" not in os.environ:
         _start_processes(nproc)
-    from brats_train.runtime.distributed import joined
+    from brats_train.runtime.distributed import process_group
     from brats_train.training import trainer as training
     from brats_train.training.run_dir import RunDir
 
     run, is_resumed = _known_run(run_dir, resume)
     job = _job(options, run.read_config() if run and is_resumed else None)
-    with joined(device) as world:
+    with process_group(device) as world:
         if run is None:
             fresh = RunDir.new(run_dir, job.recipe_name, overwrite) if world.is_main else None
-            run = RunDir(world.share(fresh.path if fresh else Path()))
+            run = RunDir(world.broadcast(fresh.path if fresh else Path()))
 
         def say(text: str) -> None:
             if world.is_main:

@@ -146,10 +146,10 @@ class RingFeeder:
                     if stop.is_set():
                         return
                     if number == 0:
-                        self._source.announce(chunk)
+                        self._source.prefetch(chunk)
                     slot.start_filling(self._source, chunk, threads)
                     if number + 1 < len(chunks):
-                        self._source.announce(chunks[number + 1])
+                        self._source.prefetch(chunks[number + 1])
                     # The next slot is begun before this one is done, so that no thread runs dry.
                     if before is not None:
                         ready.put(before.filled())

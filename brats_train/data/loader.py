@@ -86,7 +86,7 @@ class Batches:
                     masks=masks,
                     step=step,
                     global_size=global_size,
-                    part=self._world.part(global_size),
+                    part=self._world.local_slice(global_size),
                 )
 
     def places(self, epoch: int, step: int) -> np.ndarray:
@@ -95,4 +95,4 @@ class Batches:
 
     def _part(self, order: np.ndarray, step: int) -> np.ndarray:
         chunk = order[step * self._batch_size : (step + 1) * self._batch_size]
-        return chunk[self._world.part(len(chunk))]
+        return chunk[self._world.local_slice(len(chunk))]

@@ -39,7 +39,7 @@ class MappedRows:
         self._pixels = [(np.asarray(cache.images), np.asarray(cache.masks)) for cache in caches]
         self._maps = [(_map_of(cache.images), _map_of(cache.masks)) for cache in caches]
 
-    def announce(self, places: np.ndarray) -> None:
+    def prefetch(self, places: np.ndarray) -> None:
         """Has the kernel read the rows at `places` ahead. A row is far larger than its own
         read-ahead, so that with a cold page cache this makes gathering nearly twice as fast;
         warm it costs a tenth."""

@@ -6,35 +6,35 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Finding", "as_text"]
+__all__ = ["Check", "as_text"]
 
 _MARKS = {"fine": "ok", "warning": "warn", "failure": "FAIL"}
 _WIDTH = 80
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Check:
     """One thing about this machine.
 
     state  "fine"; "warning": something will not work or be slow; "failure": no training here
-    mend   what a person can do about it, "" where all is fine
+    fix   what a person can do about it, "" where all is fine
     """
 
     name: str
     found: str
     state: str = "fine"
-    mend: str = ""
+    fix: str = ""
 
 
-def as_text(findings: Sequence[Finding]) -> str:
-    """The findings in 80 columns, the mend of each under it, and the sum of it."""
+def as_text(findings: Sequence[Check]) -> str:
+    """The findings in 80 columns, the fix of each under it, and the sum of it."""
     width = max(len(finding.name) for finding in findings)
     lines: list[str] = []
     for finding in findings:
         start = f"{_MARKS[finding.state]:>4}  {finding.name:<{width}}  "
         lines += _wrapped(finding.found, start, " " * len(start))
-        if finding.mend:
-            lines += _wrapped(finding.mend, " " * len(start) + "-> ", " " * len(start) + "   ")
+        if finding.fix:
+            lines += _wrapped(finding.fix, " " * len(start) + "-> ", " " * len(start) + "   ")
     states = {finding.state for finding in findings}
     if "failure" in states:
         end = "Training is impossible here until what is marked FAIL is mended."

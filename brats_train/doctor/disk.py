@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from brats_cache.common.text import human_bytes
-from brats_train.doctor.check import Finding
+from brats_train.doctor.check import Check
 
 __all__ = ["look_at_disk"]
 
@@ -23,7 +23,7 @@ LITTLE_ROOM = 45 << 30  # the cache of all brain slices of BraTS 2020 takes 40
 _WINDOWS = {"9p", "drvfs"}  # how WSL mounts the disks of Windows
 
 
-def look_at_disk(name: str, folder: Path) -> Finding:
+def look_at_disk(name: str, folder: Path) -> Check:
     """What the disk under `folder`, or under where it would be made, can do; 64 MiB are written to
     it, read back and removed."""
     place = folder.absolute()
@@ -31,7 +31,7 @@ def look_at_disk(name: str, folder: Path) -> Finding:
         place = place.parent
     kind, free = _kind_of(place), shutil.disk_usage(place).free
     found = f"{human_bytes(free)} free, {kind}"
-    mend = "Choose another folder: build-cache --out, train --run."
+    fix = "Choose another folder: build-cache --out, train --run."
     try:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".brats-doctor-") as opened:
             file = opened.file
@@ -40,7 +40,7 @@ def look_at_disk(name: str, folder: Path) -> Finding:
             can_map, can_lock = _works(lambda: _map(file)), _works(lambda: _lock(file))
     except OSError as error:
         found = f"{place} cannot be written ({error.strerror})"
-        return Finding(name=name, state="warning", found=found, mend=mend)
+        return Check(name=name, state="warning", found=found, fix=fix)
     found += f", writes {human_bytes(written)}/s, reads {human_bytes(read)}/s"
     faults = {
         "no memory maps here; keep the cache on another disk.": not can_map,
@@ -52,9 +52,9 @@ def look_at_disk(name: str, folder: Path) -> Finding:
     }
     mends = [text for text, is_so in faults.items() if is_so]
     if not mends:
-        return Finding(name=name, found=found)
-    text = " ".join(mend[0].upper() + mend[1:] for mend in mends)
-    return Finding(name=name, state="warning", found=found, mend=text)
+        return Check(name=name, found=found)
+    text = " ".join(fix[0].upper() + fix[1:] for fix in mends)
+    return Check(name=name, state="warning", found=found, fix=text)
 
 
 def _kind_of(place: Path) -> str:

@@ -1,4 +1,4 @@
-"""What `brats doctor` finds out: what this machine has, what would not work, and the mend of each.
+"""`brats doctor`: what this machine has and lacks, each fault with a suggested fix.
 
 Nothing here takes longer than a few seconds. What an examination trips over is a finding itself: a
 machine in disorder is what this is for.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from brats_cache.common.process import usable_cores
 from brats_cache.common.text import human_bytes
-from brats_train.doctor.check import Finding
+from brats_train.doctor.check import Check
 
 __all__ = ["LIBRARIES", "examine"]
 
@@ -29,7 +29,7 @@ MIN_MEMORY = 4 << 30
 MIN_SHARED_MEMORY = 1 << 30
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Check]:
     """Looks at everything, in the order a person should read it."""
     examinations = {
         "system": _system,
@@ -38,60 +38,60 @@ def examine() -> list[Finding]:
         "disks": _disks,
         "torch": _torch,
     }
-    findings: list[Finding] = []
+    findings: list[Check] = []
     for name, examination in examinations.items():
         try:
             findings += examination()
         except Exception as error:  # what a broken installation raises cannot be foreseen
             findings.append(
-                Finding(
+                Check(
                     name=name,
                     state="failure" if name == "torch" else "warning",
                     found=f"cannot be examined ({type(error).__name__}: {error})",
-                    mend="Make the environment anew: scripts/setup_env." if name == "torch" else "",
+                    fix="Make the environment anew: scripts/setup_env." if name == "torch" else "",
                 )
             )
     return findings
 
 
-def _system() -> list[Finding]:
+def _system() -> list[Check]:
     is_new_enough = sys.version_info >= (3, 11)
     cores, threads = usable_cores(), os.environ.get("OMP_NUM_THREADS", "")
     is_starved = threads.isdigit() and int(threads) < cores
     found = f"{cores} usable of {os.cpu_count()}"
     return [
-        Finding(name="system", found=f"{platform.system()} {platform.release()}"),
-        Finding(
+        Check(name="system", found=f"{platform.system()} {platform.release()}"),
+        Check(
             name="python",
             state="fine" if is_new_enough else "failure",
             found=platform.python_version(),
-            mend="" if is_new_enough else "Python 3.11 or newer is needed.",
+            fix="" if is_new_enough else "Python 3.11 or newer is needed.",
         ),
-        Finding(
+        Check(
             name="cores",
             state="warning" if is_starved else "fine",
             found=f"{found}, OMP_NUM_THREADS={threads}" if threads else found,
-            mend="Unset OMP_NUM_THREADS to compute with all cores." if is_starved else "",
+            fix="Unset OMP_NUM_THREADS to compute with all cores." if is_starved else "",
         ),
     ]
 
 
-def _libraries() -> list[Finding]:
+def _libraries() -> list[Check]:
     versions, missing = [], []
     for name in LIBRARIES:
         try:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             missing.append(name)
-    findings = [Finding(name="libraries", found=", ".join(versions) or "none")]
+    findings = [Check(name="libraries", found=", ".join(versions) or "none")]
     if missing:
-        mend = "pip install -c constraints.txt -e . in the checkout."
+        fix = "pip install -c constraints.txt -e . in the checkout."
         found = ", ".join(missing)
-        findings.append(Finding(name="missing", state="failure", found=found, mend=mend))
+        findings.append(Check(name="missing", state="failure", found=found, fix=fix))
     return findings
 
 
-def _memory() -> list[Finding]:
+def _memory() -> list[Check]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = min(_memory_limit() or total, total)
     found = f"{human_bytes(total)}, {human_bytes(_available_memory())} available"
@@ -101,17 +101,17 @@ def _memory() -> list[Finding]:
     shared = shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else 0
     is_cramped = shared < MIN_SHARED_MEMORY
     return [
-        Finding(
+        Check(
             name="memory",
             state="warning" if is_small else "fine",
             found=found,
-            mend="Use a smaller --micro-batch and fewer --workers." if is_small else "",
+            fix="Use a smaller --micro-batch and fewer --workers." if is_small else "",
         ),
-        Finding(
+        Check(
             name="/dev/shm",
             state="warning" if is_cramped else "fine",
             found=human_bytes(shared),
-            mend="Several GPUs want 1 GiB: docker run --shm-size=1g, or --ipc=host."
+            fix="Several GPUs want 1 GiB: docker run --shm-size=1g, or --ipc=host."
             if is_cramped
             else "",
         ),
@@ -135,13 +135,13 @@ def _available_memory() -> int:
     return 0
 
 
-def _disks() -> list[Finding]:
+def _disks() -> list[Check]:
     from brats_train.doctor.disk import look_at_disk
 
     return [look_at_disk("data/", Path("data")), look_at_disk("runs/", Path("runs"))]
 
 
-def _torch() -> list[Finding]:
+def _torch() -> list[Check]:
     from brats_train.doctor.torch import look_at_torch, look_for_weights
 
     return [*look_at_torch(), look_for_weights()]

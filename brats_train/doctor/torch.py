@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from brats_cache.common.text import human_bytes
-from brats_train.doctor.check import Finding
+from brats_train.doctor.check import Check
 from brats_train.runtime.precision import choose_amp
 
 __all__ = ["look_at_torch", "look_for_weights"]
@@ -20,23 +20,23 @@ HUB_TIMEOUT_SECONDS = 2
 LITTLE_GPU_MEMORY = 7 << 30
 
 
-def look_at_torch() -> list[Finding]:
+def look_at_torch() -> list[Check]:
     """The version, each GPU or why there is none, the number format, NCCL, the compiler."""
     cpu = torch.device("cpu")
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
-    findings = [Finding(name="torch", found=f"{torch.__version__}, built with {built}")]
+    findings = [Check(name="torch", found=f"{torch.__version__}, built with {built}")]
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     findings += [_gpu(index) for index in range(num_gpus)] or [_no_gpu()]
     device = torch.device("cuda") if num_gpus else cpu
     amp = choose_amp("auto", device)
     found = {"bf16": "bf16", "fp16": "fp16 with loss scaling", "off": "float32"}[amp]
-    findings.append(Finding(name="precision", found=f"{found} on the {device.type} (--amp auto)"))
+    findings.append(Check(name="precision", found=f"{found} on the {device.type} (--amp auto)"))
     findings.append(_several_processes(num_gpus))
     findings.append(_compiler(num_gpus))
     return findings
 
 
-def look_for_weights() -> Finding:
+def look_for_weights() -> Check:
     """Whether the first training will find ImageNet weights: kept on this machine, or to be had."""
     # Both libraries take seconds to import, which the findings above need not wait for.
     import huggingface_hub as hub
@@ -46,22 +46,22 @@ def look_for_weights() -> Finding:
     place = {**settings, "filename": "model.safetensors"}
     name = "weights"
     if isinstance(hub.try_to_load_from_cache(**place), str):
-        return Finding(name=name, found=f"ImageNet weights of {ENCODER} are on this machine")
+        return Check(name=name, found=f"ImageNet weights of {ENCODER} are on this machine")
     url = hub.hf_hub_url(**place)
     try:
         hub.get_hf_file_metadata(url, timeout=HUB_TIMEOUT_SECONDS)
     except Exception as error:  # the hub's transport, and so its exceptions, change by version
-        return Finding(
+        return Check(
             name=name,
             state="warning",
             found=f"ImageNet weights of {ENCODER} are not on this machine, and the hub cannot be "
             f"reached ({type(error).__name__})",
-            mend="--encoder-weights none, or a file fetched elsewhere: --encoder-weights PATH.",
+            fix="--encoder-weights none, or a file fetched elsewhere: --encoder-weights PATH.",
         )
-    return Finding(name=name, found=f"the hub is there to fetch ImageNet weights of {ENCODER}")
+    return Check(name=name, found=f"the hub is there to fetch ImageNet weights of {ENCODER}")
 
 
-def _gpu(index: int) -> Finding:
+def _gpu(index: int) -> Check:
     properties = torch.cuda.get_device_properties(index)
     free, total = torch.cuda.mem_get_info(index)
     driver = _driver_version()
@@ -72,30 +72,35 @@ def _gpu(index: int) -> Finding:
     name = f"gpu {index}"
     built_for = [int(arch.partition("_")[2].rstrip("af")) for arch in torch.cuda.get_arch_list()]
     if built_for and 10 * properties.major + properties.minor < min(built_for):
-        mend = "This torch is not built for so old a GPU; install an older one, or --device cpu."
-        return Finding(name=name, state="warning", found=found, mend=mend)
+        fix = "This torch is not built for so old a GPU; install an older one, or --device cpu."
+        return Check(name=name, state="warning", found=found, fix=fix)
     if free < LITTLE_GPU_MEMORY:
-        mend = "The paper's batch is split by --micro-batch auto; or end what else uses this GPU."
-        return Finding(name=name, state="warning", found=found, mend=mend)
-    return Finding(name=name, found=found)
+        fix = "The paper's batch is split by --micro-batch auto; or end what else uses this GPU."
+        return Check(name=name, state="warning", found=found, fix=fix)
+    return Check(name=name, found=found)
 
 
-def _no_gpu() -> Finding:
+def _no_gpu() -> Check:
     """Why there is none: no device, no driver for it, or a torch that cannot use it."""
     if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():
-        return Finding(
+        return Check(
             name="gpu",
             state="warning",
             found="no NVIDIA GPU",
-            mend="Training runs on the CPU: the paper's recipe takes hours instead of minutes.",
+            fix="Training runs on the CPU: the paper's recipe takes hours instead of minutes.",
         )
     if not torch.version.cuda:
-        mend = "This torch is built for CPUs; install one with CUDA."
+        fix = "This torch is built for CPUs; install one with CUDA."
     elif os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        mend = "CUDA_VISIBLE_DEVICES is empty; unset it."
+        fix = "CUDA_VISIBLE_DEVICES is empty; unset it."
     else:
-        mend = f"Update the driver for CUDA {torch.version.cuda}; nvidia-smi shows which it is for."
-    return Finding(name="gpu", state="warning", found="a GPU that torch cannot use", mend=mend)
+        fix = f"Update the driver for CUDA {torch.version.cuda}; nvidia-smi shows which it is for."
+    return Check(
+        name="gpu",
+        state="warning",
+        found="a GPU that torch cannot use",
+        fix=fix,
+    )
 
 
 def _driver_version() -> str:
@@ -104,23 +109,23 @@ def _driver_version() -> str:
     return path.read_text().strip() if path.is_file() else ""
 
 
-def _several_processes(num_gpus: int) -> Finding:
+def _several_processes(num_gpus: int) -> Check:
     if not dist.is_available():
-        mend = "This torch is built without torch.distributed; one process works."
-        return Finding(name="ranks", state="warning", found="one process only", mend=mend)
+        fix = "This torch is built without torch.distributed; one process works."
+        return Check(name="ranks", state="warning", found="one process only", fix=fix)
     if num_gpus > 1 and not dist.is_nccl_available():
-        mend = "Several GPUs need NCCL, which this torch lacks."
-        return Finding(name="ranks", state="warning", found="gloo", mend=mend)
+        fix = "Several GPUs need NCCL, which this torch lacks."
+        return Check(name="ranks", state="warning", found="gloo", fix=fix)
     if num_gpus and dist.is_nccl_available():
         version = ".".join(map(str, torch.cuda.nccl.version()))
-        return Finding(name="ranks", found=f"NCCL {version}, gloo")
-    return Finding(name="ranks", found="gloo")
+        return Check(name="ranks", found=f"NCCL {version}, gloo")
+    return Check(name="ranks", found="gloo")
 
 
-def _compiler(num_gpus: int) -> Finding:
+def _compiler(num_gpus: int) -> Check:
     """What `--compile` needs: a C compiler on either device, Triton on a GPU."""
     compiler = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), "")
     if not compiler:
-        mend = "--compile needs a C compiler: apt-get install gcc. All else works without."
-        return Finding(name="compile", state="warning", found="no C compiler", mend=mend)
-    return Finding(name="compile", found=f"{compiler}{', Triton' if num_gpus else ''}")
+        fix = "--compile needs a C compiler: apt-get install gcc. All else works without."
+        return Check(name="compile", state="warning", found="no C compiler", fix=fix)
+    return Check(name="compile", found=f"{compiler}{', Triton' if num_gpus else ''}")

@@ -31,7 +31,7 @@ from brats_train.evaluation.metrics import EmptyRule
 from brats_train.evaluation.summary import cases_csv, summarise, to_json
 from brats_train.inference.ensemble import Ensemble, to_native
 from brats_train.inference.postprocess import grid_of
-from brats_train.runtime.distributed import World, told_once
+from brats_train.runtime.distributed import World, same_error_on_all_ranks
 
 __all__ = [
     "SLICE_THRESHOLD",
@@ -100,7 +100,7 @@ def evaluate(
         empty=job.empty,
     )
     slice_threshold = SLICE_THRESHOLD if job.threshold is None else job.threshold
-    with told_once():
+    with same_error_on_all_ranks():
         cases = _cases_of(job, caches)
     tasks = (
         _ask_model(case, rules, slice_threshold, ensemble, tta, masks_to)
@@ -141,7 +141,7 @@ def evaluate_files(
         min_component_voxels=0,
         empty=job.empty,
     )
-    with told_once():
+    with same_error_on_all_ranks():
         cases = _cases_of(job, caches)
         files = _find_masks(folder, [_id_of(case) for case in cases])
     mine = list(zip(cases, files, strict=True))[world.rank :: world.size]
@@ -164,7 +164,7 @@ def scratch_masks(folder: Path, world: World) -> Iterator[Path]:
                 scratch.mkdir(parents=True)
             except OSError as error:
                 raise BratsError(f"{folder}: cannot be made ({error.strerror}).") from error
-        world.share(None)  # nobody writes before it is there
+        world.broadcast(None)  # nobody writes before it is there
         yield scratch
     finally:
         if world.is_main:
@@ -324,7 +324,7 @@ def _gather(
     world: World,
     facts: Mapping[str, Any],
 ) -> Evaluation:
-    parts = world.gather(scored)
+    parts = world.all_gather(scored)
     if faults := [fault for _, part in parts for fault in part]:
         failure = DataFaults(faults)
         failure.is_shared = True

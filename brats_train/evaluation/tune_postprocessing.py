@@ -143,4 +143,4 @@ def _truths(cache: Cache, index: int, ensemble: Ensemble) -> Iterator[tuple[str,
 
 
 def _gathered(scores: Iterator[tuple[str, np.ndarray]], world: World) -> Curves:
-    return {name: curve for part in world.gather(dict(scores)) for name, curve in part.items()}
+    return {name: curve for part in world.all_gather(dict(scores)) for name, curve in part.items()}

@@ -27,7 +27,7 @@ from brats_cache.imaging.preprocess import prepare_images
 from brats_train.inference.ensemble import Ensemble, to_native
 from brats_train.inference.postprocess import regions_of, source_labels
 from brats_train.models.checkpoint import Segmenter
-from brats_train.runtime.distributed import World, told_once
+from brats_train.runtime.distributed import World, same_error_on_all_ranks
 
 __all__ = ["Outcome", "PredictionJob", "predict"]
 
@@ -96,9 +96,9 @@ def predict(job: PredictionJob, ensemble: Ensemble, world: World, progress: Prog
     faults = [*findings.faults, *faults]
     tta = ensemble.segmenter.tta if job.tta is None else job.tta
     mark = _mark(ensemble, tta)
-    with told_once():
+    with same_error_on_all_ranks():
         kept = _check_existing(job, targets, mark)
-    world.share(None)  # no rank writes before all have looked
+    world.broadcast(None)  # no rank writes before all have looked
     try:
         job.out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -110,7 +110,7 @@ def predict(job: PredictionJob, ensemble: Ensemble, world: World, progress: Prog
         written += [] if case_faults else [path]
         faults += case_faults
         progress(done, len(mine))
-    parts = world.gather((written, faults))
+    parts = world.all_gather((written, faults))
     written = sorted(path for part, _ in parts for path in part)
     faults = list(dict.fromkeys(fault for _, part in parts for fault in part))
     if faults:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from brats_cache.common.errors import BratsError
 from brats_cache.common.process import die_with, keep_freed_memory
 
-__all__ = ["World", "joined", "told_once"]
+__all__ = ["World", "process_group", "same_error_on_all_ranks"]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=IntEnum)
@@ -42,11 +42,11 @@ class World:
         """True on the one rank that speaks and writes."""
         return self.rank == 0
 
-    def part(self, total: int) -> slice:
+    def local_slice(self, total: int) -> slice:
         """This rank's contiguous share of `total` items; shares differ by at most one."""
         return slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def sum_over_ranks(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
@@ -57,25 +57,25 @@ class World:
         """A sum over ranks whose gradients are summed as well; None in a world of one."""
         return dist_functional.all_reduce if self.size > 1 else None
 
-    def strongest(self, wish: E) -> E:
-        """The greatest of the ranks' wishes. Made of host memory, so that no GPU is waited for."""
+    def max_over_ranks(self, value: E) -> E:
+        """The greatest `value` of all ranks. It lies in host memory, so no GPU is waited for."""
         if self.size == 1:
-            return wish
-        value = torch.tensor(int(wish))
-        dist.all_reduce(value, dist.ReduceOp.MAX)
-        return type(wish)(int(value))
+            return value
+        greatest = torch.tensor(int(value))
+        dist.all_reduce(greatest, dist.ReduceOp.MAX)
+        return type(value)(int(greatest))
 
-    def smallest(self, number: int) -> int:
+    def min_over_ranks(self, number: int) -> int:
         """The least of the ranks' numbers."""
-        return min(self.gather(number))
+        return min(self.all_gather(number))
 
-    def without_exchange(self, model: nn.Module) -> AbstractContextManager[None]:
+    def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """A context in which backward passes keep their gradients to this rank."""
         if isinstance(model, nn.parallel.DistributedDataParallel):
             return model.no_sync()
         return nullcontext()
 
-    def share(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The main rank's `value` (any plain object) on every rank."""
         if self.size == 1:
             return value
@@ -83,7 +83,7 @@ class World:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """The values of all ranks, in rank order, on every rank."""
         if self.size == 1:
             return [value]
@@ -104,7 +104,7 @@ class World:
             model, device_ids=devices, gradient_as_bucket_view=True
         )
 
-    def unison_buffers(self, model: nn.Module) -> None:
+    def broadcast_buffers(self, model: nn.Module) -> None:
         """Gives every rank the main rank's buffers, batch norm's running statistics."""
         if self.size > 1:
             for buffer in model.buffers():
@@ -112,7 +112,7 @@ class World:
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[World]:
+def process_group(device: str = "auto") -> Iterator[World]:
     """Joins the processes torchrun started, or makes a world of one.
 
     device  "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N"
@@ -135,7 +135,7 @@ def joined(device: str = "auto") -> Iterator[World]:
         # torchrun gives each rank one thread; share the cores among the ranks of this machine.
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
-    # Wishes and objects travel by gloo, in host memory, whatever carries the tensors.
+    # Actions and objects travel by gloo, in host memory, whatever carries the tensors.
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     store, rank, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))
     # After a failure torchrun may offer the same store, with the addresses of dead processes in it.
@@ -159,7 +159,7 @@ def joined(device: str = "auto") -> Iterator[World]:
 
 
 @contextmanager
-def told_once() -> Iterator[None]:
+def same_error_on_all_ranks() -> Iterator[None]:
     """A context for what every rank does alike: a `BratsError` of it is told by the main one."""
     try:
         yield

@@ -8,19 +8,19 @@ from __future__ import annotations
 import signal
 from types import FrameType, TracebackType
 
-__all__ = ["Interruption"]
+__all__ = ["InterruptHandler"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interruption:
+class InterruptHandler:
     """A context in which SIGINT and SIGTERM set `requested` instead of ending the process."""
 
     def __init__(self) -> None:
         self.requested = False
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> Interruption:
+    def __enter__(self) -> InterruptHandler:
         for number in _SIGNALS:
             self._before[number] = signal.signal(number, self._hear)
         return self

@@ -41,7 +41,7 @@ def choose_micro_batch(
         if size == 1:
             raise BratsError(f"Not even one {shape[-1]} x {shape[-1]} sample fits on the GPU.")
         size = -(-size // 2)
-    return world.smallest(size)
+    return world.min_over_ranks(size)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

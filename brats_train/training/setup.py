@@ -17,7 +17,7 @@ from brats_train.models.unet import ModelConfig, build_model
 from brats_train.training.ema import MovingAverage
 from brats_train.training.recipe import Recipe
 
-__all__ = ["average_of", "check_data", "common_scheme", "first_model"]
+__all__ = ["check_data", "common_scheme", "initial_model", "make_ema"]
 
 
 def check_data(
@@ -50,7 +50,7 @@ def check_data(
                 )
 
 
-def first_model(
+def initial_model(
     config: ModelConfig, encoder_weights: str, init_from: Path | None
 ) -> tuple[nn.Module, str]:
     """A new model and where its weights came from: another run's model, or encoder weights."""
@@ -65,7 +65,7 @@ def first_model(
     return model, f"{init_from} ({segmenter.weights_from})"
 
 
-def average_of(model: nn.Module, decay: float) -> MovingAverage | None:
+def make_ema(model: nn.Module, decay: float) -> MovingAverage | None:
     """A moving average of the weights; None for a decay of 0."""
     return MovingAverage(model, decay) if decay else None
 

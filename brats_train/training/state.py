@@ -16,7 +16,7 @@ from brats_train.runtime.distributed import World
 from brats_train.training.recipe import Recipe
 from brats_train.training.validation import NAMES
 
-__all__ = ["Finished", "Position", "TrainJob", "Wish"]
+__all__ = ["Finished", "Position", "StepAction", "TrainJob"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Position:
 
     def pack(self, world: World) -> dict[str, Any]:
         """Plain values for a checkpoint; every rank takes part, each with its own sums."""
-        totals = world.gather(self.totals.tolist())
+        totals = world.all_gather(self.totals.tolist())
         return {**vars(self), "totals": totals}
 
     @classmethod
@@ -86,11 +86,11 @@ class Position:
         return cls(**{**held, "totals": totals})
 
 
-class Wish(IntEnum):
-    """What a rank wants after a step; the ranks do what the strongest of their wishes is."""
+class StepAction(IntEnum):
+    """What to do after a step. Ranks take the greatest of what they propose, so that all agree."""
 
-    GO_ON = 0
-    SAVE = 1
-    END = 2
-    LEAVE = 3
-    FAIL = 4
+    CONTINUE = 0
+    CHECKPOINT = 1
+    STOP = 2
+    INTERRUPT = 3
+    ABORT = 4

@@ -22,7 +22,7 @@ from brats_train.runtime.precision import autocast, choose_amp, tuned_convolutio
 from brats_train.training import losses
 from brats_train.training.micro_batch import choose_micro_batch
 from brats_train.training.recipe import Recipe
-from brats_train.training.setup import average_of, common_scheme, first_model
+from brats_train.training.setup import common_scheme, initial_model, make_ema
 from brats_train.training.validation import sums_of
 
 __all__ = ["NEVER", "Learner"]
@@ -57,12 +57,12 @@ class Learner:
         config = ModelConfig(
             in_channels=caches[0].shape[1], classes=len(recipe.regions), encoder=recipe.encoder
         )
-        self.plain, weights_from = first_model(config, recipe.encoder_weights, init_from)
+        self.plain, weights_from = initial_model(config, recipe.encoder_weights, init_from)
         if recipe.sync_batchnorm and device.type == "cuda" and world.size > 1:
             self.plain = nn.SyncBatchNorm.convert_sync_batchnorm(self.plain)
         self.plain.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = world.wrap(compiled(self.plain) if is_compiled else self.plain)
-        self.averaged = average_of(self.plain, recipe.ema)
+        self.averaged = make_ema(self.plain, recipe.ema)
         self.optimizer = torch.optim.AdamW(
             self.plain.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
         )
@@ -96,7 +96,7 @@ class Learner:
             piece = slice(start, start + self.micro_batch)
             # Gradients travel between ranks once a step, with the last piece.
             is_last = start == starts[-1]
-            with nullcontext() if is_last else self.world.without_exchange(self.model):
+            with nullcontext() if is_last else self.world.no_sync(self.model):
                 self._learn(images[piece], masks[piece], batch, totals)
         if self.recipe.clip_norm:
             self.scaler.unscale_(self.optimizer)

@@ -28,7 +28,7 @@ from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
 from brats_train.runtime.environment import device_name, versions
 from brats_train.runtime.precision import choose_amp, set_up
-from brats_train.runtime.signals import Interruption
+from brats_train.runtime.signals import InterruptHandler
 from brats_train.training.checkpoint_writer import Saver
 from brats_train.training.loggers import Trackers
 from brats_train.training.lr_schedule import learning_rate
@@ -36,7 +36,7 @@ from brats_train.training.micro_batch import is_out_of_memory
 from brats_train.training.recipe import recipe_to_dict
 from brats_train.training.run_dir import RunDir
 from brats_train.training.setup import check_data
-from brats_train.training.state import Finished, Position, TrainJob, Wish
+from brats_train.training.state import Finished, Position, StepAction, TrainJob
 from brats_train.training.train_step import NEVER, Learner
 from brats_train.training.validation import NAMES, Validator
 
@@ -58,7 +58,7 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, say: Say) -
     train_rows = select_rows(caches, "train", recipe.rows, job.fold)
     val_rows = select_rows(caches, "val", recipe.rows, job.fold)
     check_data(caches, train_rows, val_rows, recipe, say)
-    with ExitStack() as stack, _memory_explained(job, world):
+    with ExitStack() as stack, oom_as_error(job, world):
         trainer = Trainer(job, world, run, caches, train_rows, val_rows, say)
         if resume:
             trainer.restore(run)
@@ -69,9 +69,9 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, say: Say) -
         say(trainer.introduction())
         trainer.saver = stack.enter_context(Saver())
         trainer.trackers = stack.enter_context(Trackers.open(job.trackers, run, world, recipe))
-        interruption = stack.enter_context(Interruption())
+        interruption = stack.enter_context(InterruptHandler())
         done = trainer.run_epochs(interruption)
-    world.share(None)  # the main rank has written best.pt once it comes here
+    world.broadcast(None)  # the main rank has written best.pt once it comes here
     if recipe.choose and len(val_rows) and not done.is_resumable:
         say("Choosing threshold, flips and smallest component on the validation cases")
         choice = choose(caches, job.fold, load_ensemble([run.best], world.device), world)
@@ -85,7 +85,7 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, say: Say) -
 
 
 @contextmanager
-def _memory_explained(job: TrainJob, world: World) -> Iterator[None]:
+def oom_as_error(job: TrainJob, world: World) -> Iterator[None]:
     """Has a device that is out of memory say so in one message, while it is filled and later."""
     try:
         yield
@@ -145,7 +145,7 @@ class Trainer:
         self.seconds_after_steps = 0.0
         self.saved = self.started = time.monotonic()
 
-    def run_epochs(self, interruption: Interruption) -> Finished:
+    def run_epochs(self, interruption: InterruptHandler) -> Finished:
         """Epoch after epoch until there is a reason to stop."""
         position, ended = self.position, ""
         while not (reason := ended or self._reason_to_stop()):
@@ -163,7 +163,9 @@ class Trainer:
             position.epoch, position.step = position.epoch + 1, 0
             position.totals.zero_()
             # Clocks differ, and saving takes all ranks: they must do it together.
-            if self.world.strongest(Wish.SAVE if self._is_unsaved() else Wish.GO_ON):
+            if self.world.max_over_ranks(
+                StepAction.CHECKPOINT if self._is_unsaved() else StepAction.CONTINUE
+            ):
                 self._save_last()
         self._save_last()
         return Finished(
@@ -181,7 +183,7 @@ class Trainer:
                     "and go on with --resume; the last good checkpoint is kept."
                 )
 
-    def _run_steps(self, interruption: Interruption) -> str:
+    def _run_steps(self, interruption: InterruptHandler) -> str:
         """The rest of the epoch's steps. Returns "", `INTERRUPTED`, or why time is up."""
         position, device = self.position, self.world.device
         self.first_step = position.step
@@ -192,28 +194,28 @@ class Trainer:
             is_last = position.step == self.batches.num_steps
             # Looking at the loss makes the host wait for the GPU, hence not at every step there.
             is_due = device.type == "cpu" or is_last or position.step % STEPS_BETWEEN_CHECKS == 0
-            wish = self.world.strongest(self._wish(is_due, interruption.requested))
-            if wish is Wish.FAIL:
+            wish = self.world.max_over_ranks(self._wish(is_due, interruption.requested))
+            if wish is StepAction.ABORT:
                 self._report_bad_loss()
-            if wish is Wish.LEAVE:
+            if wish is StepAction.INTERRUPT:
                 return INTERRUPTED
-            if wish is Wish.END and not is_last:
+            if wish is StepAction.STOP and not is_last:
                 return f"--max-minutes {self.job.max_minutes:g} are over"
-            if wish is Wish.SAVE and not is_last:
+            if wish is StepAction.CHECKPOINT and not is_last:
                 self._save_last()
         return ""
 
-    def _wish(self, is_due: bool, is_interrupted: bool) -> Wish:
+    def _wish(self, is_due: bool, is_interrupted: bool) -> StepAction:
         """What this rank would do after this step."""
         if is_due and int(self.learner.first_bad) != NEVER:
-            return Wish.FAIL
+            return StepAction.ABORT
         now = time.monotonic()
         limit = 60 * self.job.max_minutes
         if is_interrupted:
-            return Wish.LEAVE
+            return StepAction.INTERRUPT
         if limit and now - self.started + self.seconds_after_steps > limit:
-            return Wish.END
-        return Wish.SAVE if self._is_unsaved() else Wish.GO_ON
+            return StepAction.STOP
+        return StepAction.CHECKPOINT if self._is_unsaved() else StepAction.CONTINUE
 
     def _is_unsaved(self) -> bool:
         return time.monotonic() - self.saved > 60 * self.job.save_minutes
@@ -221,13 +223,14 @@ class Trainer:
     def _report_bad_loss(self) -> None:
         """Raises `BratsError` on every rank, naming the first bad step and its rows."""
         step, rank = min(
-            (step, rank) for rank, step in enumerate(self.world.gather(int(self.learner.first_bad)))
+            (step, rank)
+            for rank, step in enumerate(self.world.all_gather(int(self.learner.first_bad)))
         )
         epoch = self.position.epoch
         slices = ""
         if rank == self.world.rank:
             slices = self._name_rows(self.batches.places(epoch, step))
-        slices = next(text for text in self.world.gather(slices) if text)
+        slices = next(text for text in self.world.all_gather(slices) if text)
         error = BratsError(
             f"The loss is not finite at epoch {epoch + 1}, step {step}, rank {rank}. Its slices: "
             f"{slices}. Try a smaller --lr or --amp off; the last good checkpoint is kept."
@@ -253,7 +256,7 @@ class Trainer:
 
     def _training_means(self) -> dict[str, float]:
         num_samples = min(self.batches.num_samples, self.position.step * self.recipe.batch_size)
-        totals = self.world.sum(self.position.totals.clone())
+        totals = self.world.sum_over_ranks(self.position.totals.clone())
         return dict(zip(NAMES, (totals / num_samples).tolist(), strict=True))
 
     def _record(

@@ -71,7 +71,7 @@ class Validator:
     ) -> None:
         self.num_rows = len(rows)
         self._recipe, self._amp, self._world = recipe, amp, world
-        mine = rows[world.part(len(rows))]
+        mine = rows[world.local_slice(len(rows))]
         self._chunks = [
             np.arange(start, min(start + ROWS_AT_ONCE, len(mine)))
             for start in range(0, len(mine), ROWS_AT_ONCE)
@@ -86,7 +86,7 @@ class Validator:
         if not self.num_rows:
             return dict.fromkeys(NAMES, math.nan)
         world, recipe = self._world, self._recipe
-        world.unison_buffers(model)
+        world.broadcast_buffers(model)
         model.eval()
         totals = torch.zeros(len(NAMES), dtype=torch.float64, device=world.device)
         for images, masks in self._feeder.feed(self._chunks):
@@ -95,5 +95,5 @@ class Validator:
             with autocast(self._amp, world.device):
                 logits = model(pixels)
             totals += sums_of(losses.compute(recipe.loss, logits, targets), logits, targets)
-        means = world.sum(totals) / self.num_rows
+        means = world.sum_over_ranks(totals) / self.num_rows
         return dict(zip(NAMES, means.tolist(), strict=True))  # one synchronisation an epoch

@@ -82,8 +82,8 @@ def test_ranks_share_every_global_batch(cache: Cache, size: int, resident: str) 
     ]
     assert {part.num_steps for part in parts} == {whole.num_steps}
     for together, *divided in zip(whole.epoch(4), *(part.epoch(4) for part in parts), strict=True):
-        joined = torch.cat([batch.images for batch in divided])
-        torch.testing.assert_close(joined, together.images, rtol=0, atol=0)
+        process_group = torch.cat([batch.images for batch in divided])
+        torch.testing.assert_close(process_group, together.images, rtol=0, atol=0)
         assert divided[-1].part.stop == together.global_size
 
 

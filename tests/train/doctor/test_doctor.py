@@ -1,4 +1,4 @@
-"""The doctor: everything that training needs is looked at, and every trouble has its mend."""
+"""The doctor: everything that training needs is looked at, and each fault has a fix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from brats_train.doctor import report as doctor
-from brats_train.doctor.check import Finding, as_text
+from brats_train.doctor.check import Check, as_text
 from brats_train.doctor.disk import look_at_disk
 from tests.train.runs import call
 
@@ -31,7 +31,7 @@ def test_this_machine_can_train(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert expected | {"ranks", "weights"} <= names
     for finding in findings:
         assert finding["state"] in ("fine", "warning"), finding
-        assert bool(finding["mend"]) == (finding["state"] != "fine"), finding
+        assert bool(finding["fix"]) == (finding["state"] != "fine"), finding
     assert not list(Path.cwd().glob(".brats-doctor-*"))
 
 
@@ -59,7 +59,7 @@ def test_a_library_that_is_missing_makes_training_impossible(
 
 
 def test_what_it_trips_over_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> list[Finding]:
+    def broken() -> list[Check]:
         raise OSError("libcudart.so: cannot open shared object file")
 
     monkeypatch.setattr(doctor, "_torch", broken)
@@ -79,7 +79,7 @@ def test_a_folder_that_takes_no_files_is_said_so() -> None:
     finding = look_at_disk("runs/", Path("/proc"))
     assert finding.state == "warning"
     assert "/proc cannot be written" in finding.found
-    assert "--run" in finding.mend
+    assert "--run" in finding.fix
 
 
 @pytest.mark.parametrize(
@@ -91,5 +91,5 @@ def test_a_folder_that_takes_no_files_is_said_so() -> None:
     ],
 )
 def test_the_last_line_sums_up(states: tuple[str, ...], end: str) -> None:
-    findings = [Finding(name="x", found="y", state=state, mend="z") for state in states]
+    findings = [Check(name="x", found="y", state=state, fix="z") for state in states]
     assert as_text(findings).splitlines()[-1].startswith(end)

@@ -101,7 +101,7 @@ def test_a_run_left_between_two_steps_goes_on_bit_for_bit(
     polls = iter(range(1, 10**6))
     with monkeypatch.context() as patch:
         patch.setattr(
-            "brats_train.runtime.signals.Interruption.requested",
+            "brats_train.runtime.signals.InterruptHandler.requested",
             property(lambda self: next(polls) == num_polls, lambda self, value: None),
             raising=False,
         )

@@ -17,10 +17,10 @@ from brats_train.training.validation import NAMES, Validator
 class Alone(World):
     """One rank of several that keeps its sums to itself, so that a test can add them up."""
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return tensor
 
-    def unison_buffers(self, model: torch.nn.Module) -> None: ...
+    def broadcast_buffers(self, model: torch.nn.Module) -> None: ...
 
 
 @pytest.mark.parametrize("target", ["wt", "regions"])
