@@ -20,6 +20,7 @@ from brats_cache.build.shards import Shard
 from brats_cache.build.splits import Assignment, Patient, assign
 from brats_cache.build.survey import HeaderCheck, Survey
 from brats_cache.common.errors import BratsError, DataFaults, Fault
+from brats_cache.common.text import first_few
 from brats_cache.discovery.cases import Case
 from brats_cache.format.schema import NUM_LABELS
 from brats_cache.imaging.labels import REGIONS, SCHEMES, Scheme, canonical_table, detect_scheme
@@ -314,7 +315,7 @@ def _warn_of_brains(surveys: Sequence[Survey]) -> list[str]:
     ]
     if not filled:
         return []
-    names = ", ".join(filled[:5]) + (f" and {len(filled) - 5} more" if len(filled) > 5 else "")
+    names = first_few(filled)
     return [
         f"no voxel is zero in {names}: the background is taken for brain, in the statistics that "
         "normalise the scan as well. Set it to zero (skull stripping) unless that is meant."

@@ -21,12 +21,11 @@ from typing import NamedTuple
 import xxhash
 
 from brats_cache.common.errors import BratsError, DataFaults, Fault
+from brats_cache.common.text import first_few
 from brats_cache.discovery.tables import Row, read_csv
 from brats_cache.format.schema import SPLITS
 
-__all__ = ["_NUM_NAMED", "Assignment", "Patient", "assign", "split_table"]
-
-_NUM_NAMED = 5  # cases quoted in one warning
+__all__ = ["Assignment", "Patient", "assign", "split_table"]
 
 
 class Patient(NamedTuple):
@@ -108,9 +107,8 @@ def _by_fraction(
     taken = sorted(p.case for p in patients if p.has_mask and p.patient in split_of)
     warnings = []
     if taken:
-        more = f" and {len(taken) - _NUM_NAMED} more" if len(taken) > _NUM_NAMED else ""
         warnings.append(
-            f"{', '.join(taken[:_NUM_NAMED])}{more}: test in spite of a segmentation, because "
+            f"{first_few(taken)}: test in spite of a segmentation, because "
             "another case of the same patient has none; leave that one out to train on these"
         )
     strata = _strata(patients, split_of, seed)
@@ -197,10 +195,7 @@ def _from_file(
     said = _read_lines(rows, column, path, num_folds if has_folds else 0)
     known = {getattr(one, column).strip() for one in patients}
     extra = [name for name in said if name not in known]
-    more = f" and {len(extra) - _NUM_NAMED} more" if len(extra) > _NUM_NAMED else ""
-    warnings = (
-        [f"{path}: no {column} {', '.join(extra[:_NUM_NAMED])}{more} in the data"] if extra else []
-    )
+    warnings = [f"{path}: no {column} {first_few(extra)} in the data"] if extra else []
     faults = []
     side_of: dict[str, Assignment] = {}
     decided_by: dict[str, str] = {}

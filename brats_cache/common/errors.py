@@ -13,7 +13,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BratsError", "DataFaults", "Fault", "printable", "tell", "wrapped"]
+__all__ = [
+    "BratsError",
+    "CacheCorruptError",
+    "CacheNotFoundError",
+    "CheckpointError",
+    "DataFaults",
+    "Fault",
+    "LabelSchemeError",
+    "RecipeError",
+    "RunNotFoundError",
+    "printable",
+    "tell",
+    "wrapped",
+]
 
 _MIN_WIDTH = 40  # below that a hanging indent only hurts
 
@@ -25,14 +38,37 @@ def printable(text: object) -> str:
 
 
 class BratsError(Exception):
-    """A failure of data, disk, options or environment that a person can mend.
+    """A failure of data, disk, options or environment that a person can put right.
 
-    The first argument is the whole message as it will be read, without a trailing newline. `rank`
-    is set where one of several processes failed by itself, `is_shared` where all raise the same.
+    The first argument is the whole message as it will be read, without a trailing newline.
+
+    Attributes:
+        rank: Set where one of several processes failed by itself.
+        is_shared: True where all processes raise the same error.
     """
 
     rank: int | None = None
     is_shared = False
+
+
+class CacheNotFoundError(BratsError, FileNotFoundError):
+    """There is no cache file of this name."""
+
+
+class CacheCorruptError(BratsError, ValueError):
+    """A file is no readable cache: truncated, damaged, unfinished or something else."""
+
+
+class CheckpointError(BratsError, ValueError):
+    """A file is no readable checkpoint, or one that does not fit."""
+
+
+class RunNotFoundError(BratsError, FileNotFoundError):
+    """A folder holds no run."""
+
+
+class RecipeError(BratsError, ValueError):
+    """A recipe has an unknown field or a value that is not allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +99,8 @@ class Fault:
         return tuple(printable(part) for part in (self.case, self.path) if part)
 
 
-class DataFaults(BratsError):
-    """Several defects reported together, before any long work starts."""
+class DataFaults(BratsError, ValueError):
+    """Several defects of scans and tables, reported together before any long work starts."""
 
     def __init__(self, faults: Sequence[Fault], advice: str = "") -> None:
         """`faults` in the order they should be read; `advice` closes the message."""
@@ -83,7 +119,11 @@ class DataFaults(BratsError):
         return tuple(name for fault in self.faults for name in fault.names)
 
     def __reduce__(self) -> tuple[type[DataFaults], tuple[Sequence[Fault], str]]:
-        return DataFaults, (self.faults, self.advice)  # crosses from worker to parent process
+        return type(self), (self.faults, self.advice)  # crosses from worker to parent process
+
+
+class LabelSchemeError(DataFaults):
+    """The meaning of the values in the masks cannot be told."""
 
 
 def tell(message: object, prefix: str = "") -> None:

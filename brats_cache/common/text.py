@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["aligned_table", "by_split", "describe_pixels", "human_bytes"]
+__all__ = ["aligned_table", "by_split", "describe_pixels", "first_few", "human_bytes"]
 
 
 def human_bytes(count: float) -> str:
@@ -18,6 +19,7 @@ def human_bytes(count: float) -> str:
 
 
 def describe_pixels(size: int, options: dict[str, Any]) -> dict[str, str]:
+    """Two lines of a description: the channels, and how their pixels were made."""
     channels = ", ".join(options["modalities"])
     return {
         "channels": channels,
@@ -27,10 +29,19 @@ def describe_pixels(size: int, options: dict[str, Any]) -> dict[str, str]:
 
 
 def by_split(total: int, counts: Counter[str]) -> str:
+    """ "9 (7 train, 2 val)" from the total and the count of each split."""
     parts = ", ".join(f"{counts[name]} {name}" for name in ("train", "val", "test") if counts[name])
     return f"{total} ({parts})"
 
 
 def aligned_table(lines: dict[str, str]) -> str:
+    """A line for each entry that has a text, the texts aligned."""
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items() if text)
+
+
+def first_few(names: Sequence[object], num_shown: int = 5) -> str:
+    """The first names of a list and how many more there are: "a, b, c and 4 more"."""
+    more = len(names) - num_shown
+    text = ", ".join(str(name) for name in names[:num_shown])
+    return f"{text} and {more} more" if more > 0 else text

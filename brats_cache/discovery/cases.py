@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brats_cache.common.errors import BratsError, Fault
-from brats_cache.discovery.claims import choose, first_few, gather, group
+from brats_cache.common.text import first_few
+from brats_cache.discovery.claims import choose, gather, group
 from brats_cache.discovery.namings import MASK, MODALITIES, Claim, collection_of, patient_of
 from brats_cache.discovery.tables import Tables, read_tables
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from brats_cache.common.errors import Fault
+from brats_cache.common.text import first_few
 from brats_cache.discovery.decathlon import read_decathlon
 from brats_cache.discovery.folders import Tree, walk
 from brats_cache.discovery.namings import MASK, MODALITIES, Claim, parse_name
 
-__all__ = ["Gathered", "Group", "choose", "first_few", "gather", "group"]
+__all__ = ["Gathered", "Group", "choose", "gather", "group"]
 
-_NUM_NAMED = 5  # names quoted in one message before "and N more"
 _EXAMPLES = {
     "t1": "*_t1.nii.gz or *-t1n.nii.gz",
     "t1ce": "*_t1ce.nii.gz or *-t1c.nii.gz",
@@ -53,13 +53,6 @@ class Group:
     claims: Mapping[str, Sequence[Claim]]
     folder: Path
     file_names: Sequence[str]
-
-
-def first_few(names: Sequence[object]) -> str:
-    """The first names of a list, and how many more there are."""
-    more = len(names) - _NUM_NAMED
-    text = ", ".join(str(name) for name in names[:_NUM_NAMED])
-    return f"{text} and {more} more" if more > 0 else text
 
 
 def gather(data: Sequence[Path]) -> Gathered:

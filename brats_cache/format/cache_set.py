@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brats_cache.build.splits import _NUM_NAMED
 from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.text import first_few
 from brats_cache.format.reader import Cache, open_cache
 
 if TYPE_CHECKING:
@@ -65,10 +65,9 @@ def check_patients(caches: Sequence[Cache], *, by_fold: bool = False) -> None:
                 clashes[path, cache.path].append(f"{patient} ({before} and {side})")
     messages = []
     for (first, second), names in clashes.items():
-        more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
         messages.append(
             f"{printable(first)} and {printable(second)} put one patient on two sides: "
-            f"{printable(', '.join(names[:_NUM_NAMED]))}{more}."
+            f"{printable(first_few(names))}."
         )
     if messages:
         messages.append(

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.errors import BratsError, CacheCorruptError, CacheNotFoundError, printable
 from brats_cache.discovery.namings import MODALITIES
 from brats_cache.format.checksum import (
     BLANK,
@@ -115,16 +115,22 @@ class Cache:
 def open_cache(path: Path) -> Cache:
     """Opens a finished cache, checking all of it but the rows, which `verify` does.
 
-    Raises `BratsError` saying what is wrong: no file, no HDF5, no cache, a link over caches,
-    another format version, unfinished, truncated, damaged, or made to mislead.
+    Raises:
+        CacheNotFoundError: There is no such file.
+        CacheCorruptError: No HDF5, no cache, a link over caches, another format version,
+            unfinished, truncated, damaged, or made to mislead.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             raise _refusal(path, "no regular file")
         with open(path, "rb") as raw:
             return _read(path, raw, _check_bytes(path, raw))
+    except BratsError:
+        raise
     except FileNotFoundError:
-        raise _refusal(path, "no such file", "Make it with brats build-cache.") from None
+        raise CacheNotFoundError(
+            f"{printable(path)}: no such file. Make it with brats build-cache."
+        ) from None
     except _ERRORS as error:
         reason = str(error) or type(error).__name__
         raise _refusal(path, f"not a readable cache ({reason})") from error
@@ -158,7 +164,7 @@ def _check_bytes(path: Path, raw: BinaryIO) -> Seal:
     return seal
 
 
-def _foreign(path: Path, start: bytes) -> BratsError:
+def _foreign(path: Path, start: bytes) -> CacheCorruptError:
     place = start.find(LINK_MARK)
     if place < 0:
         return _refusal(
@@ -176,8 +182,8 @@ def _foreign(path: Path, start: bytes) -> BratsError:
     )
 
 
-def _refusal(path: Path, what: str, way: str = "Copy or build it again.") -> BratsError:
-    return BratsError(f"{printable(path)}: {printable(what)}. {printable(way)}")
+def _refusal(path: Path, what: str, way: str = "Copy or build it again.") -> CacheCorruptError:
+    return CacheCorruptError(f"{printable(path)}: {printable(what)}. {printable(way)}")
 
 
 def _read(path: Path, raw: BinaryIO, seal: Seal) -> Cache:

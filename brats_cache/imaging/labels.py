@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brats_cache.common.errors import BratsError, DataFaults, Fault
+from brats_cache.common.errors import BratsError, Fault, LabelSchemeError
+from brats_cache.common.text import first_few
 from brats_cache.discovery.namings import NAMINGS
 
 __all__ = [
@@ -146,9 +147,9 @@ def detect_scheme(
     exactly one scheme has; a union of {0, 1} is binary under every name. A unit without any mask is
     taken to be of the scheme its names say, of brats2023 where they say nothing.
 
-    Raises BratsError for an unknown override, DataFaults for cases with values that contradict the
-    scheme, and a single fault of no case where several schemes or none are possible. Each names the
-    values, the cases that hold them and the way out.
+    Raises BratsError for an unknown override, LabelSchemeError for cases with values that
+    contradict the scheme, and for no case in particular where several schemes or none are possible.
+    Each names the values, the cases that hold them and the way out.
     """
     if naming not in NAMINGS:
         raise ValueError(f"naming {naming!r}: expected one of {', '.join(NAMINGS)}")
@@ -179,7 +180,7 @@ def detect_scheme(
         if not values <= scheme.values
     ]
     if faults:
-        raise DataFaults(faults)
+        raise LabelSchemeError(faults)
     return scheme
 
 
@@ -218,7 +219,7 @@ def _told_by_values(values_by_case: Mapping[str, frozenset[int]], union: frozens
         return exact[0]
     odd = [case for case, values in sorted(values_by_case.items()) if not _explains(values)]
     if odd:
-        raise DataFaults(
+        raise LabelSchemeError(
             [
                 Fault(
                     case=case_id,
@@ -252,7 +253,7 @@ def _told_by_cavity(values_by_case: Mapping[str, frozenset[int]], union: frozens
     )
 
 
-def _undecided(found: str, expected: str, names: Sequence[str] = ()) -> DataFaults:
+def _undecided(found: str, expected: str, names: Sequence[str] = ()) -> LabelSchemeError:
     fault = Fault(
         case="",
         path=None,
@@ -260,7 +261,7 @@ def _undecided(found: str, expected: str, names: Sequence[str] = ()) -> DataFaul
         expected=expected,
         remedy=f"Say which it is: --label-scheme {' or '.join(names or SCHEMES)}.",
     )
-    return DataFaults([fault])
+    return LabelSchemeError([fault])
 
 
 def _explains(values: frozenset[int]) -> list[Scheme]:
@@ -280,8 +281,7 @@ def _holders(values_by_case: Mapping[str, frozenset[int]], union: frozenset[int]
     texts = []
     for value in sorted(union - {0}):
         cases = sorted(case for case, values in values_by_case.items() if value in values)
-        more = f" and {len(cases) - _NUM_NAMED} more" if len(cases) > _NUM_NAMED else ""
-        texts.append(f"label {value} in {', '.join(cases[:_NUM_NAMED])}{more}")
+        texts.append(f"label {value} in {first_few(cases, _NUM_NAMED)}")
     return "; ".join(texts)
 
 

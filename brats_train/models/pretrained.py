@@ -13,6 +13,7 @@ import xxhash
 from torch import Tensor, nn
 
 from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.text import first_few
 
 __all__ = ["load_encoder_weights"]
 
@@ -193,6 +194,4 @@ def _load_exactly(
 
 
 def _shown(keys: list[str]) -> str:
-    more = len(keys) - _NUM_KEYS_SHOWN
-    text = ", ".join(printable(key) for key in keys[:_NUM_KEYS_SHOWN])
-    return f"{text} and {more} more" if more > 0 else text
+    return printable(first_few(keys, _NUM_KEYS_SHOWN))
