@@ -22,27 +22,25 @@ the paper's settings can be written down as they are; `cross_modality` gives sat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import fields, replace
+from typing import Annotated
 
 import torch
 from kornia.geometry.transform import remap
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
+
+from brats_train.runtime.settings import SETTINGS
 
 __all__ = ["AugmentConfig", "Parameters", "apply", "draw"]
 
 _SAMPLES_A_THREAD = 4  # on a CPU, at once
-_UPPER_BOUNDS = {
-    "hflip": 1.0,
-    "vflip": 1.0,
-    "rotate_degrees": 180.0,
-    "brightness": 1.0,
-    "contrast": 1.0,
-    "saturation": 1.0,
-    "hue": 0.5,
-}
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class AugmentConfig:
     """What may happen to a training sample; the defaults are the paper's. Zero switches one off.
 
@@ -55,26 +53,21 @@ class AugmentConfig:
     hue              in [0, 0.5]; without effect, for modalities have no colour wheel to turn
     cross_modality   let saturation act across the modalities of a sample
 
-    Raises ValueError that names the field and its range.
+    Raises:
+        pydantic.ValidationError: A `ValueError` that names the field and its range.
     """
 
-    hflip: float = 0.5
-    vflip: float = 0.5
-    rotate_degrees: float = 5.0
-    brightness: float = 0.6
-    contrast: float = 0.6
-    saturation: float = 0.6
-    hue: float = 0.2
+    hflip: UnitInterval = 0.5
+    vflip: UnitInterval = 0.5
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 5.0
+    brightness: UnitInterval = 0.6
+    contrast: UnitInterval = 0.6
+    saturation: UnitInterval = 0.6
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.2
     cross_modality: bool = False
 
-    def __post_init__(self) -> None:
-        for name, upper in _UPPER_BOUNDS.items():
-            value = getattr(self, name)
-            if not 0 <= value <= upper:  # refuses NaN too
-                raise ValueError(f"{name} is {value}; expected a number from 0 to {upper:g}")
 
-
-@dataclass(frozen=True, kw_only=True)
+@plain_dataclass(frozen=True, kw_only=True)
 class Parameters:
     """What happens to each of B samples with C modalities; None where an operation is off.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import REGIONS
 
-__all__ = ["ROWS", "RowSet", "case_splits", "epoch_order", "rows_by_rule", "select_rows"]
+__all__ = ["ROWS", "RowRule", "RowSet", "case_splits", "epoch_order", "rows_by_rule", "select_rows"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,4 +92,5 @@ def epoch_order(num_rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(num_rows)
 
 
-ROWS = ("middle", "all", "tumor")
+RowRule = Literal["middle", "all", "tumor"]
+ROWS: tuple[str, ...] = get_args(RowRule)

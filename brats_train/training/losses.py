@@ -25,72 +25,62 @@ loss 0 whatever is predicted, and the 1e-5 of MONAI makes the loss a plateau at 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass as plain_dataclass
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
+
+from brats_train.runtime.settings import SETTINGS
 
 __all__ = ["LOSS_NAMES", "LossConfig", "LossTerms", "compute"]
 
-_PARTS: dict[str, tuple[str | None, str | None]] = {
-    "bce+iou": ("bce", "iou"),
-    "bce+dice": ("bce", "dice"),
-    "focal+dice": ("focal", "dice"),
-    "bce": ("bce", None),
-    "iou": (None, "iou"),
-    "dice": (None, "dice"),
-    "tversky": (None, "tversky"),
-}
-LOSS_NAMES = tuple(_PARTS)
+LossName = Literal["bce+iou", "bce+dice", "focal+dice", "bce", "iou", "dice", "tversky"]
+LOSS_NAMES: tuple[str, ...] = get_args(LossName)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class LossConfig:
     """Which loss; the default is the paper's.
 
-    name             one of LOSS_NAMES
-    overlap          "sample": overlap of each sample and region, then their mean;
-                     "batch": counts summed over the batch first, so that small tumours weigh less
-                     and an empty slice costs as much as its false pixels add to the rest
-    pixel_weight     factor of the cross-entropy or focal term
-    overlap_weight   factor of the IoU, Dice or Tversky term
-    smooth           s above, pixels
-    tversky_alpha    weight of false positives
-    tversky_beta     weight of false negatives; more than alpha favours sensitivity
-    focal_gamma      exponent of Lin et al. 2017 (arXiv:1708.02002); 0 is the cross-entropy
+    Attributes:
+        name: The pixel term and the overlap term, or one of them.
+        overlap: "sample" takes the overlap of each sample and region, then their mean. "batch" sums
+            the counts over the batch first, so that small tumours weigh less and an empty slice
+            costs as much as its false pixels add to the rest; it needs the whole batch at once.
+        pixel_weight: Factor of the cross-entropy or focal term.
+        overlap_weight: Factor of the IoU, Dice or Tversky term.
+        smooth: s above, in pixels.
+        tversky_alpha: Weight of false positives.
+        tversky_beta: Weight of false negatives; more than alpha favours sensitivity.
+        focal_gamma: Exponent of Lin et al. 2017 (arXiv:1708.02002); 0 is the cross-entropy.
 
-    Raises ValueError that names the field and what is allowed.
+    Raises:
+        pydantic.ValidationError: A `ValueError` that names the field and what is allowed.
     """
 
-    name: str = "bce+iou"
-    overlap: str = "sample"
-    pixel_weight: float = 1.0
-    overlap_weight: float = 1.0
-    smooth: float = 1.0
-    tversky_alpha: float = 0.3
-    tversky_beta: float = 0.7
-    focal_gamma: float = 2.0
+    name: LossName = "bce+iou"
+    overlap: Literal["sample", "batch"] = "sample"
+    pixel_weight: Annotated[float, Field(ge=0)] = 1.0
+    overlap_weight: Annotated[float, Field(ge=0)] = 1.0
+    smooth: Annotated[float, Field(gt=0)] = 1.0
+    tversky_alpha: Annotated[float, Field(ge=0)] = 0.3
+    tversky_beta: Annotated[float, Field(ge=0)] = 0.7
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
 
-    def __post_init__(self) -> None:
-        if self.name not in _PARTS:
-            raise ValueError(f"name is {self.name!r}; expected one of {', '.join(LOSS_NAMES)}")
-        if self.overlap not in ("sample", "batch"):
-            raise ValueError(f"overlap is {self.overlap!r}; expected 'sample' or 'batch'")
-        for field in ("pixel_weight", "overlap_weight", "tversky_alpha", "tversky_beta"):
-            _require(field, getattr(self, field), at_least=0)
-        _require("focal_gamma", self.focal_gamma, at_least=0)
-        if not 0 < self.smooth < float("inf"):
-            raise ValueError(f"smooth is {self.smooth}; expected a number of pixels above 0")
+    @property
+    def terms(self) -> tuple[str | None, str | None]:
+        """The pixel term and the overlap term, None where the loss has none."""
+        pixel, _, overlap = self.name.rpartition("+")
+        if self.name == "bce":
+            return "bce", None
+        return pixel or None, overlap
 
 
-def _require(field: str, value: float, at_least: float) -> None:
-    if not at_least <= value < float("inf"):  # refuses NaN too
-        raise ValueError(f"{field} is {value}; expected a finite number of at least {at_least:g}")
-
-
-@dataclass(frozen=True)
+@plain_dataclass(frozen=True)
 class LossTerms:
     """One value a sample, each (B,) float32 (float64 for float64 logits), means over regions.
 
@@ -137,7 +127,7 @@ def compute(
         raise ValueError(f"logits are {tuple(logits.shape)}, targets {tuple(targets.shape)}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     targets = targets.to(logits.dtype)
-    pixel, overlap = _PARTS[config.name]
+    pixel, overlap = config.terms
 
     total = logits.new_zeros(len(logits))
     with torch.set_grad_enabled(torch.is_grad_enabled() and pixel is not None):

@@ -417,7 +417,7 @@ def test_on_cuda_nothing_synchronises_and_results_agree_with_the_cpu() -> None:
     ],
 )
 def test_a_setting_out_of_range_is_named(field: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"^{field} is "):
+    with pytest.raises(ValueError, match=f"for AugmentConfig\n{field}\n  "):
         replace(PAPER, **{field: value})  # type: ignore[arg-type]
 
 

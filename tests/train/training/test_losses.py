@@ -302,7 +302,7 @@ def test_unequal_ranks_add_up_to_the_global_batch(name: str, overlap: str) -> No
     ],
 )
 def test_a_wrong_setting_is_named(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"^{field} is "):
+    with pytest.raises(ValueError, match=f"for LossConfig\n{field}\n  "):
         LossConfig(**{field: value})  # type: ignore[arg-type]
 
 

@@ -1,0 +1,67 @@
+"""Checked settings: frozen pydantic dataclasses, changed by field, errors in plain words.
+
+A settings class stands beside the code that uses it. pydantic converts text from the command line,
+checks types, choices and bounds, and this module says what is wrong in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, ValidationError
+
+__all__ = ["SETTINGS", "with_field"]
+
+S = TypeVar("S")
+
+SETTINGS = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def with_field(settings: S, path: str, value: Any) -> S:
+    """`settings` with one field changed.
+
+    Args:
+        settings: A frozen pydantic dataclass, whose fields may be settings themselves.
+        path: Name of the field, "lr", or of a field of a part, "augment.hflip".
+        value: The new value, or text that pydantic converts to it.
+
+    Returns:
+        A changed copy.
+
+    Raises:
+        ValueError: No such field, with the nearest name, or a value that is not allowed, with what
+            is.
+    """
+    return _changed(settings, path.split("."), value, path)
+
+
+def _changed(owner: Any, path: list[str], value: Any, shown: str) -> Any:
+    name, *inner = path
+    names = [field.name for field in fields(owner)]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}" if near else f"known are {', '.join(names)}"
+        raise ValueError(f"{shown}: no such field; {hint}")
+    current = getattr(owner, name)
+    if is_dataclass(current):
+        if not inner:
+            listed = ", ".join(field.name for field in fields(current))
+            raise ValueError(f"{shown} has fields of its own: {listed}")
+        value = _changed(current, inner, value, shown)
+    elif inner:
+        raise ValueError(f"{shown}: {name} has no fields")
+    elif isinstance(value, bool) and not isinstance(current, bool):  # pydantic would take it for 1
+        raise ValueError(f"{shown} is {value}; expected a valid {type(current).__name__}")
+    try:
+        return replace(owner, **{name: value})
+    except ValidationError as error:
+        raise ValueError(_explained(error, shown)) from None
+
+
+def _explained(error: ValidationError, shown: str) -> str:
+    """The first error in one line: the field, its value and what is allowed."""
+    first = error.errors()[0]
+    allowed = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{shown} is {first['input']!r}; expected {allowed}"
