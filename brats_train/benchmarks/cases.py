@@ -19,9 +19,10 @@ from brats_train.benchmarks.harness import (
     take_turns,
     typed,
 )
+from brats_train.inference.case_sources import find_scans
 from brats_train.inference.ensemble import load_ensemble
 from brats_train.inference.predict import PredictionJob, predict
-from brats_train.models.checkpoint import Segmenter, pack
+from brats_train.models.checkpoint import SegmenterSpec, pack
 from brats_train.models.unet import ModelConfig, build_model
 from brats_train.runtime.distributed import World
 from brats_train.training.checkpoint_writer import Saver
@@ -77,7 +78,10 @@ def bench_predict(
         ensemble = load_ensemble([checkpoint], world.device, amp)
         clock = _ModelClock(ensemble.models[0], world.device)
         job = PredictionJob(
-            data=(folder / "scans",), out_dir=folder / "masks", tta=tta, overwrite=True
+            findings=find_scans([folder / "scans"], ensemble.spec.preparation.modalities),
+            out_dir=folder / "masks",
+            tta=tta,
+            overwrite=True,
         )
         in_model: list[float] = []
 
@@ -137,7 +141,7 @@ def _untrained(folder: Path) -> Path:
     """A checkpoint of the paper's network with random weights, for the cache in `folder`."""
     cache = open_cache(folder / "cache.h5")
     config = ModelConfig(in_channels=cache.shape[1], classes=1)
-    segmenter = Segmenter(
+    segmenter = SegmenterSpec(
         model=config,
         regions=("wt",),
         preparation=cache.preparation,

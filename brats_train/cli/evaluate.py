@@ -125,6 +125,7 @@ def _score_models(
     import contextlib
 
     from brats_train.evaluation import evaluate as evaluation
+    from brats_train.evaluation.publish import publish_evaluation, scratch_masks
     from brats_train.inference.ensemble import load_ensemble
     from brats_train.runtime.distributed import process_group, same_error_on_all_ranks
 
@@ -136,11 +137,11 @@ def _score_models(
         with contextlib.ExitStack() as stack:
             masks = None
             if save_masks:
-                masks = stack.enter_context(evaluation.scratch_masks(folder, world))
+                masks = stack.enter_context(scratch_masks(folder, world))
             with progress as report:
                 result = evaluation.evaluate(job, caches, ensemble, world, report, masks)
             if world.is_main:
-                evaluation.publish_evaluation(result, folder, masks)
+                publish_evaluation(result, folder, masks)
         return result if world.is_main else None
 
 
@@ -149,6 +150,7 @@ def _score_files(
 ) -> Any:
     """The evaluation, already written; None on a rank that does not speak."""
     from brats_train.evaluation import evaluate as evaluation
+    from brats_train.evaluation.publish import publish_evaluation
     from brats_train.runtime.distributed import process_group
 
     with process_group("cpu") as world:
@@ -156,15 +158,15 @@ def _score_files(
         with progress as report:
             result = evaluation.evaluate_files(job, regions, masks, caches, world, report)
         if world.is_main:
-            evaluation.publish_evaluation(result, folder)
+            publish_evaluation(result, folder)
         return result if world.is_main else None
 
 
 def _check_same_pixels(caches: Sequence[Any], ensemble: Any) -> None:
-    if caches[0].preparation != ensemble.segmenter.preparation:
+    if caches[0].preparation != ensemble.spec.preparation:
         raise BratsError(
             f"{caches[0].path}: its pixels were prepared differently from those the model was "
-            f"trained on: {caches[0].preparation}, not {ensemble.segmenter.preparation}."
+            f"trained on: {caches[0].preparation}, not {ensemble.spec.preparation}."
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,8 +23,26 @@ from brats_train.cli.options import (
 __all__ = ["predict"]
 
 
+def scan_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds an option a modality, for the files of a single case."""
+    for name, text in (
+        ("flair", "its FLAIR"),
+        ("t2", "its T2"),
+        ("t1ce", "its T1 with contrast"),
+        ("t1", "its T1"),
+    ):
+        command = click.option(
+            f"--{name}", type=PATH, metavar="FILE", help=f"One case by its files: {text}."
+        )(command)
+    return command
+
+
 @click.command("predict")
-@click.argument("cases", nargs=-1, required=True, type=PATH)
+@click.argument("cases", nargs=-1, type=PATH)
+@click.option(
+    "--manifest", type=PATH, metavar="CSV", help="Table of cases, instead of CASE (docs/data.md)."
+)
+@scan_options
 @run_option
 @checkpoint_option
 @click.option(
@@ -40,6 +60,11 @@ __all__ = ["predict"]
 @click.option("--overwrite", is_flag=True, help="Replace masks that exist.")
 def predict(
     cases: tuple[Path, ...],
+    manifest: Path | None,
+    t1: Path | None,
+    t1ce: Path | None,
+    t2: Path | None,
+    flair: Path | None,
     run_dirs: tuple[Path, ...],
     checkpoint: str,
     out_dir: Path,
@@ -55,24 +80,37 @@ def predict(
     """
     if resume and overwrite:
         raise click.UsageError("--resume keeps masks and --overwrite replaces them: choose one.")
+    named = {"t1": t1, "t1ce": t1ce, "t2": t2, "flair": flair}
+    files = {name: path for name, path in named.items() if path is not None}
+    if sum(map(bool, (cases, manifest, files))) != 1:
+        raise click.UsageError(
+            "name the scans in one way: CASE folders, --manifest, or --t1, --t1ce, --t2, --flair."
+        )
+    if run_dirs and checkpoint not in ("best", "last"):
+        raise click.UsageError(
+            "--checkpoint FILE is a model by itself; leave --run out, or name best or last of it."
+        )
     from brats_train.inference import predict as prediction
     from brats_train.inference.ensemble import load_ensemble
     from brats_train.runtime.distributed import process_group, same_error_on_all_ranks
     from brats_train.training.run_dir import RunDir
 
-    needs_run = run_dirs or checkpoint in ("best", "last")
+    needs_run = checkpoint in ("best", "last")
     runs = [RunDir.existing(path) for path in run_dirs or (None,)] if needs_run else []
-    job = prediction.PredictionJob(
-        data=cases,
-        out_dir=out_dir,
-        tta=tta,
-        probabilities=probabilities,
-        resume=resume,
-        overwrite=overwrite,
-    )
     with process_group(device) as world:
         with same_error_on_all_ranks():
             ensemble = load_ensemble(checkpoint_paths(runs, checkpoint), world.device)
+            findings = _find(cases, manifest, files, ensemble.spec.preparation.modalities)
+        if world.is_main:
+            tell(printable(", ".join(map(str, ensemble.paths))), prefix="Model: ")
+        job = prediction.PredictionJob(
+            findings=findings,
+            out_dir=out_dir,
+            tta=tta,
+            probabilities=probabilities,
+            resume=resume,
+            overwrite=overwrite,
+        )
         progress = show_progress("Segmenting", "cases") if world.is_main else no_progress()
         try:
             with progress as report:
@@ -89,3 +127,19 @@ def predict(
         tell(printable(note), prefix="Note: ")
     kept = f" ({len(outcome.kept)} more were there)" if outcome.kept else ""
     click.echo(f"{len(outcome.written)} masks in {out_dir}{kept}")
+
+
+def _find(
+    cases: tuple[Path, ...],
+    manifest: Path | None,
+    files: Mapping[str, Path],
+    modalities: tuple[str, ...],
+) -> Any:
+    """The cases to segment, as `Findings`."""
+    from brats_train.inference.case_sources import find_scans, findings_of_files
+
+    if files:
+        return findings_of_files(files, modalities)
+    if manifest is not None:
+        raise click.UsageError("--manifest cannot be read yet.")
+    return find_scans(cases, modalities)

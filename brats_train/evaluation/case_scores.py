@@ -1,4 +1,4 @@
-"""Scoring one case: everything that is left to do once the model has spoken, or without one.
+"""Scoring one case, from probabilities or from a mask made elsewhere.
 
 It needs numpy alone, so that processes which score cases beside the model start without torch.
 """
@@ -19,26 +19,23 @@ from brats_cache.imaging.preprocess import fit_masks
 from brats_train.data.selection import rows_by_rule
 from brats_train.evaluation.calibration import Table, probability_table
 from brats_train.evaluation.metrics import EmptyRule, RegionScores, score_region
-from brats_train.inference.postprocess import (
-    encode_mask,
-    grid_of,
-    read_mask,
-    regions_of,
-    source_labels,
-)
+from brats_train.evaluation.slice_iou import slice_ious
+from brats_train.inference.mask_files import encode_mask, grid_of, read_mask
+from brats_train.inference.postprocess import regions_of, source_labels
 
-__all__ = ["CaseScores", "Predicted", "Rules", "ScoringTask", "score_case"]
+__all__ = ["CaseProbabilities", "CaseScores", "ScoringRules", "ScoringTask", "score_case"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
-    """What turns probabilities into masks, and masks into scores.
+class ScoringRules:
+    """How probabilities become masks, and masks become scores.
 
-    regions               to be scored; a case whose labels do not know one has no score of it
-    slice_rows            rule of the rows that the slice-wise score counts, as in the recipe
-    threshold             probability from which a voxel of a volume belongs to a region
-    min_component_voxels  smaller components of a volume's region are dropped
-    empty                 row of `metrics.EMPTY_MASKS`
+    Attributes:
+        regions: The regions to score; a case whose labels do not know one has no score of it.
+        slice_rows: Rule of the rows that the slice-wise score counts, as in the recipe.
+        threshold: Probability from which a voxel of a volume belongs to a region.
+        min_component_voxels: Smaller components of a volume's region are dropped.
+        empty: Row of `metrics.EMPTY_MASKS`.
     """
 
     regions: tuple[str, ...]
@@ -49,29 +46,36 @@ class Rules:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Predicted:
-    """What a model says of one case.
+class CaseProbabilities:
+    """What a model predicts for one case.
 
-    native    (n, K, Y, X) float32 probabilities of the case's rows on the scan's own grid
-    on_cache  (m, K, S, S) bool, masks of the judged rows on the cache's grid
+    Attributes:
+        volume: (n, K, Y, X) float32 probabilities of the case's rows on the scan's own grid, 0
+            outside the brain.
+        slices: (m, K, S, S) bool, the masks of the rows that the slice-wise score counts, on the
+            cache's grid.
     """
 
-    native: np.ndarray
-    on_cache: np.ndarray
+    volume: np.ndarray
+    slices: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoringTask:
-    """One case to be scored, in this process or another.
+    """One case to score, in this process or another.
 
-    predicted  what a model says, or the file of a mask made elsewhere
-    save_to    where the predicted mask is to be written
+    Attributes:
+        cache_path: The cache that holds it.
+        case: Its number in that cache.
+        rules: How to score it.
+        prediction: What a model predicts, or the file of a mask made elsewhere.
+        save_to: Where to write the predicted mask, None for nowhere.
     """
 
     cache_path: Path
     case: int
-    rules: Rules
-    predicted: Predicted | Path
+    rules: ScoringRules
+    prediction: CaseProbabilities | Path
     save_to: Path | None = None
 
 
@@ -79,14 +83,19 @@ class ScoringTask:
 class CaseScores:
     """The scores of one case, each by region.
 
-    slice_ious       IoU of each judged slice on the cache's grid, an empty prediction of an empty
-                     truth counting 1
-    tables           see `probabilities`, over the cached slices; none for masks made elsewhere
-    uncached_slices  slices of the scan that are not in the cache and count as background
-    uncached_voxels  true voxels in them, which no score sees
+    Attributes:
+        case: Id of the case.
+        patient: Id of its patient, who may have several cases.
+        regions: The scores of each region's volume.
+        slice_ious: IoU of each counted slice on the cache's grid.
+        tables: See `calibration.probability_table`, over the cached slices; none for masks made
+            elsewhere.
+        uncached_slices: Slices of the scan that are not in the cache and count as background.
+        uncached_voxels: True voxels in them, which no score sees.
     """
 
     case: str
+    patient: str
     regions: dict[str, RegionScores]
     slice_ious: dict[str, list[float]]
     tables: dict[str, Table]
@@ -97,22 +106,23 @@ class CaseScores:
 def score_case(task: ScoringTask) -> CaseScores:
     """Scores one case, and writes its mask where that is asked for.
 
-    Raises `BratsError` where the truth or a mask made elsewhere cannot be had.
+    Raises:
+        BratsError: The truth or a mask made elsewhere cannot be had.
     """
     cache = _opened(task.cache_path, task.cache_path.stat().st_mtime_ns)
-    if isinstance(task.predicted, Path):
-        return _score_file(task, cache, task.predicted)
-    return _score_model(task, cache, task.predicted)
+    if isinstance(task.prediction, Path):
+        return _score_file(task, cache, task.prediction)
+    return _score_model(task, cache, task.prediction)
 
 
-def _score_model(task: ScoringTask, cache: Cache, predicted: Predicted) -> CaseScores:
+def _score_model(task: ScoringTask, cache: Cache, prediction: CaseProbabilities) -> CaseScores:
     rules, grid = task.rules, grid_of(cache, task.case)
-    rows, places = _rows(cache, task.case)
+    z_indices = _z_indices(cache, task.case)
     truth = true_labels(cache, task.case)
     masks = regions_of(
-        predicted.native,
+        prediction.volume,
         rules.regions,
-        places,
+        z_indices,
         len(truth),
         threshold=rules.threshold,
         min_component_voxels=rules.min_component_voxels,
@@ -120,25 +130,26 @@ def _score_model(task: ScoringTask, cache: Cache, predicted: Predicted) -> CaseS
     if task.save_to is not None:
         mask = source_labels(masks, rules.regions, cache.scheme(task.case))
         write_atomically(task.save_to, encode_mask(mask, grid))
-    judged = np.asarray(cache.masks[rows_by_rule(cache, task.case, rules.slice_rows)])[:, 0]
+    true_slices = np.asarray(cache.masks[rows_by_rule(cache, task.case, rules.slice_rows)])[:, 0]
     regions: dict[str, RegionScores] = {}
-    slice_ious: dict[str, list[float]] = {}
+    ious: dict[str, list[float]] = {}
     tables: dict[str, Table] = {}
     for channel, region in enumerate(rules.regions):
         if region not in cache.scheme(task.case).regions:
             continue
         target = region_table(region)[truth]
         regions[region] = score_region(masks[channel], target, grid.spacing_mm, rules.empty)
-        slice_ious[region] = _slice_ious(
-            predicted.on_cache[:, channel], region_table(region)[judged]
-        )
-        tables[region] = probability_table(predicted.native[:, channel], target[places])
+        ious[region] = slice_ious(
+            prediction.slices[:, channel], region_table(region)[true_slices]
+        ).tolist()
+        tables[region] = probability_table(prediction.volume[:, channel], target[z_indices])
     return CaseScores(
         case=cache.cases["id"][task.case].decode(),
+        patient=cache.cases["patient"][task.case].decode(),
         regions=regions,
-        slice_ious=slice_ious,
+        slice_ious=ious,
         tables=tables,
-        uncached_slices=len(truth) - len(rows),
+        uncached_slices=len(truth) - len(z_indices),
         uncached_voxels=_num_labelled(cache, task.case) - int(np.count_nonzero(truth)),
     )
 
@@ -149,12 +160,13 @@ def _score_file(task: ScoringTask, cache: Cache, path: Path) -> CaseScores:
     case, scheme = cache.cases["id"][task.case].decode(), cache.scheme(task.case)
     labels = read_mask(path, case, grid, scheme)
     truth = true_labels(cache, task.case, whole=True)
-    judged = rows_by_rule(cache, task.case, rules.slice_rows)
-    fitted = fit_masks(labels[cache.slices["z"][judged]], cache.shape[-1], cache.preparation.fit)
-    true_fitted = np.asarray(cache.masks[judged])[:, 0]
+    rows = rows_by_rule(cache, task.case, rules.slice_rows)
+    slices = fit_masks(labels[cache.slices["z"][rows]], cache.shape[-1], cache.preparation.fit)
+    true_slices = np.asarray(cache.masks[rows])[:, 0]
     known = [region for region in rules.regions if region in scheme.regions]
     return CaseScores(
         case=case,
+        patient=cache.cases["patient"][task.case].decode(),
         regions={
             region: score_region(
                 region_table(region)[labels],
@@ -165,7 +177,9 @@ def _score_file(task: ScoringTask, cache: Cache, path: Path) -> CaseScores:
             for region in known
         },
         slice_ious={
-            region: _slice_ious(region_table(region)[fitted], region_table(region)[true_fitted])
+            region: slice_ious(
+                region_table(region)[slices], region_table(region)[true_slices]
+            ).tolist()
             for region in known
         },
         tables={},
@@ -174,22 +188,14 @@ def _score_file(task: ScoringTask, cache: Cache, path: Path) -> CaseScores:
     )
 
 
-def _rows(cache: Cache, case: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a case and their z."""
+def _z_indices(cache: Cache, case: int) -> np.ndarray:
+    """The z of each row of a case."""
     first, count = int(cache.cases["first_row"][case]), int(cache.cases["rows"][case])
-    rows = np.arange(first, first + count)
-    return rows, cache.slices["z"][rows]
+    return np.asarray(cache.slices["z"][first : first + count])
 
 
 def _num_labelled(cache: Cache, case: int) -> int:
     return int(cache.cases["native_voxel_counts"][case, 1:].sum())
-
-
-def _slice_ious(predicted: np.ndarray, target: np.ndarray) -> list[float]:
-    """IoU of each of n slices, (n, S, S) bool; an empty prediction of an empty truth counts 1."""
-    overlap = np.count_nonzero(predicted & target, axis=(1, 2))
-    union = np.count_nonzero(predicted | target, axis=(1, 2))
-    return [float(value) for value in np.where(union == 0, 1.0, overlap / np.maximum(union, 1))]
 
 
 @lru_cache(maxsize=8)

@@ -6,15 +6,7 @@ score depends on how many of either there are.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import shutil
-import signal
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,31 +14,25 @@ from typing import Any
 import numpy as np
 
 from brats_cache.common.errors import BratsError, DataFaults, Fault
-from brats_cache.common.files import write_atomically
-from brats_cache.common.process import die_with, interrupts_held, usable_cores
+from brats_cache.common.text import first_few
 from brats_cache.format.reader import Cache
 from brats_train.data.selection import case_splits, rows_by_rule
-from brats_train.evaluation.case_scores import CaseScores, Predicted, Rules, ScoringTask, score_case
+from brats_train.evaluation.case_scores import (
+    CaseProbabilities,
+    CaseScores,
+    ScoringRules,
+    ScoringTask,
+)
 from brats_train.evaluation.metrics import EmptyRule
-from brats_train.evaluation.summary import cases_csv, summarise, to_json
-from brats_train.inference.ensemble import Ensemble, to_native
-from brats_train.inference.postprocess import grid_of
+from brats_train.evaluation.scoring_pool import Progress, score_all
+from brats_train.evaluation.summary import summarise
+from brats_train.inference.case_prediction import predict_cached_case
+from brats_train.inference.ensemble import Ensemble
 from brats_train.runtime.distributed import World, same_error_on_all_ranks
 
-__all__ = [
-    "SLICE_THRESHOLD",
-    "Evaluation",
-    "EvaluationJob",
-    "evaluate",
-    "evaluate_files",
-    "publish_evaluation",
-    "scratch_masks",
-]
+__all__ = ["SLICE_THRESHOLD", "Evaluation", "EvaluationJob", "evaluate", "evaluate_files"]
 
 SLICE_THRESHOLD = 0.5  # the training loop's, so that slice_iou and val_iou are one figure
-MAX_PROCESSES = 8
-MIN_CASES_FOR_PROCESSES = 4  # they take a second or two to start
-Progress = Callable[[int, int], None]
 CaseOfCache = tuple[Cache, int]
 
 
@@ -54,10 +40,14 @@ CaseOfCache = tuple[Cache, int]
 class EvaluationJob:
     """What `brats eval` was asked to do.
 
-    rows       rule of the rows that the slice-wise score counts, as in the recipe
-    fold       as in training
-    tta        None for what training chose
-    threshold  None for what training chose; the slice-wise score then takes 0.5, as training does
+    Attributes:
+        split: "train", "val" or "test".
+        rows: Rule of the rows that the slice-wise score counts, as in the recipe.
+        fold: As in training.
+        empty: Row of `metrics.EMPTY_MASKS`.
+        tta: Average over flips; None for what was chosen in training.
+        threshold: 0 to 1; None for what was chosen in training, where the slice-wise score takes
+            0.5 as the training loop does.
     """
 
     split: str
@@ -84,29 +74,41 @@ def evaluate(
     progress: Progress,
     masks_to: Path | None = None,
 ) -> Evaluation:
-    """Scores every case of the split; ranks share the cases out and all receive the result.
+    """Scores a model on every case of a split; ranks share the cases out.
 
-    masks_to  an existing folder for the predicted masks, `<case>.nii.gz`
+    Args:
+        job: What to score.
+        caches: The caches that hold the split.
+        ensemble: The model.
+        world: This process among its peers.
+        progress: Called with the number of cases done and of all.
+        masks_to: An existing folder for the predicted masks, `<case>.nii.gz`.
 
-    Raises `BratsError` for a split without cases, or without masks.
+    Returns:
+        The result, on every rank.
+
+    Raises:
+        BratsError: The split has no cases, or some without masks to be scored against.
     """
-    segmenter = ensemble.segmenter
-    tta = segmenter.tta if job.tta is None else job.tta
-    rules = Rules(
-        regions=segmenter.regions,
+    spec = ensemble.spec
+    tta = spec.tta if job.tta is None else job.tta
+    rules = ScoringRules(
+        regions=spec.regions,
         slice_rows=job.rows,
-        threshold=segmenter.threshold if job.threshold is None else job.threshold,
-        min_component_voxels=segmenter.min_component_voxels,
+        threshold=spec.threshold if job.threshold is None else job.threshold,
+        min_component_voxels=spec.min_component_voxels,
         empty=job.empty,
     )
     slice_threshold = SLICE_THRESHOLD if job.threshold is None else job.threshold
     with same_error_on_all_ranks():
         cases = _cases_of(job, caches)
     tasks = (
-        _ask_model(case, rules, slice_threshold, ensemble, tta, masks_to)
+        _predict(case, rules, slice_threshold, ensemble, tta, masks_to)
         for case in cases[world.rank :: world.size]
     )
-    scored = _score_all(tasks, len(cases[world.rank :: world.size]), world, progress, spare=1)
+    scored = score_all(
+        tasks, len(cases[world.rank :: world.size]), world, progress, num_spare_cores=1
+    )
     facts = {
         "threshold": rules.threshold,
         "slice_threshold": slice_threshold,
@@ -129,12 +131,24 @@ def evaluate_files(
     world: World,
     progress: Progress,
 ) -> Evaluation:
-    """Scores the masks in `folder`, `<case>.nii.gz` or `<case>.nii`, without any model.
+    """Scores the masks in a folder, `<case>.nii.gz` or `<case>.nii`, without any model.
 
-    Raises `BratsError` as `evaluate` does, and `DataFaults` with every mask that is missing or
-    cannot be used.
+    Args:
+        job: What to score.
+        regions: The regions to score.
+        folder: The masks.
+        caches: The caches that hold the split.
+        world: This process among its peers.
+        progress: Called with the number of cases done and of all.
+
+    Returns:
+        The result, on every rank.
+
+    Raises:
+        BratsError: As `evaluate`.
+        DataFaults: Masks are missing or cannot be used; all of them are named.
     """
-    rules = Rules(
+    rules = ScoringRules(
         regions=tuple(regions),
         slice_rows=job.rows,
         threshold=SLICE_THRESHOLD,
@@ -146,47 +160,11 @@ def evaluate_files(
         files = _find_masks(folder, [_id_of(case) for case in cases])
     mine = list(zip(cases, files, strict=True))[world.rank :: world.size]
     tasks = (
-        ScoringTask(cache_path=cache.path, case=index, rules=rules, predicted=file)
+        ScoringTask(cache_path=cache.path, case=index, rules=rules, prediction=file)
         for (cache, index), file in mine
     )
-    scored = _score_all(tasks, len(mine), world, progress, spare=0)
+    scored = score_all(tasks, len(mine), world, progress, num_spare_cores=0)
     return _gather(job, rules, caches, scored, world, {"predictions": str(folder)})
-
-
-@contextmanager
-def scratch_masks(folder: Path, world: World) -> Iterator[Path]:
-    """A folder for masks that `publish_evaluation` puts in place; gone at the end if it did not."""
-    scratch = folder / ".masks.partial"
-    try:
-        if world.is_main:
-            shutil.rmtree(scratch, ignore_errors=True)
-            try:
-                scratch.mkdir(parents=True)
-            except OSError as error:
-                raise BratsError(f"{folder}: cannot be made ({error.strerror}).") from error
-        world.broadcast(None)  # nobody writes before it is there
-        yield scratch
-    finally:
-        if world.is_main:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def publish_evaluation(evaluation: Evaluation, folder: Path, masks: Path | None = None) -> None:
-    """Writes cases.csv and summary.json, and puts the folder `masks` in place, replacing an earlier
-    evaluation's; masks of an earlier one do not outlive its scores."""
-    final, old = folder / "masks", folder / ".masks.old"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(old, ignore_errors=True)
-        if final.exists():
-            os.replace(final, old)
-        if masks is not None:
-            os.replace(masks, final)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise BratsError(f"{folder}: cannot be written ({error.strerror}).") from error
-    write_atomically(folder / "cases.csv", cases_csv(evaluation.cases).encode())
-    write_atomically(folder / "summary.json", to_json(evaluation.summary).encode())
 
 
 def _cases_of(job: EvaluationJob, caches: Sequence[Cache]) -> list[CaseOfCache]:
@@ -202,7 +180,7 @@ def _cases_of(job: EvaluationJob, caches: Sequence[Cache]) -> list[CaseOfCache]:
     if unmasked:
         raise BratsError(
             f"--split {job.split}: {len(unmasked)} of {len(cases)} cases have no mask to be scored "
-            f"against ({', '.join(unmasked[:3])}). Segment them with brats predict."
+            f"against ({first_few(unmasked, 3)}). Segment them with brats predict."
         )
     return sorted(cases, key=_id_of)
 
@@ -213,35 +191,30 @@ def _id_of(case: CaseOfCache) -> str:
     return name
 
 
-def _ask_model(
+def _predict(
     case: CaseOfCache,
-    rules: Rules,
+    rules: ScoringRules,
     slice_threshold: float,
     ensemble: Ensemble,
     tta: bool,
     masks_to: Path | None,
 ) -> ScoringTask:
-    """Runs the model on the cached rows of a case."""
+    """Runs the model on a case."""
     cache, index = case
-    record = cache.cases[index]
-    first, count = int(record["first_row"]), int(record["rows"])
-    _, height, width = grid_of(cache, index).canonical_shape
-    probabilities = ensemble.probabilities(np.asarray(cache.images[first : first + count]), tta)
-    judged = rows_by_rule(cache, index, rules.slice_rows) - first
+    prediction = predict_cached_case(cache, index, ensemble, tta)
+    rows = rows_by_rule(cache, index, rules.slice_rows) - int(cache.cases["first_row"][index])
+    slices = (prediction.network_output >= slice_threshold).cpu().numpy()[rows]
     return ScoringTask(
         cache_path=cache.path,
         case=index,
         rules=rules,
-        predicted=Predicted(
-            native=to_native(probabilities, height, width, cache.preparation.fit),
-            on_cache=(probabilities >= slice_threshold).cpu().numpy()[judged],
-        ),
+        prediction=CaseProbabilities(volume=prediction.probabilities, slices=slices),
         save_to=masks_to and masks_to / f"{_id_of(case)}.nii.gz",
     )
 
 
 def _find_masks(folder: Path, names: Sequence[str]) -> list[Path]:
-    """The file of each case. Raises `DataFaults` with every case that has none, or two."""
+    """Finds the file of each case. Raises `DataFaults` with every case that has none, or two."""
     files: list[Path] = []
     faults: list[Fault] = []
     for name in names:
@@ -263,62 +236,9 @@ def _find_masks(folder: Path, names: Sequence[str]) -> list[Path]:
     return files
 
 
-def _score_all(
-    tasks: Iterator[ScoringTask], num_tasks: int, world: World, progress: Progress, spare: int
-) -> tuple[list[CaseScores], list[Fault]]:
-    """Scores tasks in processes beside this one, which asks the model for the next task meanwhile.
-
-    spare  cores to be left to this process
-
-    A fault of one case does not hide those of the others. What is in memory is bounded: tasks are
-    made no faster than they are scored.
-    """
-    processes = min(max(1, usable_cores() // world.size - spare), num_tasks, MAX_PROCESSES)
-    scored: list[CaseScores] = []
-    faults: list[Fault] = []
-
-    def take(result: Callable[[], CaseScores]) -> None:
-        try:
-            scored.append(result())
-        except DataFaults as error:
-            faults.extend(error.faults)
-        except BrokenProcessPool as error:
-            raise BratsError(
-                "A process that scores cases died. The system may have run out of memory."
-            ) from error
-        progress(len(scored) + len(faults), num_tasks)
-
-    if num_tasks < MIN_CASES_FOR_PROCESSES:
-        for task in tasks:
-            take(lambda task=task: score_case(task))  # type: ignore[misc]
-    else:
-        with _scorers(processes) as pool:
-            pending: deque[Future[CaseScores]] = deque()
-            for task in tasks:
-                with interrupts_held():  # it may start a process
-                    pending.append(pool.submit(score_case, task))
-                while len(pending) > processes + 1:
-                    take(pending.popleft().result)
-            while pending:
-                take(pending.popleft().result)
-    return scored, faults
-
-
-@contextmanager
-def _scorers(num: int) -> Iterator[ProcessPoolExecutor]:
-    context = multiprocessing.get_context("spawn")  # a fork copies locks that threads hold
-    pool = ProcessPoolExecutor(
-        num, mp_context=context, initializer=die_with, initargs=(os.getpid(), signal.SIGKILL)
-    )
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _gather(
     job: EvaluationJob,
-    rules: Rules,
+    rules: ScoringRules,
     caches: Sequence[Cache],
     scored: tuple[list[CaseScores], list[Fault]],
     world: World,

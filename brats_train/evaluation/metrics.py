@@ -1,7 +1,7 @@
 """Scores of one region of one case, on the scan's own grid, with one stated rule for empty masks.
 
-What a score is where a formula divides by zero, or where a distance has nothing to be measured to,
-stands in `EMPTY_MASKS` and nowhere else. docs/metrics.md explains every definition and its source.
+`EMPTY_MASKS` alone decides what a score is where its formula divides by zero or a distance has
+nothing to be measured to. docs/metrics.md gives every definition and its source.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brats_train.evaluation.lesion_metrics import HD95_PENALTY_MM, score_lesions
 from brats_train.evaluation.surface_distance import (
@@ -29,7 +28,6 @@ __all__ = [
     "EmptyRule",
     "RegionScores",
     "score_region",
-    "slice_iou",
 ]
 
 EmptyRule = Literal["official", "nan"]
@@ -80,10 +78,28 @@ EMPTY_MASKS: Mapping[EmptyRule, Mapping[str, _EmptyScores]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RegionScores:
-    """The row of cases.csv for one case and region; its field names are the columns.
+    """Scores of one region of one case: a row of cases.csv, whose columns are these fields.
 
-    Ratios lie in [0, 1], distances are mm. NaN: undefined under the rule for empty masks. None: not
-    computed, which only the lesion-wise fields can be.
+    NaN: undefined under the rule for empty masks. None: not computed, which only the lesion-wise
+    fields can be.
+
+    Attributes:
+        dice: 0 to 1, as are the other ratios.
+        iou: Intersection over union.
+        sensitivity: Share of the true voxels that are predicted.
+        specificity: Share of the voxels outside the truth that are not predicted.
+        precision: Share of the predicted voxels that are true.
+        hd95: 95 % Hausdorff distance in mm.
+        nsd: Normalised surface Dice at `SURFACE_TOLERANCE_MM`.
+        volume_difference_ml: Predicted minus true volume in ml, so a sum over cases shows a bias.
+        lesion_dice: Mean Dice over lesions.
+        lesion_hd95: Mean HD95 over lesions in mm.
+        true_voxels: Voxels of the truth.
+        predicted_voxels: Voxels of the prediction.
+        overlap_voxels: Voxels of both.
+        true_lesions: True lesions above the challenge's volume.
+        missed_lesions: How many of them no predicted component touches.
+        false_lesions: Predicted components that touch no true lesion.
     """
 
     dice: float
@@ -93,15 +109,12 @@ class RegionScores:
     precision: float
     hd95: float
     nsd: float
-    # Predicted minus true, so a sum over cases shows a bias.
     volume_difference_ml: float
     lesion_dice: float | None
     lesion_hd95: float | None
     true_voxels: int
     predicted_voxels: int
     overlap_voxels: int
-    # True lesions above the challenge's volume, how many of them nothing touches, and predicted
-    # components that touch no lesion.
     true_lesions: int | None
     missed_lesions: int | None
     false_lesions: int | None
@@ -114,15 +127,18 @@ def score_region(
     empty: EmptyRule = "official",
     lesionwise: bool = True,
 ) -> RegionScores:
-    """All scores of one region of one case.
+    """Computes all scores of one region of one case.
 
-    prediction, truth  (Z, Y, X) bool, one shape, on the scan's own grid
-    spacing_mm         size of a voxel along Z, Y, X in mm
-    empty              row of `EMPTY_MASKS`: BraTS's own rule, or NaN where a case says nothing
-    lesionwise         False leaves the lesion-wise fields None
+    Args:
+        prediction: (Z, Y, X) bool, on the scan's own grid.
+        truth: (Z, Y, X) bool, of the same shape.
+        spacing_mm: Size of a voxel along Z, Y, X in mm.
+        empty: Row of `EMPTY_MASKS`: BraTS's own rule, or NaN where a case says nothing.
+        lesionwise: False leaves the lesion-wise fields None.
 
-    Raises ValueError where the masks are not boolean volumes of one shape, where the spacing is not
-    three positive lengths, or where `empty` names no rule.
+    Raises:
+        ValueError: The masks are not boolean volumes of one shape, the spacing is not three
+            positive lengths, or `empty` names no rule.
     """
     _check(prediction, truth, spacing_mm, empty)
     predicted, true = int(np.count_nonzero(prediction)), int(np.count_nonzero(truth))
@@ -160,23 +176,6 @@ def score_region(
         missed_lesions=lesions.num_missed if lesions else None,
         false_lesions=lesions.num_false if lesions else None,
     )
-
-
-def slice_iou(
-    overlap: NDArray[np.integer], predicted: NDArray[np.integer], true: NDArray[np.integer]
-) -> float:
-    """The mean IoU over slices on the cache's grid: the paper's figure, `val_iou` of the loop.
-
-    overlap, predicted, true  (N,) pixel counts of one region in N slices
-
-    An empty prediction of an empty truth counts 1. The sum is exactly rounded, so the result does
-    not depend on the order of the slices. Raises ValueError where there is no slice.
-    """
-    union = np.asarray(predicted, np.int64) + true - overlap
-    if not union.size:
-        raise ValueError("no slice to average over")
-    ious = np.where(union == 0, 1.0, overlap / np.maximum(union, 1))
-    return math.fsum(ious) / union.size
 
 
 def _surface_scores(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> tuple[float, float]:

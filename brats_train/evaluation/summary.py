@@ -1,4 +1,4 @@
-"""The summary of an evaluation: means and how sure they are, for JSON and for a terminal."""
+"""The summary of an evaluation: means and their intervals, for JSON and for a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from brats_train.evaluation.calibration import (
     dice_by_threshold,
     thresholds,
 )
-from brats_train.evaluation.case_scores import CaseScores, Rules
+from brats_train.evaluation.case_scores import CaseScores, ScoringRules
 from brats_train.evaluation.metrics import EmptyRule, RegionScores
 
 __all__ = ["DEFINITIONS", "cases_csv", "describe", "summarise", "to_json"]
@@ -49,7 +49,7 @@ DEFINITIONS: Mapping[str, str] = {
     "empty official": "both empty: Dice 1, HD95 0; one empty: Dice 0, HD95 374 (BraTS)",
     "empty nan": "both empty: left out of the mean; one empty: Dice 0, HD95 374",
     "mean": "over cases; low and high are its 95 % percentile bootstrap interval, 10,000 "
-    "resamples of cases (Efron 1979)",
+    "resamples of patients (Efron 1979)",
     "brier_score": "mean squared difference of probability and truth, voxels of cached slices "
     "(Brier 1950)",
     "calibration_error": "expected calibration error of the foreground probability, 16 equal "
@@ -72,10 +72,18 @@ _ROWS = (
 
 
 def summarise(
-    cases: Sequence[CaseScores], rules: Rules, *, split: str, facts: Mapping[str, Any]
+    cases: Sequence[CaseScores], rules: ScoringRules, *, split: str, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Everything summary.json holds, from cases in order of their ids; `facts` joins it as it is.
-    Sums are exactly rounded, so no figure depends on how cases were shared out."""
+    """Summarises the scores of a split: everything that summary.json holds.
+
+    Sums are exactly rounded, so no figure depends on how cases were shared out.
+
+    Args:
+        cases: In order of their ids.
+        rules: How they were scored.
+        split: Its name.
+        facts: Joins the summary as it is.
+    """
     regions = {region: _summarise_region(region, cases, rules.empty) for region in rules.regions}
     known = [
         summary["slice_iou"] for summary in regions.values() if not math.isnan(summary["slice_iou"])
@@ -83,6 +91,7 @@ def summarise(
     return {
         "split": split,
         "num_cases": len(cases),
+        "num_patients": len({case.patient for case in cases}),
         "slice_iou": _mean(known),
         "num_slices": sum(
             max((len(ious) for ious in case.slice_ious.values()), default=0) for case in cases
@@ -98,8 +107,10 @@ def summarise(
 
 
 def cases_csv(cases: Sequence[CaseScores]) -> str:
-    """A row a case and region under a heading; a figure that is not defined is `nan`, one that was
-    not computed is empty."""
+    """Writes a row a case and region under a heading.
+
+    A figure that is not defined is `nan`, one that was not computed is empty.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["case", "region", *METRICS])
@@ -111,14 +122,13 @@ def cases_csv(cases: Sequence[CaseScores]) -> str:
 
 
 def to_json(summary: Mapping[str, Any]) -> str:
-    """Strict JSON, indented; NaN is null, for which JSON has no other word. Lists of numbers stand
-    on one line."""
+    """Writes strict JSON, indented; NaN is null, and lists of numbers stand on one line."""
     text = json.dumps(_strict(summary), indent=2, allow_nan=False)
     return re.sub(r"\[\s[^][{}\"]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
 
 
 def describe(cases: Sequence[CaseScores], summary: Mapping[str, Any], num_worst: int = 3) -> str:
-    """The means with their intervals and the worst cases, for a terminal of 80 columns."""
+    """Describes means with their intervals and the worst cases, for a terminal of 80 columns."""
     regions = summary["regions"]
     source = f"masks in {summary['predictions']}" if "predictions" in summary else _rule(summary)
     lines = [
@@ -158,8 +168,9 @@ def _summarise_region(region: str, cases: Sequence[CaseScores], empty: EmptyRule
         "num_empty_prediction": sum(one.predicted_voxels == 0 for one in scores),
         "num_both_empty": sum(one.true_voxels == one.predicted_voxels == 0 for one in scores),
     }
+    patients = [case.patient for case in known]
     for name in METRICS:
-        summary[name] = _summarise_metric([getattr(one, name) for one in scores])
+        summary[name] = _summarise_metric([getattr(one, name) for one in scores], patients)
     tables = {case.case: case.tables[region] for case in known if region in case.tables}
     if tables:
         total = np.sum(list(tables.values()), axis=0)
@@ -170,13 +181,24 @@ def _summarise_region(region: str, cases: Sequence[CaseScores], empty: EmptyRule
     return summary
 
 
-def _summarise_metric(values: Sequence[float | int | None]) -> dict[str, Any]:
-    """Mean with its 95 % interval, median and quantiles of what is defined. One case alone says
-    nothing of how sure its mean is."""
-    known = [float(value) for value in values if value is not None and not math.isnan(value)]
-    if not known:
+def _summarise_metric(
+    values: Sequence[float | int | None], patients: Sequence[str]
+) -> dict[str, Any]:
+    """Mean with its 95 % interval, median and quantiles of what is defined.
+
+    The cases of one patient alone give no interval.
+    """
+    scored = [
+        (float(value), patient)
+        for value, patient in zip(values, patients, strict=True)
+        if value is not None and not math.isnan(value)
+    ]
+    if not scored:
         return {"mean": None, "num_cases": 0}
-    low, high = bootstrap_interval(known) if len(known) > 1 else (math.nan, math.nan)
+    known, their_patients = [value for value, _ in scored], [patient for _, patient in scored]
+    low, high = math.nan, math.nan
+    if len(set(their_patients)) > 1:
+        low, high = bootstrap_interval(known, their_patients)
     return {
         "mean": _mean(known),
         "low": low,
@@ -218,10 +240,10 @@ def _worst(cases: Sequence[CaseScores], region: str, num_worst: int) -> list[str
     ]
     worst = sorted(known, key=lambda case: (case.regions[region].dice, case.case))[:num_worst]
     return [
-        f"{'lowest ' + region.upper() if not place else '':<14}"
+        f"{'lowest ' + region.upper() if not number else '':<14}"
         f"{case.regions[region].dice:.3f}  HD95 {case.regions[region].hd95:6.1f}  "
         f"{printable(case.case)}"
-        for place, case in enumerate(worst)
+        for number, case in enumerate(worst)
     ]
 
 

@@ -1,6 +1,6 @@
-"""Choosing, on the validation cases, how probabilities become a mask: threshold, flips, specks.
+"""Choosing post-processing on the validation cases: threshold, flips, smallest component.
 
-What is chosen travels in the checkpoint; `eval` and `predict` use it unless told otherwise.
+The choice travels in the checkpoint; `eval` and `predict` use it unless told otherwise.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from brats_cache.format.truth import true_labels
 from brats_cache.imaging.labels import region_table
 from brats_train.data.selection import case_splits
 from brats_train.evaluation.calibration import best_threshold, dice_by_threshold, probability_table
+from brats_train.inference.case_prediction import predict_cached_case
 from brats_train.inference.components import dice_by_min_voxels
-from brats_train.inference.ensemble import Ensemble, to_native
-from brats_train.inference.postprocess import grid_of, regions_of
+from brats_train.inference.ensemble import Ensemble
+from brats_train.inference.postprocess import regions_of
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
 
-__all__ = ["Choice", "choose", "record_choice"]
+__all__ = ["PostprocessingChoice", "choose_postprocessing", "record_postprocessing"]
 
 MIN_GAIN_OF_TTA = 0.002  # mean Dice; flips cost four times the time
 MIN_COMPONENT_VOXELS = (0, 10, 25, 50, 100, 250, 500, 1000)
@@ -33,9 +34,16 @@ Curves = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What serves the validation cases best, and the mean Dice over cases and regions it gives
-    them: an optimistic figure, since it was chosen by it."""
+class PostprocessingChoice:
+    """The post-processing with the best mean Dice on the validation cases.
+
+    Attributes:
+        threshold: Probability from which a voxel belongs to a region.
+        tta: Whether probabilities are averaged over flips.
+        min_component_voxels: Smaller components of a region are dropped.
+        dice: The mean Dice over cases and regions that it gives: an optimistic figure, since it
+            was chosen by it.
+    """
 
     threshold: float
     tta: bool
@@ -43,19 +51,31 @@ class Choice:
     dice: float
 
 
-def choose(
+def choose_postprocessing(
     caches: Sequence[Cache],
     fold: int | None,
     ensemble: Ensemble,
     world: World,
     *,
     try_tta: bool = True,
-) -> Choice:
-    """Threshold and flips by the mean Dice of volumes over cases and regions, then the size below
-    which components are dropped. Of equal ones the threshold nearest 0.5 and the smallest size win.
+) -> PostprocessingChoice:
+    """Chooses threshold and flips, then the component size, by mean Dice over cases and regions.
 
-    Ranks share the cases out and all receive the choice, which does not depend on their number.
-    Raises `BratsError` where no validation case has a mask.
+    Of equal ones the threshold nearest 0.5 and the smallest size win. Ranks share the cases out;
+    the choice does not depend on their number.
+
+    Args:
+        caches: The caches that hold the validation cases.
+        fold: As in training.
+        ensemble: The model.
+        world: This process among its peers.
+        try_tta: Whether averaging over flips may be chosen.
+
+    Returns:
+        The choice, on every rank.
+
+    Raises:
+        BratsError: No validation case has a mask.
     """
     cases = [
         (cache, int(index))
@@ -76,7 +96,7 @@ def choose(
     curves = _gathered(_by_size(mine, ensemble, tta, threshold), world)
     means = np.mean([curves[name] for name in sorted(curves)], axis=0)
     best = int(means.argmax())
-    return Choice(
+    return PostprocessingChoice(
         threshold=threshold,
         tta=tta,
         min_component_voxels=MIN_COMPONENT_VOXELS[best],
@@ -84,8 +104,8 @@ def choose(
     )
 
 
-def record_choice(path: Path, choice: Choice) -> None:
-    """Writes `choice` into the checkpoint at `path`, atomically."""
+def record_postprocessing(path: Path, choice: PostprocessingChoice) -> None:
+    """Writes a choice into the checkpoint at `path`, atomically."""
     content = checkpoint.load(path)
     chosen = {name: value for name, value in asdict(choice).items() if name != "dice"}
     content["segmenter"] = {**content["segmenter"], **chosen}
@@ -97,9 +117,11 @@ def _by_threshold(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Dice at every threshold, of each case and region."""
     for cache, index in cases:
-        probabilities, places = _native(cache, index, ensemble, tta)
+        prediction = predict_cached_case(cache, index, ensemble, tta)
         for name, channel, truth in _truths(cache, index, ensemble):
-            table = probability_table(probabilities[:, channel], truth[places])
+            table = probability_table(
+                prediction.probabilities[:, channel], truth[prediction.z_indices]
+            )
             yield name, dice_by_threshold(table)
 
 
@@ -108,11 +130,11 @@ def _by_size(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Dice at each of `MIN_COMPONENT_VOXELS`, of each case and region."""
     for cache, index in cases:
-        probabilities, places = _native(cache, index, ensemble, tta)
+        prediction = predict_cached_case(cache, index, ensemble, tta)
         masks = regions_of(
-            probabilities,
-            ensemble.segmenter.regions,
-            places,
+            prediction.probabilities,
+            ensemble.spec.regions,
+            prediction.z_indices,
             cache.depth(index),
             threshold=threshold,
             min_component_voxels=0,
@@ -121,22 +143,10 @@ def _by_size(
             yield name, dice_by_min_voxels(masks[channel], truth, MIN_COMPONENT_VOXELS)
 
 
-def _native(
-    cache: Cache, index: int, ensemble: Ensemble, tta: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """(n, K, Y, X) float32 probabilities of a case's rows on the scan's grid, and their z."""
-    record = cache.cases[index]
-    rows = slice(int(record["first_row"]), int(record["first_row"] + record["rows"]))
-    _, height, width = grid_of(cache, index).canonical_shape
-    probabilities = ensemble.probabilities(np.asarray(cache.images[rows]), tta)
-    native = to_native(probabilities, height, width, cache.preparation.fit)
-    return native, cache.slices["z"][rows]
-
-
 def _truths(cache: Cache, index: int, ensemble: Ensemble) -> Iterator[tuple[str, int, np.ndarray]]:
     """Name, channel and (Z, Y, X) bool truth of each region that the case's labels know."""
     labels = true_labels(cache, index)
-    for channel, region in enumerate(ensemble.segmenter.regions):
+    for channel, region in enumerate(ensemble.spec.regions):
         if region in cache.scheme(index).regions:
             name = f"{cache.cases['id'][index].decode()} {region}"
             yield name, channel, region_table(region)[labels]

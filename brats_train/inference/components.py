@@ -1,4 +1,4 @@
-"""Connected components, and a rule against specks: those below a size are dropped."""
+"""Connected components of masks, and dropping those below a size."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 __all__ = ["Labels", "Mask", "bounding_box", "dice_by_min_voxels", "drop_small", "label_components"]
 
 Labels = NDArray[np.unsignedinteger]
+Mask = NDArray[np.bool_]
 
 
 def label_components(mask: Mask) -> tuple[Labels, int]:
-    """26-connected components of a (Z, Y, X) bool mask, numbered from 1 in an array of its shape,
-    and their count."""
+    """Labels the 26-connected components of a (Z, Y, X) bool mask.
+
+    Returns:
+        (Z, Y, X) unsigned integers, 0 for background and components from 1, and their number.
+    """
     # cc3d 4.1 reserves too few labels for a volume that is one voxel thick: a row of three with
     # the middle one empty makes it fail. 3.12 loses the shape of an empty one.
     padded = np.pad(mask, [(0, max(2 - length, 0)) for length in mask.shape])
@@ -25,7 +29,7 @@ def label_components(mask: Mask) -> tuple[Labels, int]:
 
 
 def drop_small(mask: Mask, min_voxels: int) -> Mask:
-    """`mask` (Z, Y, X) bool without its 26-connected components of fewer than `min_voxels`."""
+    """Drops the 26-connected components of fewer than `min_voxels` from a (Z, Y, X) bool mask."""
     if min_voxels < 2 or not mask.any():
         return mask
     box = bounding_box(mask)
@@ -40,8 +44,16 @@ def drop_small(mask: Mask, min_voxels: int) -> Mask:
 def dice_by_min_voxels(
     prediction: Mask, truth: Mask, candidates: Sequence[int]
 ) -> NDArray[np.float64]:
-    """Dice of `drop_small(prediction, n)` for each candidate n: (candidates,) float64. Two empty
-    masks have Dice 1."""
+    """Computes the Dice of `drop_small(prediction, n)` for each candidate n.
+
+    Args:
+        prediction: (Z, Y, X) bool.
+        truth: (Z, Y, X) bool.
+        candidates: Component sizes in voxels.
+
+    Returns:
+        (candidates,) float64; two empty masks have Dice 1.
+    """
     components, _ = label_components(prediction)
     sizes = np.bincount(components.ravel())
     overlaps = np.bincount(components[truth], minlength=len(sizes))
@@ -55,16 +67,17 @@ def dice_by_min_voxels(
     return np.array(scores)
 
 
-Mask = NDArray[np.bool_]
-
-
 def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, slice, slice]:
-    """The smallest box around a (Z, Y, X) bool mask, `margin` voxels wider where the volume goes
-    on; empty for an empty mask."""
+    """Finds the smallest box around a (Z, Y, X) bool mask; an empty box for an empty mask.
+
+    Args:
+        mask: (Z, Y, X) bool.
+        margin: Voxels by which the box is wider on each side, within the volume.
+    """
     box = []
     for other_axes in ((1, 2), (0, 2), (0, 1)):
-        places = np.flatnonzero(mask.any(axis=other_axes))
-        if not places.size:
+        indices = np.flatnonzero(mask.any(axis=other_axes))
+        if not indices.size:
             return (slice(0),) * 3
-        box.append(slice(max(int(places[0]) - margin, 0), int(places[-1]) + 1 + margin))
+        box.append(slice(max(int(indices[0]) - margin, 0), int(indices[-1]) + 1 + margin))
     return box[0], box[1], box[2]

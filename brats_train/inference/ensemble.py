@@ -1,4 +1,4 @@
-"""From prepared slices to probabilities on the scan's own grid: what `eval` and `predict` share."""
+"""One or several trained models, from prepared slices to probabilities on the scan's own grid."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch.nn.functional as F
 import xxhash
 from torch import Tensor, nn
 
-from brats_cache.common.errors import BratsError
-from brats_train.models.checkpoint import Segmenter, load_segmenter
+from brats_cache.common.errors import CheckpointError
+from brats_train.models.checkpoint import SegmenterSpec, load_network
 from brats_train.runtime.precision import autocast, choose_amp
 
 __all__ = ["Ensemble", "load_ensemble", "to_native"]
@@ -27,11 +27,16 @@ _FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 class Ensemble:
     """One or several trained models whose probabilities are averaged.
 
-    segmenter     what they have in common; see `load_ensemble` for what they may differ in
-    fingerprints  xxh3_64 of each checkpoint file, 16 hex digits
+    Attributes:
+        spec: The description that they have in common; see `load_ensemble` for what may differ.
+        models: The networks, in evaluation mode, on the device.
+        paths: The checkpoint files.
+        fingerprints: xxh3_64 of each checkpoint file, 16 hex digits.
+        device: Where the models compute.
+        amp: "bf16", "fp16" or "off".
     """
 
-    segmenter: Segmenter
+    spec: SegmenterSpec
     models: tuple[nn.Module, ...]
     paths: tuple[Path, ...]
     fingerprints: tuple[str, ...]
@@ -40,22 +45,31 @@ class Ensemble:
 
     @torch.inference_mode()
     def probabilities(self, images: np.ndarray, tta: bool = False) -> Tensor:
-        """(n, C, S, S) float16 prepared slices -> (n, K, S, S) float32 on the device.
+        """Predicts prepared slices.
 
         The slices go through in chunks of a fixed size, so that equal slices give equal
-        probabilities whoever asks. With `tta`, the mean over both flips and their combination.
-        Raises `BratsError` where the models give NaN.
+        probabilities whoever asks.
+
+        Args:
+            images: (n, C, S, S) float16, as `prepare_images` makes them.
+            tta: Average over both flips and their combination (test-time augmentation).
+
+        Returns:
+            (n, K, S, S) float32 on the device.
+
+        Raises:
+            CheckpointError: The models give NaN.
         """
         parts = [
             self._chunk(torch.from_numpy(images[start : start + SLICES_AT_ONCE].copy()), tta)
             for start in range(0, len(images), SLICES_AT_ONCE)
         ]
         if not parts:
-            size = self.segmenter.preparation.size
-            return torch.empty((0, len(self.segmenter.regions), size, size), device=self.device)
+            size = self.spec.preparation.size
+            return torch.empty((0, len(self.spec.regions), size, size), device=self.device)
         whole = torch.cat(parts)
         if not whole.isfinite().all():
-            raise BratsError(
+            raise CheckpointError(
                 f"{', '.join(map(str, self.paths))}: the model gives NaN instead of probabilities; "
                 "its weights are no use. Train again, or name another --checkpoint."
             )
@@ -68,8 +82,7 @@ class Ensemble:
         for model in self.models:
             for dims in flips:
                 with autocast(self.amp, self.device):
-                    output = model(pixels.flip(dims))
-                logits = output[0] if isinstance(output, tuple) else output  # the rest is grades
+                    logits = model(pixels.flip(dims))
                 probability = logits.float().sigmoid().flip(dims)
                 total = probability if total is None else total + probability
         assert total is not None
@@ -77,22 +90,30 @@ class Ensemble:
 
 
 def load_ensemble(paths: Sequence[Path], device: torch.device, amp: str = "auto") -> Ensemble:
-    """The checkpoints at `paths` as one.
+    """Loads checkpoints as one model.
 
-    Of what training chose for each, the ensemble takes the mean threshold and component size, and
-    averages over flips where any of them does. Raises `BratsError` where they predict different
-    things or prepare their images differently.
+    Of the post-processing that training chose for each, the ensemble takes the mean threshold and
+    component size, and averages over flips where any of them does.
+
+    Args:
+        paths: Checkpoint files, one or more.
+        device: Where to compute.
+        amp: "auto", "bf16", "fp16" or "off".
+
+    Raises:
+        CheckpointError: A checkpoint cannot be used, or two of them predict different regions or
+            prepare their images differently.
     """
-    loaded = [load_segmenter(path) for path in paths]
-    segmenters = [segmenter for segmenter, _, _ in loaded]
-    first = segmenters[0]
-    for path, segmenter in zip(paths, segmenters, strict=True):
+    loaded = [load_network(path) for path in paths]
+    specs = [spec for spec, _, _ in loaded]
+    first = specs[0]
+    for path, spec in zip(paths, specs, strict=True):
         for what, value, expected in (
-            ("regions", segmenter.regions, first.regions),
-            ("preparation of the images", segmenter.preparation, first.preparation),
+            ("regions", spec.regions, first.regions),
+            ("preparation of the images", spec.preparation, first.preparation),
         ):
             if value != expected:
-                raise BratsError(
+                raise CheckpointError(
                     f"{path} and {paths[0]} cannot be averaged: their {what} differ: "
                     f"{value} and {expected}."
                 )
@@ -101,12 +122,12 @@ def load_ensemble(paths: Sequence[Path], device: torch.device, amp: str = "auto"
         for _, model, _ in loaded
     )
     return Ensemble(
-        segmenter=replace(
+        spec=replace(
             first,
-            threshold=statistics.fmean(one.threshold for one in segmenters),
-            tta=any(one.tta for one in segmenters),
+            threshold=statistics.fmean(spec.threshold for spec in specs),
+            tta=any(spec.tta for spec in specs),
             min_component_voxels=round(
-                statistics.fmean(one.min_component_voxels for one in segmenters)
+                statistics.fmean(spec.min_component_voxels for spec in specs)
             ),
         ),
         models=models,
@@ -118,8 +139,17 @@ def load_ensemble(paths: Sequence[Path], device: torch.device, amp: str = "auto"
 
 
 def to_native(fitted: Tensor, height: int, width: int, fit: str) -> np.ndarray:
-    """(n, K, S, S) probabilities -> (n, K, height, width) float32 in memory, on the slice's own
-    grid: bilinear with half-pixel centres after "resize", cut out after "pad"."""
+    """Puts probabilities on the slice's own grid.
+
+    Args:
+        fitted: (n, K, S, S) float32, on any device.
+        height: Y, rows of a slice of the scan.
+        width: X, columns of a slice of the scan.
+        fit: "resize" is undone by bilinear interpolation with half-pixel centres, "pad" by cutting.
+
+    Returns:
+        (n, K, Y, X) float32 in host memory, 0 to 1.
+    """
     if fit == "pad":
         size = fitted.shape[-1]
         top, left = (size - height) // 2, (size - width) // 2

@@ -1,32 +1,40 @@
-"""NIfTI in, NIfTI out: each case prepared as the cache was, segmented, written on its own grid.
+"""Predicting cases: scans read, prepared as the cache was, segmented, masks written on their grid.
 
-While the model is at one case, a thread reads the next ones and another writes the last one. Under
+While the model is at one case, threads read the next ones and another writes the last one. Under
 torchrun the ranks share the cases out.
 """
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-import xxhash
 
-from brats_cache.build.survey import load_case
 from brats_cache.common.errors import BratsError, DataFaults, Fault
 from brats_cache.common.files import write_atomically
-from brats_cache.discovery.cases import Case, find_cases
-from brats_cache.imaging.labels import SCHEMES, Scheme, detect_scheme
+from brats_cache.discovery.cases import Case, Findings
 from brats_cache.imaging.nifti import Header, encode_volume, read_header
-from brats_cache.imaging.preprocess import prepare_images
-from brats_train.inference.ensemble import Ensemble, to_native
+from brats_train.inference.case_prediction import (
+    CasePrediction,
+    PreparedCase,
+    predict_case,
+    prepare_case,
+)
+from brats_train.inference.case_sources import output_scheme
+from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.postprocess import regions_of, source_labels
-from brats_train.models.checkpoint import Segmenter
+from brats_train.inference.targets import (
+    Target,
+    description_of,
+    existing_files,
+    fingerprint_of_model,
+    plan_targets,
+)
+from brats_train.models.checkpoint import SegmenterSpec
 from brats_train.runtime.distributed import World, same_error_on_all_ranks
 
 __all__ = ["Outcome", "PredictionJob", "predict"]
@@ -39,12 +47,16 @@ Progress = Callable[[int, int], None]
 class PredictionJob:
     """What `brats predict` was asked to do.
 
-    tta            None for what training chose
-    probabilities  write `<case>_prob.nii.gz` too
-    resume         leave masks that exist as they are
+    Attributes:
+        findings: The cases, and the faults of those that cannot be used.
+        out_dir: Folder for the masks.
+        tta: Average over flips; None for what was chosen in training.
+        probabilities: Write `<case>_prob.nii.gz` too.
+        resume: Keep masks that exist, where this model made them of these scans.
+        overwrite: Replace masks that exist.
     """
 
-    data: tuple[Path, ...]
+    findings: Findings
     out_dir: Path
     tta: bool | None = None
     probabilities: bool = False
@@ -54,51 +66,42 @@ class PredictionJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Masks written and masks that were there, in order of the cases' ids; notes on the scans."""
+    """What `predict` did.
+
+    Attributes:
+        written: Masks that were made, sorted.
+        kept: Masks that were there, in order of their cases.
+        notes: What a person should know of the scans.
+    """
 
     written: tuple[Path, ...]
     kept: tuple[Path, ...]
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Target:
-    """A case and the files to be made of it."""
-
-    case: Case
-    mask: Path
-    probabilities: Path | None
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        return (self.mask,) if self.probabilities is None else (self.probabilities, self.mask)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Prepared:
-    """A case ready for the model: (n, C, S, S) float16 `images` of the slices `places`."""
-
-    images: np.ndarray
-    places: np.ndarray
-    header: Header
-
-
 def predict(job: PredictionJob, ensemble: Ensemble, world: World, progress: Progress) -> Outcome:
-    """Writes `<case>.nii.gz` for every case under `job.data`.
+    """Writes `<case>.nii.gz` for every case that was found; ranks share the cases out.
 
-    A case that cannot be read does not stop the others: `DataFaults` with all of them is raised at
-    the end. Raises `BratsError` before any work where a mask exists already and the job says
-    neither to resume nor to overwrite, or where those to be kept were made otherwise.
+    A case that cannot be read does not stop the others.
+
+    Args:
+        job: The cases and what to make of them.
+        ensemble: The model.
+        world: This process among its peers.
+        progress: Called with the number of cases done and of all.
+
+    Raises:
+        BratsError: Before any work: two files would have one name, or a mask exists already and
+            the job says neither to resume nor to overwrite, or it cannot be kept.
+        DataFaults: At the end: all cases that could not be used.
     """
-    modalities = ensemble.segmenter.preparation.modalities
-    findings = find_cases(job.data, modalities)
-    targets, faults = _targets(job, findings.cases)
-    faults = [*findings.faults, *faults]
-    tta = ensemble.segmenter.tta if job.tta is None else job.tta
-    mark = _mark(ensemble, tta)
+    modalities = ensemble.spec.preparation.modalities
+    tta = ensemble.spec.tta if job.tta is None else job.tta
+    model = fingerprint_of_model(ensemble, tta)
     with same_error_on_all_ranks():
-        kept = _check_existing(job, targets, mark)
-    world.broadcast(None)  # no rank writes before all have looked
+        targets, faults = plan_targets(job.findings.cases, job.out_dir, job.probabilities)
+    faults = [*job.findings.faults, *faults]
+    kept = _kept(job, targets, model, world)
     try:
         job.out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -106,7 +109,7 @@ def predict(job: PredictionJob, ensemble: Ensemble, world: World, progress: Prog
     wanted = [target for target in targets if target.mask not in kept]
     written: list[Path] = []
     mine = wanted[world.rank :: world.size]
-    for done, (path, case_faults) in enumerate(_segment_all(mine, ensemble, tta, mark), start=1):
+    for done, (path, case_faults) in enumerate(_segment_all(mine, ensemble, tta, model), start=1):
         written += [] if case_faults else [path]
         faults += case_faults
         progress(done, len(mine))
@@ -118,26 +121,7 @@ def predict(job: PredictionJob, ensemble: Ensemble, world: World, progress: Prog
         failure = DataFaults(faults, f"{len(written) + len(kept)} masks are in {job.out_dir}.")
         failure.is_shared = True
         raise failure
-    return Outcome(written=tuple(written), kept=tuple(kept), notes=findings.notes)
-
-
-def _targets(job: PredictionJob, cases: Sequence[Case]) -> tuple[list[_Target], list[Fault]]:
-    targets: list[_Target] = []
-    faults: list[Fault] = []
-    for case in cases:
-        mask = job.out_dir / f"{case.id}.nii.gz"
-        if mask.parent != job.out_dir:  # an id is a file's name, but a dataset.json may say more
-            fault = Fault(
-                case=case.id,
-                path=None,
-                found="an id that is no file name",
-                expected="a name without separators",
-            )
-            faults.append(fault)
-            continue
-        probabilities = job.out_dir / f"{case.id}_prob.nii.gz" if job.probabilities else None
-        targets.append(_Target(case=case, mask=mask, probabilities=probabilities))
-    return targets, faults
+    return Outcome(written=tuple(written), kept=tuple(kept), notes=job.findings.notes)
 
 
 def _advise(fault: Fault, modalities: Sequence[str]) -> Fault:
@@ -147,80 +131,66 @@ def _advise(fault: Fault, modalities: Sequence[str]) -> Fault:
     return replace(fault, remedy=f"The model was trained on {', '.join(modalities)}.")
 
 
-def _mark(ensemble: Ensemble, tta: bool) -> str:
-    """What a mask's header says of how it was made: equal for equal models and rules."""
-    segmenter = ensemble.segmenter
-    rule = (segmenter.threshold, tta, segmenter.min_component_voxels)
-    text = repr((sorted(ensemble.fingerprints), rule))
-    return f"brats {xxhash.xxh3_64_hexdigest(text.encode())}"
-
-
-def _check_existing(job: PredictionJob, targets: Sequence[_Target], mark: str) -> list[Path]:
-    """The masks that can stay. Files are written atomically, so one that exists is whole."""
-    existing = [path for target in targets for path in target.files if path.exists()]
-    if job.overwrite or not existing:
-        return []
-    if not job.resume:
-        num_cases = sum(any(path.exists() for path in target.files) for target in targets)
-        raise BratsError(
-            f"{existing[0]}: exists already, as do files of {num_cases} of {len(targets)} cases. "
-            "Choose another --out, go on with --resume, or replace them with --overwrite."
-        )
-    for path in existing:
-        if _description(path) != mark:
+def _kept(job: PredictionJob, targets: Sequence[Target], model: str, world: World) -> list[Path]:
+    """The masks that stay, the same on every rank; each rank looks at its share of the files."""
+    with same_error_on_all_ranks():
+        found = [path for target in targets for path in target.files if path.exists()]
+        if found and not job.overwrite and not job.resume:
+            num_cases = sum(any(path.exists() for path in target.files) for target in targets)
             raise BratsError(
-                f"{path}: was not made by this model with these options, so it cannot stay beside "
-                "masks that are. Choose another --out, or replace it with --overwrite."
+                f"{found[0]}: exists already, as do files of {num_cases} of {len(targets)} cases. "
+                "Choose another --out, go on with --resume, or replace them with --overwrite."
             )
-    return [target.mask for target in targets if all(path.exists() for path in target.files)]
-
-
-def _description(path: Path) -> str:
-    try:
-        block = read_header(path).block
-    except DataFaults:
-        return ""
-    kind = nib.Nifti2Header if len(block) == nib.Nifti2Header.sizeof_hdr else nib.Nifti1Header
-    header = kind.from_fileobj(io.BytesIO(block), check=False)
-    text: str = header["descrip"].item().decode("latin-1")
-    return text
+    if not job.resume:
+        world.broadcast(None)  # a barrier: no rank writes before all have looked
+        return []
+    whole: list[Path] = []
+    refusal = ""
+    for target in targets[world.rank :: world.size]:
+        try:
+            whole += [target.mask] if existing_files(target, model) else []
+        except BratsError as error:
+            refusal = str(error)
+            break
+    parts = world.all_gather((whole, refusal))
+    with same_error_on_all_ranks():
+        for _, refusal in parts:
+            if refusal:
+                raise BratsError(refusal)
+    complete = {path for part, _ in parts for path in part}
+    return [target.mask for target in targets if target.mask in complete]
 
 
 def _segment_all(
-    targets: Sequence[_Target], ensemble: Ensemble, tta: bool, mark: str
+    targets: Sequence[Target], ensemble: Ensemble, tta: bool, model: str
 ) -> Iterator[tuple[Path, list[Fault]]]:
     """Yields each mask and the faults of its case, in order; a case with faults has no mask.
 
     What is in memory is bounded: `NUM_READERS` cases wait for the model, one for the disk.
     """
-    segmenter = ensemble.segmenter
+    spec = ensemble.spec
     with ThreadPoolExecutor(NUM_READERS) as readers, ThreadPoolExecutor(1) as writer:
         waiting = iter(targets)
-        reading: deque[tuple[_Target, Future[_Prepared]]] = deque()
-        writing: tuple[_Target, Future[None]] | None = None
+        reading: deque[tuple[Target, Future[tuple[PreparedCase, Header]]]] = deque()
+        writing: tuple[Target, Future[None]] | None = None
         try:
             while True:
                 while len(reading) < NUM_READERS and (target := next(waiting, None)) is not None:
-                    read = readers.submit(_prepare, target.case, segmenter)
+                    read = readers.submit(_read, target.case, spec)
                     reading.append((target, read))
                 if not reading:
                     break
                 target, read = reading.popleft()
                 try:
-                    prepared = read.result()
+                    prepared, header = read.result()
                 except DataFaults as error:
                     yield target.mask, list(error.faults)
                     continue
-                _, height, width = prepared.header.canonical_shape
-                probabilities = to_native(
-                    ensemble.probabilities(prepared.images, tta),
-                    height,
-                    width,
-                    segmenter.preparation.fit,
-                )
+                prediction = predict_case(prepared, ensemble, tta)
+                description = description_of(model, prepared.fingerprint)
                 if writing is not None:
                     yield _finished(*writing)
-                write = writer.submit(_write, target, prepared, probabilities, segmenter, mark)
+                write = writer.submit(_write, target, header, prediction, spec, description)
                 writing = (target, write)
             if writing is not None:
                 yield _finished(*writing)
@@ -228,51 +198,38 @@ def _segment_all(
             readers.shutdown(wait=False, cancel_futures=True)
 
 
-def _finished(target: _Target, write: Future[None]) -> tuple[Path, list[Fault]]:
+def _finished(target: Target, write: Future[None]) -> tuple[Path, list[Fault]]:
     write.result()
     return target.mask, []
 
 
-def _prepare(case: Case, segmenter: Segmenter) -> _Prepared:
-    """Reads a case and prepares its slices that hold brain, as the cache builder does."""
-    preparation = segmenter.preparation
-    loaded = load_case(replace(case, mask=None), preparation)
-    places = np.flatnonzero(loaded.survey.brain_pixels)
-    images = prepare_images(
-        loaded.volumes, loaded.brain, loaded.survey.normalizations, preparation, places
-    )
-    header = read_header(next(iter(case.images.values())).path)
-    return _Prepared(images=images, places=places, header=header)
+def _read(case: Case, spec: SegmenterSpec) -> tuple[PreparedCase, Header]:
+    """The prepared case, and the header on whose grid its mask is written."""
+    prepared = prepare_case(case, spec.preparation)
+    return prepared, read_header(next(iter(case.images.values())).path)
 
 
 def _write(
-    target: _Target,
-    prepared: _Prepared,
-    probabilities: np.ndarray,
-    segmenter: Segmenter,
-    mark: str,
+    target: Target,
+    header: Header,
+    prediction: CasePrediction,
+    spec: SegmenterSpec,
+    description: str,
 ) -> None:
     """Writes the files of a case, the mask last. Slices without brain are background."""
-    depth, height, width = prepared.header.canonical_shape
+    depth, height, width = header.canonical_shape
     if target.probabilities is not None:
-        volume = np.zeros((len(segmenter.regions), depth, height, width), np.float32)
-        volume[:, prepared.places] = probabilities.swapaxes(0, 1)
+        volume = np.zeros((len(spec.regions), depth, height, width), np.float32)
+        volume[:, prediction.z_indices] = prediction.probabilities.swapaxes(0, 1)
         whole = volume[0] if len(volume) == 1 else volume
-        write_atomically(target.probabilities, encode_volume(whole, prepared.header, mark))
+        write_atomically(target.probabilities, encode_volume(whole, header, description))
     masks = regions_of(
-        probabilities,
-        segmenter.regions,
-        prepared.places,
+        prediction.probabilities,
+        spec.regions,
+        prediction.z_indices,
         depth,
-        threshold=segmenter.threshold,
-        min_component_voxels=segmenter.min_component_voxels,
+        threshold=spec.threshold,
+        min_component_voxels=spec.min_component_voxels,
     )
-    mask = source_labels(masks, segmenter.regions, _scheme_of(target.case, segmenter.label_scheme))
-    write_atomically(target.mask, encode_volume(mask, prepared.header, mark))
-
-
-def _scheme_of(case: Case, fallback: str) -> Scheme:
-    """The scheme that the case's names tell, else the one of the training masks."""
-    if case.naming == "plain":
-        return SCHEMES[fallback]
-    return detect_scheme(case.naming, {case.id: frozenset()}, dataset_labels=case.labels)
+    mask = source_labels(masks, spec.regions, output_scheme(target.case, spec.label_scheme))
+    write_atomically(target.mask, encode_volume(mask, header, description))

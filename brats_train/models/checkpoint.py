@@ -1,7 +1,7 @@
-"""Checkpoints: one file that says everything needed to go on, or to segment a scan elsewhere.
+"""The checkpoint file: a model's weights, its description, and the state of its training.
 
 A checkpoint holds tensors and plain values only, so that it is read without executing anything
-(`weights_only=True`). Writing happens in a thread, from a snapshot, while training goes on.
+(`weights_only=True`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.errors import CheckpointError, printable
 from brats_cache.imaging.preprocess import Preparation
 from brats_train.models.unet import ModelConfig, build_model
 
-__all__ = ["Segmenter", "load", "load_segmenter", "pack"]
+__all__ = ["SegmenterSpec", "load", "load_network", "pack"]
 
 FORMAT_VERSION = 1
 _READING_ERRORS = (
@@ -36,15 +36,18 @@ _READING_ERRORS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segmenter:
-    """What a model needs to be used: its shape, its regions, and how its images are prepared.
+class SegmenterSpec:
+    """Description of a trained model: its network, its regions, and how its images are prepared.
 
-    regions       of each output channel
-    label_scheme  of the training masks, for scans whose names do not tell theirs
-    weights_from  where the encoder's first weights came from
-    threshold     probability from which a voxel belongs to a region
-    tta           whether probabilities are averaged over flips
-    min_component_voxels  smaller connected components of a region are dropped; 0 for none
+    Attributes:
+        model: The shape of the network.
+        regions: The region of each output channel, of "wt", "tc" and "et".
+        preparation: How the images were made that it was trained on.
+        label_scheme: Scheme of the training masks, for scans whose names do not tell theirs.
+        weights_from: Where the encoder's first weights came from.
+        threshold: Probability from which a voxel belongs to a region, 0 to 1.
+        tta: Whether probabilities are averaged over flips (test-time augmentation).
+        min_component_voxels: Smaller connected components of a region are dropped; 0 for none.
     """
 
     model: ModelConfig
@@ -57,51 +60,83 @@ class Segmenter:
     min_component_voxels: int = 0
 
 
-def pack(segmenter: Segmenter, model: Mapping[str, Tensor], **state: Any) -> dict[str, Any]:
-    """The content of a checkpoint: the model's state dict, unwrapped, and whatever `state` training
-    needs to go on, plain values and tensors. Tensors are copied, where they are."""
-    content = {"format_version": FORMAT_VERSION, "segmenter": asdict(segmenter), "model": model}
+def pack(spec: SegmenterSpec, model: Mapping[str, Tensor], **state: Any) -> dict[str, Any]:
+    """Puts together the content of a checkpoint.
+
+    Args:
+        spec: The description of the model.
+        model: Its state dict, of the network itself and not of a wrapper of it.
+        **state: What training needs to resume, plain values and tensors.
+
+    Returns:
+        The content, its tensors copied on their device.
+    """
+    content = {"format_version": FORMAT_VERSION, "segmenter": asdict(spec), "model": model}
     copied = _copied({**content, **state})
     assert isinstance(copied, dict)
     return copied
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU. Raises `BratsError` for anything else."""
+    """Reads the content of a checkpoint, tensors on the CPU.
+
+    Raises:
+        CheckpointError: There is no such file, or it is no checkpoint of this program.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise BratsError(f"{path}: no such checkpoint. Train first, or name another.") from None
+        raise CheckpointError(
+            f"{path}: no such checkpoint. Train first, or name another."
+        ) from None
     except _READING_ERRORS as error:
         reason = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
         if isinstance(error, pickle.UnpicklingError):  # torch's advice is to trust the file
             reason = "it holds more than tensors and plain values, or is no such file at all"
-        raise BratsError(f"{path}: no readable checkpoint ({reason}).") from error
+        raise CheckpointError(f"{path}: no readable checkpoint ({reason}).") from error
     if not isinstance(content, dict) or "segmenter" not in content:
-        raise BratsError(f"{path}: a torch file, but no checkpoint of brats train.")
+        raise CheckpointError(f"{path}: a torch file, but no checkpoint of brats train.")
     if content.get("format_version") != FORMAT_VERSION:
         version = printable(content.get("format_version"))
-        raise BratsError(f"{path}: checkpoint version {version}, expected {FORMAT_VERSION}.")
+        raise CheckpointError(f"{path}: checkpoint version {version}, expected {FORMAT_VERSION}.")
     return content
 
 
-def load_segmenter(path: Path) -> tuple[Segmenter, nn.Module, dict[str, Any]]:
-    """The description, the model with its weights, in evaluation mode, and the whole content."""
+def load_network(path: Path) -> tuple[SegmenterSpec, nn.Module, dict[str, Any]]:
+    """Reads a checkpoint and builds its network, in evaluation mode, on the CPU.
+
+    The weights are those that validation saw: the moving average (EMA) where the run kept one,
+    which `last.pt` holds beside the weights that training goes on with.
+
+    Returns:
+        The description of the model, the network, and the whole content of the file.
+
+    Raises:
+        CheckpointError: As `load`, or its parts do not fit this program.
+    """
     content = load(path)
     try:
-        described = dict(content["segmenter"])
-        preparation = dict(described["preparation"])
-        preparation["modalities"] = tuple(preparation["modalities"])
-        described["preparation"] = Preparation(**preparation)
-        described["model"] = ModelConfig(**described["model"])
-        described["regions"] = tuple(described["regions"])
-        segmenter = Segmenter(**described)
-        model = build_model(segmenter.model)
-        model.load_state_dict(content["model"])
+        spec = _unpack_spec(content["segmenter"])
+        model = build_model(spec.model)
+        ema = content.get("averaged")
+        model.load_state_dict(ema["module"] if ema else content["model"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = printable(str(error).splitlines()[0])
-        raise BratsError(f"{path}: its parts do not fit this program ({reason}).") from error
-    return segmenter, model.eval(), content
+        raise CheckpointError(f"{path}: its parts do not fit this program ({reason}).") from error
+    return spec, model.eval(), content
+
+
+def _unpack_spec(packed: Mapping[str, Any]) -> SegmenterSpec:
+    """Undoes `asdict`. Raises KeyError, TypeError or ValueError for anything else."""
+    fields = dict(packed)
+    preparation, model = dict(fields["preparation"]), dict(fields["model"])
+    preparation["modalities"] = tuple(preparation["modalities"])
+    if not model.get("num_grades"):  # written by versions before this field was removed
+        model.pop("num_grades", None)
+    fields["preparation"] = Preparation(**preparation)
+    fields["model"] = ModelConfig(**model)
+    fields["regions"] = tuple(fields["regions"])
+    return SegmenterSpec(**fields)
 
 
 def _copied(value: Any) -> Any:

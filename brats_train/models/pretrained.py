@@ -12,7 +12,7 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
-from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.errors import BratsError, CheckpointError, printable
 from brats_cache.common.text import first_few
 
 __all__ = ["load_encoder_weights"]
@@ -23,15 +23,22 @@ _NUM_KEYS_SHOWN = 4
 
 
 def load_encoder_weights(model: nn.Module, source: str) -> str:
-    """Fill the encoder of a model made by `build_model`, in place.
+    """Fills the encoder of a model made by `build_model`, in place.
 
-    source   "none" leaves it as it is; "imagenet" takes the weights smp publishes, from the cache
-             of huggingface_hub or else from its hub; anything else is a .pth, .pt or .safetensors
-             file with the state of a torchvision ResNet, of an smp encoder or of an smp U-Net
+    Args:
+        model: A U-Net of `build_model`.
+        source: "none" leaves it as it is; "imagenet" takes the weights smp publishes, from the
+            cache of huggingface_hub or else from its hub; anything else is a .pth, .pt or
+            .safetensors file with the state of a torchvision ResNet, of an smp encoder or of an
+            smp U-Net.
 
-    Returns where the weights came from, for the record: "none (random initialisation)",
-    "imagenet (smp-hub/resnet34.imagenet)" or "file NAME xxh3:CHECKSUM" (xxh3_64, hexadecimal).
-    Raises BratsError where they cannot be had or do not fit; the model is then unchanged.
+    Returns:
+        Where the weights came from: "none (random initialisation)",
+        "imagenet (smp-hub/resnet34.imagenet)" or "file NAME xxh3:CHECKSUM" (xxh3_64, hexadecimal).
+
+    Raises:
+        BratsError: The weights cannot be downloaded; the model is then unchanged.
+        CheckpointError: The file cannot be read or does not fit; the model is then unchanged.
     """
     if source == "none":
         return "none (random initialisation)"
@@ -58,17 +65,17 @@ def _fetch_imagenet(encoder_name: str) -> Path:
     from torchvision.models import get_model_weights
 
     settings = _hub_settings(encoder_name)
-    place: dict[str, Any] = {**settings, "filename": "model.safetensors"}
+    location: dict[str, Any] = {**settings, "filename": "model.safetensors"}
     try:
-        return Path(hub.hf_hub_download(**place, local_files_only=True))
+        return Path(hub.hf_hub_download(**location, local_files_only=True))
     except FileNotFoundError:
         pass
-    url = hub.hf_hub_url(**place)
+    url = hub.hf_hub_url(**location)
     try:
         # hf_hub_download tries a hub it cannot reach six times, for up to a minute and a half. One
         # question asked first, without retries, tells at once whether there is a hub to talk to.
         hub.get_hf_file_metadata(url, timeout=_HUB_TIMEOUT_SECONDS)
-        return Path(hub.hf_hub_download(**place))
+        return Path(hub.hf_hub_download(**location))
     except Exception as error:  # the hub's transport, and so its exceptions, change by version
         torchvision_url = get_model_weights(encoder_name)["IMAGENET1K_V1"].url
         raise BratsError(
@@ -83,12 +90,12 @@ def _fetch_imagenet(encoder_name: str) -> Path:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors in `path` by name. Nothing in the file is executed."""
     if path.suffix not in _WEIGHT_SUFFIXES:
-        raise BratsError(
+        raise CheckpointError(
             f"--encoder-weights {printable(path)}: expected imagenet, none or a file that ends in "
             f"{', '.join(_WEIGHT_SUFFIXES)}"
         )
     if not path.is_file():
-        raise BratsError(f"--encoder-weights {printable(path)}: no such file")
+        raise CheckpointError(f"--encoder-weights {printable(path)}: no such file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -99,20 +106,20 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
                 warnings.simplefilter("ignore")
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can make the reader raise nearly anything
-        raise BratsError(
+        raise CheckpointError(
             f"{printable(path)}: cannot be read as weights: {_reading_fault(error)}. Expected "
             f"a state dict saved by torch.save or safetensors."
         ) from error
     if not isinstance(content, dict):
-        raise BratsError(
+        raise CheckpointError(
             f"{printable(path)}: holds one {type(content).__name__}; expected a state dict, "
             f"tensors by name"
         )
-    strangers = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise BratsError(
-            f"{printable(path)}: holds other things than tensors ({_shown(strangers)}); expected a "
-            f"plain state dict. A checkpoint of a training run is for --init-from."
+    other_types = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    if other_types:
+        raise CheckpointError(
+            f"{printable(path)}: holds other things than tensors ({_shown(other_types)}); expected "
+            f"a plain state dict. A checkpoint of a training run is for --init-from."
         )
     return {str(key): value for key, value in content.items()}
 
@@ -121,10 +128,10 @@ def _reading_fault(error: Exception) -> str:
     """What is wrong with a file that the reader refused, without torch's advice to trust it."""
     if isinstance(error, OSError):
         return str(error)
-    wanted = re.search(r"GLOBAL (\S+)", str(error))
-    if wanted:
+    needed = re.search(r"GLOBAL (\S+)", str(error))
+    if needed:
         return (
-            f"it is a pickle that needs code, {printable(wanted[1])}, and none is run from a file"
+            f"it is a pickle that needs code, {printable(needed[1])}, and none is run from a file"
         )
     return (
         f"it is damaged, cut short or in another format ({type(error).__name__}); if it should be "
@@ -140,10 +147,10 @@ def _encoder_state(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The part of `state` that belongs to the encoder, under the encoder's own names."""
     prefix = "encoder."
     inner = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
-    chosen = inner or {key: value for key, value in state.items() if not key.startswith("fc.")}
-    if not chosen:
-        raise BratsError(f"{printable(path)}: holds no weights of an encoder")
-    return chosen
+    encoder = inner or {key: value for key, value in state.items() if not key.startswith("fc.")}
+    if not encoder:
+        raise CheckpointError(f"{printable(path)}: holds no weights of an encoder")
+    return encoder
 
 
 def _fill_encoder(
@@ -186,7 +193,7 @@ def _load_exactly(
         f"{len(keys)} {what} ({_shown(keys)})" for what, keys in faults.items() if keys
     )
     if found:
-        raise BratsError(
+        raise CheckpointError(
             f"{printable(path)}: not the weights of {encoder_name} with "
             f"{own['conv1.weight'].shape[1]} input channels: {found}"
         )

@@ -24,7 +24,7 @@ from brats_train.data.selection import case_splits
 from brats_train.evaluation.calibration import Table
 from brats_train.evaluation.results import Results
 from brats_train.inference.ensemble import Ensemble
-from brats_train.inference.postprocess import grid_of
+from brats_train.inference.mask_files import grid_of
 from brats_train.report import figures
 from brats_train.report.gallery import CaseSlices, Predict, look_at, tables_of
 from brats_train.report.html import data_uri
@@ -253,5 +253,6 @@ def _address(name: str, files: Mapping[str, bytes]) -> str:
         return data_uri(files["svg"], "image/svg+xml")
     png: Any = np.frombuffer(files["png"], np.uint8)
     pixels = cv2.imdecode(png, cv2.IMREAD_COLOR)
+    assert pixels is not None, "matplotlib writes whole PNG files"
     _, webp = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY])
     return data_uri(webp.tobytes(), "image/webp")

@@ -13,8 +13,10 @@ from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import region_table
 from brats_train.evaluation.calibration import Table, probability_table
-from brats_train.inference.ensemble import Ensemble, to_native
-from brats_train.inference.postprocess import grid_of, read_mask, regions_of
+from brats_train.inference.case_prediction import predict_cached_case
+from brats_train.inference.ensemble import Ensemble
+from brats_train.inference.mask_files import grid_of, read_mask
+from brats_train.inference.postprocess import regions_of
 from brats_train.report.display import box_of, choose_slices, on_scan_grid, to_grey
 
 __all__ = ["CaseSlices", "Predict", "Predicted", "by_files", "by_model", "look_at", "tables_of"]
@@ -94,19 +96,16 @@ def by_model(ensemble: Ensemble, rules: Mapping[str, Any]) -> Predict:
     min_component_voxels."""
 
     def predict(cache: Cache, index: int) -> Predicted:
-        rows, places = _rows(cache, index)
-        depth, height, width = grid_of(cache, index).canonical_shape
-        fitted = ensemble.probabilities(np.asarray(cache.images[rows]), rules["tta"])
-        native = to_native(fitted, height, width, cache.preparation.fit)
+        prediction = predict_cached_case(cache, index, ensemble, rules["tta"])
         masks = regions_of(
-            native,
-            ensemble.segmenter.regions,
-            places,
-            depth,
+            prediction.probabilities,
+            ensemble.spec.regions,
+            prediction.z_indices,
+            cache.depth(index),
             threshold=rules["threshold"],
             min_component_voxels=rules["min_component_voxels"],
         )
-        return Predicted(masks=masks, probabilities=native)
+        return Predicted(masks=masks, probabilities=prediction.probabilities)
 
     return predict
 

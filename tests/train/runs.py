@@ -12,7 +12,7 @@ import torch
 
 from brats_cache.format.reader import Cache
 from brats_train.cli.main import main
-from brats_train.models.checkpoint import Segmenter, pack
+from brats_train.models.checkpoint import SegmenterSpec, pack
 from brats_train.models.unet import ModelConfig, build_model
 from brats_train.training.recipe import load_recipe, recipe_to_dict
 
@@ -26,14 +26,14 @@ def make_run(
     rows: str = "all",
     **chosen: float | bool,
 ) -> Path:
-    """A run directory with an untrained model in best.pt; `chosen` are fields of its Segmenter."""
+    """A run directory with an untrained model in best.pt; `chosen` are fields of its spec."""
     recipe = replace(load_recipe("paper"), target=target, rows=rows, encoder="resnet18")
     torch.manual_seed(seed)
     config = ModelConfig(
         in_channels=cache.shape[1], classes=len(recipe.regions), encoder=recipe.encoder
     )
     model = build_model(config)
-    segmenter = Segmenter(
+    spec = SegmenterSpec(
         model=config,
         regions=recipe.regions,
         preparation=cache.preparation,
@@ -42,7 +42,7 @@ def make_run(
         **chosen,  # type: ignore[arg-type]
     )
     path.mkdir(parents=True, exist_ok=True)
-    torch.save(pack(segmenter, model.state_dict()), path / "best.pt")
+    torch.save(pack(spec, model.state_dict()), path / "best.pt")
     caches = [{"path": str(cache.path), "fingerprint": cache.fingerprint}]
     config_json = {"recipe": recipe_to_dict(recipe), "caches": caches, "fold": None}
     (path / "config.json").write_text(json.dumps(config_json))

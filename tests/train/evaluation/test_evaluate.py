@@ -18,10 +18,14 @@ from click.testing import CliRunner
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import SCHEMES, region_table
 from brats_train.evaluation import case_scores as scoring
-from brats_train.evaluation import tune_postprocessing as choosing
 from brats_train.evaluation.metrics import RegionScores
 from brats_train.evaluation.summary import DEFINITIONS, to_json
-from brats_train.inference.ensemble import load_ensemble, to_native
+from brats_train.evaluation.tune_postprocessing import (
+    choose_postprocessing,
+    record_postprocessing,
+)
+from brats_train.inference.case_prediction import predict_cached_case
+from brats_train.inference.ensemble import load_ensemble
 from brats_train.runtime.distributed import World
 from tests.commands import run_brats
 from tests.train.runs import call, find, ids, index_of, make_run
@@ -147,7 +151,7 @@ def test_processes_beside_the_model_change_nothing(
     run = make_run(tmp_path / "r", cache)
     told = []
     for least in (1, 100):
-        monkeypatch.setattr("brats_train.evaluation.evaluate.MIN_CASES_FOR_PROCESSES", least)
+        monkeypatch.setattr("brats_train.evaluation.scoring_pool.MIN_CASES_FOR_PROCESSES", least)
         call("eval", "--run", run, "--split", "train", "--device", "cpu")
         told.append((run / "eval/train/summary.json").read_bytes())
     assert told[0] == told[1]
@@ -254,25 +258,24 @@ def test_labels_that_do_not_know_a_region_give_no_row_for_it(
     monkeypatch.setattr(type(cache), "scheme", lambda self, case: SCHEMES["binary"])
     index = index_of(cache, ids(cache, "val")[0])
     ensemble = load_ensemble([run / "best.pt"], WORLD.device)
-    record = cache.cases[index]
-    rows = slice(record["first_row"], record["first_row"] + record["rows"])
-    fitted = ensemble.probabilities(np.asarray(cache.images[rows]))
-    _, height, width = scoring.grid_of(cache, index).canonical_shape
-    rules = scoring.Rules(
+    prediction = predict_cached_case(cache, index, ensemble, tta=False)
+    rules = scoring.ScoringRules(
         regions=REGIONS, slice_rows="all", threshold=0.5, min_component_voxels=0, empty="official"
     )
-    predicted = scoring.Predicted(
-        native=to_native(fitted, height, width, "resize"), on_cache=(fitted >= 0.5).numpy()
+    probabilities = scoring.CaseProbabilities(
+        volume=prediction.probabilities, slices=(prediction.network_output >= 0.5).numpy()
     )
-    task = scoring.ScoringTask(cache_path=cache.path, case=index, rules=rules, predicted=predicted)
+    task = scoring.ScoringTask(
+        cache_path=cache.path, case=index, rules=rules, prediction=probabilities
+    )
     assert set(scoring.score_case(task).regions) == {"wt"}
 
 
 def test_what_was_chosen_is_used_and_can_be_overruled(tmp_path: Path, cache: Cache) -> None:
     run = make_run(tmp_path / "r", cache)
     ensemble = load_ensemble([run / "best.pt"], WORLD.device)
-    choice = choosing.choose([cache], None, ensemble, WORLD)
-    choosing.record_choice(run / "best.pt", choice)
+    choice = choose_postprocessing([cache], None, ensemble, WORLD)
+    record_postprocessing(run / "best.pt", choice)
     call("eval", "--run", run, "--device", "cpu")
     summary = summary_of(run)
     assert summary["threshold"] == choice.threshold

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from brats_train.evaluation.metrics import EMPTY_MASKS, RegionScores, score_region, slice_iou
+from brats_train.evaluation.metrics import EMPTY_MASKS, RegionScores, score_region
 
 Mask = NDArray[np.bool_]
 
@@ -161,29 +161,6 @@ def test_what_cannot_be_scored_is_refused(change: dict[str, object], message: st
     arguments = {"prediction": TUMOUR, "truth": TUMOUR, "spacing_mm": (1, 1, 1)} | change
     with pytest.raises(ValueError, match=message):
         score_region(**arguments)  # type: ignore[arg-type]
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**31), num_slices=st.integers(1, 50))
-def test_slice_iou_is_a_mean_that_knows_no_order(seed: int, num_slices: int) -> None:
-    generator = np.random.default_rng(seed)
-    slices = generator.random((2, num_slices, 4, 4)) < generator.random((2, num_slices, 1, 1)) ** 3
-    predicted, true = slices
-    counts = [mask.sum(axis=(1, 2)) for mask in (predicted & true, predicted, true)]
-    single = [
-        1.0 if not (p | t).any() else (p & t).sum() / (p | t).sum()
-        for p, t in zip(predicted, true, strict=True)
-    ]
-    found = slice_iou(*counts)
-    assert found == pytest.approx(np.mean(single))
-    order = generator.permutation(num_slices)
-    assert slice_iou(*(count[order] for count in counts)) == found
-
-
-def test_slice_iou_of_nothing_is_refused() -> None:
-    none = np.zeros(0, np.int64)
-    with pytest.raises(ValueError, match="no slice"):
-        slice_iou(none, none, none)
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ def test_models_are_averaged(cache: Cache, runs: list[Path]) -> None:
     mean = (ensemble(runs[0]).probabilities(images) + ensemble(runs[1]).probabilities(images)) / 2
     both = ensemble(*runs)
     assert torch.equal(both.probabilities(images), mean)
-    assert both.segmenter.threshold == 0.5
-    assert both.segmenter.min_component_voxels == 5
+    assert both.spec.threshold == 0.5
+    assert both.spec.min_component_voxels == 5
 
 
 def test_equal_slices_give_equal_bits_whoever_asks(cache: Cache, runs: list[Path]) -> None:
@@ -112,5 +112,5 @@ def test_what_training_chose_can_be_missing_from_an_older_checkpoint(
     for name in ("tta", "min_component_voxels"):
         del content["segmenter"][name]
     torch.save(content, run / "best.pt")
-    segmenter = ensemble(run).segmenter
-    assert segmenter == replace(segmenter, tta=False, min_component_voxels=0)
+    spec = ensemble(run).spec
+    assert spec == replace(spec, tta=False, min_component_voxels=0)

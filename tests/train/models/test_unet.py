@@ -72,18 +72,6 @@ def test_the_default_encoder_is_a_whole_resnet34() -> None:
     assert {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in theirs.items()}
 
 
-def test_grades_come_as_second_output_and_reach_the_encoder() -> None:
-    config = ModelConfig(in_channels=4, classes=3, encoder="resnet18", num_grades=2)
-    model = build_model(config)
-    mask_logits, class_logits = model(torch.randn(2, 4, 64, 64))
-    assert mask_logits.shape == (2, 3, 64, 64)
-    assert class_logits.shape == (2, 2)
-    class_logits.sum().backward()
-    stem = model.get_parameter("encoder.conv1.weight").grad
-    assert stem is not None
-    assert stem.abs().sum() > 0
-
-
 def test_building_uses_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a connection was tried")
@@ -102,7 +90,7 @@ def test_building_is_decided_by_the_global_seed() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("in_channels", 0), ("classes", 0), ("num_grades", 1), ("num_grades", -1), ("encoder", "vgg")],
+    [("in_channels", 0), ("classes", 0), ("encoder", "vgg")],
 )
 def test_a_wrong_setting_is_named(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{field} is "):

@@ -1,0 +1,96 @@
+"""Putting an evaluation in place: one folder that is replaced whole."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brats_cache.common.errors import BratsError
+from brats_cache.common.files import sync_folder, write_atomically
+from brats_train.evaluation.summary import cases_csv, to_json
+from brats_train.runtime.distributed import World
+
+if TYPE_CHECKING:
+    from brats_train.evaluation.evaluate import Evaluation
+
+__all__ = ["publish_evaluation", "scratch_masks"]
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
+_NOT_SUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+
+@contextmanager
+def scratch_masks(folder: Path, world: World) -> Iterator[Path]:
+    """Makes a folder for masks that `publish_evaluation` puts in place.
+
+    It lies beside `folder`, and is removed at the end where nothing was published.
+    """
+    scratch = _scratch_of(folder)
+    try:
+        if world.is_main:
+            shutil.rmtree(scratch, ignore_errors=True)
+            try:
+                (scratch / "masks").mkdir(parents=True)
+            except OSError as error:
+                raise BratsError(f"{folder}: cannot be made ({error.strerror}).") from error
+        world.broadcast(None)  # a barrier: nobody writes before it is there
+        yield scratch / "masks"
+    finally:
+        if world.is_main:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def publish_evaluation(evaluation: Evaluation, folder: Path, masks: Path | None = None) -> None:
+    """Replaces the evaluation in `folder` by a new one, in one step.
+
+    A process that is killed leaves the old evaluation or the new one, never files of both.
+
+    Args:
+        evaluation: What cases.csv and summary.json are to hold.
+        folder: Where it belongs, "RUN/eval/SPLIT".
+        masks: The folder of `scratch_masks`, None for an evaluation without masks.
+
+    Raises:
+        BratsError: The folder cannot be written.
+    """
+    scratch = _scratch_of(folder)
+    try:
+        if masks is None:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+        write_atomically(scratch / "cases.csv", cases_csv(evaluation.cases).encode())
+        write_atomically(scratch / "summary.json", to_json(evaluation.summary).encode())
+        if folder.exists():
+            _exchange(scratch, folder)
+            shutil.rmtree(scratch, ignore_errors=True)
+        else:
+            os.rename(scratch, folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise BratsError(f"{folder}: cannot be written ({error.strerror}).") from error
+
+
+def _scratch_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.partial")
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swaps two folders in one step (renameat2), or in two where the file system has no such."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if not libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
+        return
+    number = ctypes.get_errno()
+    if number not in _NOT_SUPPORTED:
+        raise OSError(number, os.strerror(number))
+    aside = one.with_name(f"{one.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(other, aside)
+    os.rename(one, other)
+    os.rename(aside, one)

@@ -1,0 +1,168 @@
+"""Predicting one case: a scan or the rows of a cache, prepared and then put through the model.
+
+`eval`, `predict`, `report`, the choice of post-processing and the Python API all use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from brats_cache.build.survey import load_case
+from brats_cache.discovery.cases import Case
+from brats_cache.format.reader import Cache
+from brats_cache.imaging.orientation import Orientation
+from brats_cache.imaging.preprocess import Preparation, brain_of, measure, prepare_images
+from brats_train.inference.brain import brain_of_images
+from brats_train.inference.case_sources import fingerprint_of_scans
+from brats_train.inference.ensemble import Ensemble, to_native
+from brats_train.inference.mask_files import Grid, grid_of
+
+__all__ = [
+    "CasePrediction",
+    "PreparedCase",
+    "predict_cached_case",
+    "predict_case",
+    "prepare_arrays",
+    "prepare_case",
+]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedCase:
+    """A case ready for the model: its slices that hold brain.
+
+    Attributes:
+        images: (n, C, S, S) float16.
+        z_indices: (n,) z of each slice.
+        brain: (n, Y, X) bool on the scan's own grid.
+        grid: The scan's grid.
+        fingerprint: Of the scans' files, see `fingerprint_of_scans`; "" for what is no file.
+    """
+
+    images: np.ndarray
+    z_indices: np.ndarray
+    brain: np.ndarray
+    grid: Grid
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CasePrediction:
+    """The probabilities of one case.
+
+    Attributes:
+        probabilities: (n, K, Y, X) float32 on the scan's own grid, 0 outside the brain.
+        z_indices: (n,) z of each slice.
+        network_output: (n, K, S, S) float32 on the device, as the model gave it.
+    """
+
+    probabilities: np.ndarray
+    z_indices: np.ndarray
+    network_output: Tensor
+
+
+def predict_case(prepared: PreparedCase, ensemble: Ensemble, tta: bool) -> CasePrediction:
+    """Predicts a prepared case; `tta` averages over flips."""
+    _, height, width = prepared.grid.canonical_shape
+    output = ensemble.probabilities(prepared.images, tta)
+    probabilities = to_native(output, height, width, ensemble.spec.preparation.fit)
+    probabilities *= prepared.brain[:, None]
+    return CasePrediction(
+        probabilities=probabilities, z_indices=prepared.z_indices, network_output=output
+    )
+
+
+def predict_cached_case(cache: Cache, index: int, ensemble: Ensemble, tta: bool) -> CasePrediction:
+    """Predicts the cached rows of case number `index`; `tta` averages over flips.
+
+    The cache holds no brain masks, so the brain is told by the rows, see `brain_of_images`.
+    """
+    first, count = (int(cache.cases[name][index]) for name in ("first_row", "rows"))
+    rows = slice(first, first + count)
+    images, grid = np.asarray(cache.images[rows]), grid_of(cache, index)
+    _, height, width = grid.canonical_shape
+    prepared = PreparedCase(
+        images=images,
+        z_indices=cache.slices["z"][rows],
+        brain=brain_of_images(images, height, width, cache.preparation.fit),
+        grid=grid,
+    )
+    return predict_case(prepared, ensemble, tta)
+
+
+def prepare_case(case: Case, preparation: Preparation) -> PreparedCase:
+    """Reads a case and prepares its slices that hold brain, as the cache builder does.
+
+    Raises:
+        DataFaults: Its scans cannot be read or do not fit together.
+    """
+    loaded = load_case(replace(case, mask=None), preparation)
+    survey = loaded.survey
+    z_indices = np.flatnonzero(survey.brain_pixels)
+    return PreparedCase(
+        images=prepare_images(
+            loaded.volumes, loaded.brain, survey.normalizations, preparation, z_indices
+        ),
+        z_indices=z_indices,
+        brain=loaded.brain[z_indices],
+        grid=Grid(shape=survey.shape, affine=survey.affine),
+        fingerprint=fingerprint_of_scans(
+            [source.checksum for source in survey.sources],
+            [scan.channel for scan in case.images.values()],
+        ),
+    )
+
+
+def prepare_arrays(
+    volumes: Mapping[str, np.ndarray], affine: np.ndarray, preparation: Preparation
+) -> PreparedCase:
+    """Prepares volumes in memory, as `prepare_case` does files.
+
+    Args:
+        volumes: (X, Y, Z) real numbers in the axis order of `affine`, by modality.
+        affine: (4, 4), voxel to RAS mm.
+        preparation: Of the model; every one of its modalities must be among the volumes.
+
+    Raises:
+        ValueError: A volume is missing, not 3-D, not finite, of another shape than the others, or
+            without contrast.
+    """
+    missing = [name for name in preparation.modalities if name not in volumes]
+    if missing:
+        raise ValueError(
+            f"no {', '.join(missing)} among {', '.join(volumes) or 'no volumes'}; the model was "
+            f"trained on {', '.join(preparation.modalities)}"
+        )
+    named = {name: np.asarray(volumes[name]) for name in preparation.modalities}
+    shape = next(iter(named.values())).shape
+    for name, volume in named.items():
+        if volume.ndim != 3 or volume.shape != shape or volume.dtype.kind not in "iufb":
+            raise ValueError(
+                f"{name} is {volume.dtype} of shape {volume.shape}; expected real numbers of one "
+                f"shape (X, Y, Z), here {shape}"
+            )
+        if not np.isfinite(volume).all():
+            raise ValueError(f"{name} holds NaN or infinity")
+    orientation = Orientation.of(affine)
+    canonical = [orientation.to_canonical(_as_read(volume)) for volume in named.values()]
+    brain = brain_of(canonical)
+    if not brain.any():
+        raise ValueError("no voxel is other than 0 in any modality; expected a brain")
+    z_indices = np.flatnonzero(brain.any(axis=(1, 2)))
+    normalizations = [measure(volume[brain], preparation.normalize) for volume in canonical]
+    return PreparedCase(
+        images=prepare_images(canonical, brain, normalizations, preparation, z_indices),
+        z_indices=z_indices,
+        brain=brain[z_indices],
+        grid=Grid(shape=shape, affine=np.asarray(affine, np.float64)),
+    )
+
+
+def _as_read(volume: np.ndarray) -> np.ndarray:
+    """The type that `nifti.read_volume` would give: small integers as they are, else float32."""
+    is_small = volume.dtype.kind in "iub" and volume.dtype.itemsize <= 2
+    return volume if is_small else volume.astype(np.float32)

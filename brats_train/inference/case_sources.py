@@ -1,0 +1,110 @@
+"""Where `predict` takes its cases from: folders, a manifest, or the files of a single case."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
+
+import xxhash
+
+from brats_cache.common.errors import BratsError
+from brats_cache.discovery.cases import Case, Findings, Scan, find_cases
+from brats_cache.discovery.namings import naming_of, parse_name, patient_of
+from brats_cache.imaging.labels import SCHEMES, Scheme, detect_scheme
+
+__all__ = [
+    "case_of_files",
+    "find_scans",
+    "findings_of_files",
+    "fingerprint_of_scans",
+    "output_scheme",
+]
+
+_WORD = re.compile(r"[^_\-. ]+[_\-. ]*")
+_NIFTI_SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+
+
+def find_scans(data: Sequence[Path], modalities: Sequence[str]) -> Findings:
+    """Finds the cases in folders; their masks do not matter.
+
+    Args:
+        data: Case folders, or folders of them.
+        modalities: Those of the model.
+    """
+    return find_cases(data, modalities)
+
+
+def case_of_files(files: Mapping[str, Path], modalities: Sequence[str]) -> Case:
+    """Makes a case of one file a modality.
+
+    Its id is what the file names have in common, else the name of their folder.
+
+    Args:
+        files: Files by modality; those that the model does not need are left aside.
+        modalities: Those of the model.
+
+    Raises:
+        BratsError: A modality is missing.
+    """
+    if missing := [name for name in modalities if name not in files]:
+        raise BratsError(
+            f"no --{', no --'.join(missing)}: the model was trained on {', '.join(modalities)} "
+            "and needs a file of each."
+        )
+    images = {name: Scan(path=Path(files[name])) for name in modalities}
+    paths = [scan.path for scan in images.values()]
+    case_id = _common_id(paths)
+    return Case(
+        id=case_id,
+        patient=patient_of(case_id),
+        naming=naming_of(case_id),
+        data_dir=paths[0].parent,
+        images=images,
+        mask=None,
+    )
+
+
+def findings_of_files(files: Mapping[str, Path], modalities: Sequence[str]) -> Findings:
+    """The single case of `case_of_files`, as folders would give it."""
+    return Findings(cases=(case_of_files(files, modalities),), faults=(), notes=())
+
+
+def _common_id(paths: Sequence[Path]) -> str:
+    claims = [parse_name(path, path.parent) for path in paths]
+    ids = {claim.case if claim else "" for claim in claims}
+    if len(ids) == 1 and "" not in ids:
+        return ids.pop()
+    stems = [_NIFTI_SUFFIX.sub("", path.name) for path in paths]
+    words = zip(*(_WORD.findall(stem) for stem in stems), strict=False)
+    shared = "".join(group[0] for group in takewhile(lambda group: len(set(group)) == 1, words))
+    folder = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    return shared.rstrip("_-. ") or folder.name or "case"
+
+
+def fingerprint_of_scans(checksums: Sequence[int], channels: Sequence[int | None]) -> str:
+    """Fingerprint of the scans of a case: equal for equal files, wherever they lie.
+
+    Args:
+        checksums: xxh3_64 of the file of each modality, in the model's order.
+        channels: Index along the 4th axis of each file, None for 3-D files.
+
+    Returns:
+        16 hex digits.
+    """
+    text = repr([*zip(checksums, channels, strict=True)])
+    return xxhash.xxh3_64_hexdigest(text.encode())
+
+
+def output_scheme(case: Case, fallback: str) -> Scheme:
+    """The label scheme of a predicted mask: what the case's names tell, else `fallback`.
+
+    Args:
+        case: The case.
+        fallback: Name of the scheme of the training masks.
+    """
+    if case.naming == "plain":
+        return SCHEMES[fallback]
+    return detect_scheme(case.naming, {case.id: frozenset()}, dataset_labels=case.labels)

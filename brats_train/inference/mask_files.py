@@ -1,0 +1,145 @@
+"""Masks as NIfTI files: the grid of a scan, masks written on it, masks made elsewhere read.
+
+Everything here is numpy, so that the processes that score cases start without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from isal import igzip
+
+from brats_cache.common.errors import DataFaults, Fault
+from brats_cache.format.reader import Cache
+from brats_cache.imaging.labels import NO_LABEL, Scheme, canonical_table
+from brats_cache.imaging.nifti import Header, read_contents, read_header, read_labels
+from brats_cache.imaging.orientation import Orientation
+
+__all__ = ["Grid", "encode_mask", "grid_of", "read_mask"]
+
+GRID_TOLERANCE_MM = 0.05  # as among the files of a case
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Grid:
+    """Where a scan's voxels lie.
+
+    Attributes:
+        shape: (X, Y, Z) voxels as in its file.
+        affine: (4, 4) float64, voxel to RAS mm.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    @property
+    def canonical_shape(self) -> tuple[int, int, int]:
+        """(Z, Y, X)."""
+        z, y, x = (self.shape[axis] for axis in Orientation.of(self.affine).permutation)
+        return z, y, x
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Size of a voxel in mm along Z, Y, X."""
+        sides = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        dz, dy, dx = (float(sides[axis]) for axis in Orientation.of(self.affine).permutation)
+        return dz, dy, dx
+
+    def corners(self) -> np.ndarray:
+        """Positions of the eight corner voxels of the canonical (Z, Y, X) array, (3, 8) RAS mm.
+
+        They are equal for files that store one grid in different orders of axes.
+        """
+        orientation = Orientation.of(self.affine)
+        ends = []
+        for axis, is_flipped in zip(orientation.permutation, orientation.flips, strict=True):
+            last = self.shape[axis] - 1
+            ends.append((last, 0) if is_flipped else (0, last))
+        index = np.ones((4, 8))
+        index[list(orientation.permutation)] = np.array(np.meshgrid(*ends, indexing="ij")).reshape(
+            3, 8
+        )
+        positions: np.ndarray = (self.affine @ index)[:3]
+        return positions
+
+
+def grid_of(cache: Cache, case: int) -> Grid:
+    """Returns the grid of the scan of case number `case`."""
+    record = cache.cases[case]
+    x, y, z = (int(n) for n in record["native_shape"])
+    return Grid(shape=(x, y, z), affine=record["affine"])
+
+
+def encode_mask(mask: np.ndarray, grid: Grid) -> bytes:
+    """Encodes a mask as a `.nii.gz` without the scan whose header could be copied.
+
+    Args:
+        mask: Canonical (Z, Y, X) uint8.
+        grid: The scan's grid, which qform and sform give alike, with code 1.
+
+    Returns:
+        The bytes of the file, equal for equal arguments.
+    """
+    source = np.asarray(Orientation.of(grid.affine).to_source(mask))
+    image = nib.Nifti1Image(source, grid.affine)
+    image.set_sform(grid.affine, code=1)
+    image.set_qform(grid.affine, code=1)
+    image.header.set_xyzt_units("mm")
+    return igzip.compress(image.to_bytes(), 2, mtime=0)
+
+
+def read_mask(path: Path, case: str, grid: Grid, scheme: Scheme) -> np.ndarray:
+    """Reads a mask made elsewhere, put into the canonical orientation by its own affine.
+
+    Args:
+        path: A `.nii` or `.nii.gz` file, its axes in any order.
+        case: Id of the case, for messages.
+        grid: The scan's grid, on which the mask must lie.
+        scheme: What its values mean.
+
+    Returns:
+        (Z, Y, X) uint8 canonical labels.
+
+    Raises:
+        DataFaults: The file cannot be read, does not lie on `grid`, or holds a value that `scheme`
+            has not.
+    """
+    try:
+        header = read_header(path)
+        fault = _misplaced(header, case, grid)
+        labels = None if fault else read_labels(read_contents(header))
+    except DataFaults as error:
+        raise DataFaults([replace(fault, case=case) for fault in error.faults]) from None
+    if labels is None:
+        assert fault is not None
+        raise DataFaults([fault])
+    canonical = canonical_table(scheme)[labels]
+    if (canonical == NO_LABEL).any():
+        values = ", ".join(str(value) for value in np.unique(labels[canonical == NO_LABEL])[:5])
+        expected = f"the labels of {scheme.name}, {', '.join(map(str, sorted(scheme.values)))}"
+        raise DataFaults([Fault(case=case, path=path, found=f"values {values}", expected=expected)])
+    return canonical
+
+
+def _misplaced(header: Header, case: str, grid: Grid) -> Fault | None:
+    own = Grid(shape=header.shape, affine=header.affine)
+    if own.canonical_shape != grid.canonical_shape:
+        found = f"{_by(header.shape)} voxels"
+        expected = f"the scan's grid of {_by(grid.shape)}, in any order of the axes"
+        remedy = "Resample it to the scan."
+    else:
+        distance = float(np.linalg.norm(own.corners() - grid.corners(), axis=0).max())
+        if distance <= GRID_TOLERANCE_MM:
+            return None
+        found = f"an affine that puts voxels up to {distance:.3g} mm away from the scan's"
+        expected = f"the scan's grid within {GRID_TOLERANCE_MM} mm"
+        remedy = "Write the mask with the scan's own affine."
+    return Fault(case=case, path=header.path, found=found, expected=expected, remedy=remedy)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,181 @@
+"""The files that `predict` makes: their names, and whether those that exist may stay."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+
+import nibabel as nib
+import xxhash
+
+from brats_cache.common.errors import BratsError, DataFaults, Fault
+from brats_cache.discovery.cases import Case
+from brats_cache.imaging.nifti import read_header
+from brats_train.inference.case_sources import fingerprint_of_scans
+from brats_train.inference.ensemble import Ensemble
+
+__all__ = ["Target", "description_of", "existing_files", "fingerprint_of_model", "plan_targets"]
+
+_LONGEST_PARTIAL = len("..4194304.partial")  # what `write_atomically` puts around a name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A case and the files to make of it.
+
+    Attributes:
+        case: The case.
+        mask: `<case>.nii.gz`.
+        probabilities: `<case>_prob.nii.gz`, None where it is not asked for.
+    """
+
+    case: Case
+    mask: Path
+    probabilities: Path | None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files, the mask last, as they are written."""
+        return (self.mask,) if self.probabilities is None else (self.probabilities, self.mask)
+
+
+def plan_targets(
+    cases: Sequence[Case], out_dir: Path, with_probabilities: bool
+) -> tuple[list[Target], list[Fault]]:
+    """Names the files of every case.
+
+    Returns:
+        The targets, and a fault of each case whose id cannot be a file name.
+
+    Raises:
+        BratsError: Two files would have one name.
+    """
+    targets: list[Target] = []
+    faults: list[Fault] = []
+    longest = _longest_name(out_dir)
+    for case in cases:
+        probabilities = out_dir / f"{case.id}_prob.nii.gz" if with_probabilities else None
+        target = Target(case=case, mask=out_dir / f"{case.id}.nii.gz", probabilities=probabilities)
+        if fault := _name_fault(target, out_dir, longest):
+            faults.append(fault)
+        else:
+            targets.append(target)
+    _refuse_equal_names(targets)
+    return targets, faults
+
+
+def _name_fault(target: Target, out_dir: Path, longest: int) -> Fault | None:
+    case_id = target.case.id
+    if any(file.parent != out_dir for file in target.files):
+        found, expected = "an id that is no file name", "a name without separators"
+        return Fault(case=case_id, path=None, found=found, expected=expected)
+    num_bytes = max(len(os.fsencode(file.name)) for file in target.files)
+    if num_bytes <= longest:
+        return None
+    return Fault(
+        case=case_id,
+        path=None,
+        found=f"an id that makes a file name of {num_bytes} bytes",
+        expected=f"at most {longest} bytes, so that {out_dir} can hold it",
+        remedy="Rename its files, or give it another id in a manifest.",
+    )
+
+
+def _longest_name(out_dir: Path) -> int:
+    """The longest file name, in bytes, that can be written atomically into a folder to be made."""
+    folder = out_dir.absolute()
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return os.pathconf(folder, "PC_NAME_MAX") - _LONGEST_PARTIAL
+
+
+def _refuse_equal_names(targets: Sequence[Target]) -> None:
+    owners: dict[Path, str] = {}
+    for target in targets:
+        for file in target.files:
+            owner = owners.setdefault(file, target.case.id)
+            if owner != target.case.id:
+                raise BratsError(
+                    f"{file}: the cases {owner} and {target.case.id} would both write it. Rename "
+                    "one of them, predict them into two folders, or leave out --probabilities."
+                )
+
+
+def fingerprint_of_model(ensemble: Ensemble, tta: bool) -> str:
+    """Fingerprint of a model and its post-processing: equal for equal weights and rules.
+
+    Returns:
+        16 hex digits.
+    """
+    spec = ensemble.spec
+    rules = (spec.threshold, tta, spec.min_component_voxels)
+    text = repr((sorted(ensemble.fingerprints), rules))
+    return xxhash.xxh3_64_hexdigest(text.encode())
+
+
+def description_of(model: str, scans: str) -> str:
+    """What a mask's header says of how it was made, from the two fingerprints (field `descrip`)."""
+    return f"brats model {model} scans {scans}"
+
+
+def existing_files(target: Target, model: str) -> bool:
+    """Whether all files of a case exist, made by this model of these scans.
+
+    Files are written atomically, so one that exists is whole.
+
+    Args:
+        target: The case.
+        model: `fingerprint_of_model`.
+
+    Raises:
+        BratsError: A file exists that was made by another model, of other scans, or by another
+            program.
+    """
+    existing = [path for path in target.files if path.exists()]
+    if not existing:
+        return False
+    wanted = description_of(model, _scans_of(target.case))
+    for path in existing:
+        found = _description(path)
+        if found == wanted:
+            continue
+        if found.startswith(description_of(model, "")):
+            scans = ", ".join(str(scan.path) for scan in target.case.images.values())
+            what = f"was made of other scans than those of {target.case.id} now ({scans})"
+        else:
+            what = "was not made by this model with these options"
+        raise BratsError(
+            f"{path}: {what}, so it cannot be kept. Choose another --out, or replace it with "
+            "--overwrite."
+        )
+    return len(existing) == len(target.files)
+
+
+def _scans_of(case: Case) -> str:
+    """The fingerprint of a case's scans, "" where they cannot be read."""
+    try:
+        checksums = []
+        for scan in case.images.values():
+            with open(scan.path, "rb") as file:
+                checksums.append(file_digest(file, xxhash.xxh3_64).digest())
+    except OSError:
+        return ""
+    return fingerprint_of_scans(
+        [int.from_bytes(checksum) for checksum in checksums],
+        [scan.channel for scan in case.images.values()],
+    )
+
+
+def _description(path: Path) -> str:
+    try:
+        block = read_header(path).block
+    except DataFaults:
+        return ""
+    kind = nib.Nifti2Header if len(block) == nib.Nifti2Header.sizeof_hdr else nib.Nifti1Header
+    header = kind.from_fileobj(io.BytesIO(block), check=False)
+    text: str = header["descrip"].item().decode("latin-1")
+    return text
