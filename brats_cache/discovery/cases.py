@@ -48,6 +48,10 @@ class Case:
     age       years, None where no table tells
     survival  as the table says, "361" or "ALIVE (361 days later)", "" where none tells
     labels    value and name of each label where a dataset.json tells
+    split     "train", "val" or "test" where a manifest says so, else ""
+    scheme    name of a label scheme where a manifest says so, else ""
+    unclaimed of a case without a mask, the NIfTI files in its folder or whose name begins with its
+              id that no rule understands: one of them could be its mask
     """
 
     id: str
@@ -60,6 +64,9 @@ class Case:
     age: float | None = None
     survival: str = ""
     labels: tuple[tuple[int, str], ...] = ()
+    split: str = ""
+    scheme: str = ""
+    unclaimed: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +81,19 @@ class Findings:
     notes: tuple[str, ...]
 
 
-def find_cases(data: Sequence[Path], modalities: Sequence[str] = MODALITIES) -> Findings:
+def find_cases(
+    data: Sequence[Path],
+    modalities: Sequence[str] = MODALITIES,
+    *,
+    mask_words: Sequence[str] = (),
+    with_masks: bool = True,
+) -> Findings:
     """The cases under `data`, each with the requested `modalities`.
 
     data        folders of any nesting, or single case folders
     modalities  names of `MODALITIES`, in the order the images should have
+    mask_words  words that mean a mask, besides the known ones
+    with_masks  whether masks matter; without, every case has none and none is at fault
 
     Raises BratsError for an unknown or repeated modality, or where `data` is empty.
     """
