@@ -1,0 +1,197 @@
+"""The Python API of prediction: a trained model that segments cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from brats_cache.common.errors import BratsError, DataFaults, RunNotFoundError
+from brats_cache.discovery.cases import Case
+from brats_cache.imaging.labels import SCHEMES, Scheme
+from brats_cache.imaging.orientation import Orientation
+from brats_train.inference.case_prediction import (
+    PreparedCase,
+    predict_case,
+    prepare_arrays,
+    prepare_case,
+)
+from brats_train.inference.case_sources import case_of_files, find_scans, output_scheme
+from brats_train.inference.ensemble import Ensemble, load_ensemble
+from brats_train.inference.postprocess import regions_of, source_labels
+
+__all__ = ["Segmentation", "Segmenter", "load_model"]
+
+Source = str | Path | Mapping[str, str | Path | np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Segmentation:
+    """What a model predicts for one case, on the scan's own grid.
+
+    Attributes:
+        labels: (X, Y, Z) uint8, in the axis order of the scan's file.
+        affine: (4, 4) float64, voxel to RAS mm, the scan's own.
+        scheme: What the values of `labels` mean; of a model of the whole tumour alone they are 1.
+        probabilities: (X, Y, Z) float32 by region, 0 outside the brain; empty unless asked for.
+    """
+
+    labels: np.ndarray
+    affine: np.ndarray
+    scheme: Scheme
+    probabilities: Mapping[str, np.ndarray]
+
+
+class Segmenter:
+    """A trained model, or several whose probabilities are averaged. Made by `load_model`."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        self.ensemble = ensemble
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions that the model predicts, of "wt", "tc" and "et"."""
+        return self.ensemble.spec.regions
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that a case must have, of "t1", "t1ce", "t2" and "flair"."""
+        return self.ensemble.spec.preparation.modalities
+
+    def predict(
+        self,
+        case: Source,
+        *,
+        affine: np.ndarray | None = None,
+        tta: bool | None = None,
+        threshold: float | None = None,
+        probabilities: bool = False,
+    ) -> Segmentation:
+        """Segments one case, as `brats predict` does.
+
+        Args:
+            case: A case folder in any naming that `build-cache` understands; or a file a modality;
+                or a volume a modality, (X, Y, Z) skull-stripped and with 0 outside the brain.
+            affine: (4, 4) voxel to RAS mm; needed with volumes, and with them alone.
+            tta: Average over flips; None for what was chosen in training.
+            threshold: Probability from which a voxel belongs to a region, 0 to 1; None for what was
+                chosen in training.
+            probabilities: Return those too.
+
+        Raises:
+            DataFaults: Files cannot be read or do not fit together.
+            BratsError: The folder does not hold exactly one case, or a modality is missing.
+            ValueError: Volumes cannot be used as they are.
+        """
+        spec = self.ensemble.spec
+        prepared, scheme = self._prepare(case, affine)
+        tta = spec.tta if tta is None else tta
+        prediction = predict_case(prepared, self.ensemble, tta)
+        depth, height, width = prepared.grid.canonical_shape
+        masks = regions_of(
+            prediction.probabilities,
+            spec.regions,
+            prediction.z_indices,
+            depth,
+            threshold=spec.threshold if threshold is None else threshold,
+            min_component_voxels=spec.min_component_voxels,
+        )
+        orientation = Orientation.of(prepared.grid.affine)
+        volumes: dict[str, np.ndarray] = {}
+        for channel, region in enumerate(spec.regions if probabilities else ()):
+            volume = np.zeros((depth, height, width), np.float32)
+            volume[prediction.z_indices] = prediction.probabilities[:, channel]
+            volumes[region] = orientation.to_source(volume)
+        return Segmentation(
+            labels=orientation.to_source(source_labels(masks, spec.regions, scheme)),
+            affine=prepared.grid.affine,
+            scheme=scheme,
+            probabilities=volumes,
+        )
+
+    def _prepare(self, case: Source, affine: np.ndarray | None) -> tuple[PreparedCase, Scheme]:
+        spec = self.ensemble.spec
+        if isinstance(case, Mapping):
+            volumes = {name: one for name, one in case.items() if isinstance(one, np.ndarray)}
+            if volumes:
+                return self._prepare_volumes(case, volumes, affine)
+        if affine is not None:
+            raise ValueError("affine is for volumes; files have their own")
+        if isinstance(case, Mapping):
+            files = {
+                name: Path(one) for name, one in case.items() if not isinstance(one, np.ndarray)
+            }
+            found = case_of_files(files, self.modalities)
+        else:
+            found = _only_case(Path(case), self.modalities)
+        return prepare_case(found, spec.preparation), output_scheme(found, spec.label_scheme)
+
+    def _prepare_volumes(
+        self,
+        case: Mapping[str, object],
+        volumes: Mapping[str, np.ndarray],
+        affine: np.ndarray | None,
+    ) -> tuple[PreparedCase, Scheme]:
+        if len(volumes) < len(case):
+            raise ValueError(
+                "expected a file of each modality or a volume of each, not some of both"
+            )
+        if affine is None:
+            raise ValueError("volumes need an affine, which tells how their axes lie")
+        spec = self.ensemble.spec
+        return prepare_arrays(volumes, affine, spec.preparation), SCHEMES[spec.label_scheme]
+
+
+def load_model(
+    source: str | Path | Sequence[str | Path], *, checkpoint: str = "best", device: str = "auto"
+) -> Segmenter:
+    """Loads a trained model.
+
+    Args:
+        source: A run directory or a checkpoint file; of several the probabilities are averaged.
+        checkpoint: "best" or "last" of a run directory.
+        device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        RunNotFoundError: A directory holds no run.
+        CheckpointError: A file is no checkpoint, or two of them do not fit together.
+
+    Example::
+
+        import nibabel as nib
+        import brats_train
+
+        model = brats_train.load_model("runs/latest")
+        result = model.predict("path/to/case")
+        nib.save(nib.Nifti1Image(result.labels, result.affine), "mask.nii.gz")
+    """
+    sources = [source] if isinstance(source, str | Path) else source
+    paths = [_checkpoint_of(Path(one), checkpoint) for one in sources]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Segmenter(load_ensemble(paths, torch.device(device)))
+
+
+def _checkpoint_of(path: Path, checkpoint: str) -> Path:
+    if not path.is_dir():
+        return path
+    file = path / f"{checkpoint}.pt"
+    if not file.is_file():
+        raise RunNotFoundError(
+            f"{path}: holds no {file.name}. Name a run directory of brats train."
+        )
+    return file
+
+
+def _only_case(folder: Path, modalities: Sequence[str]) -> Case:
+    findings = find_scans([folder], modalities)
+    if findings.faults:
+        raise DataFaults(findings.faults)
+    if len(findings.cases) != 1:
+        raise BratsError(
+            f"{folder}: holds {len(findings.cases)} cases; expected one. Name the folder of a case."
+        )
+    return findings.cases[0]
