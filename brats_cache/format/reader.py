@@ -112,7 +112,7 @@ class Cache:
         return SCHEMES[self.cases["label_scheme"][case].decode()]
 
 
-def open_cache(path: Path) -> Cache:
+def open_cache(path: str | Path) -> Cache:
     """Opens a finished cache, checking all of it but the rows, which `verify` does.
 
     Raises:
@@ -120,6 +120,7 @@ def open_cache(path: Path) -> Cache:
         CacheCorruptError: No HDF5, no cache, a link over caches, another format version,
             unfinished, truncated, damaged, or made to mislead.
     """
+    path = Path(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             raise _refusal(path, "no regular file")

@@ -20,7 +20,7 @@ from brats_train.data.loader import Batch, Batches
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import set_up
 from brats_train.training.recipe import Recipe
-from brats_train.training.train_step import Learner
+from brats_train.training.train_step import TrainStep
 from brats_train.training.validation import NAMES
 
 __all__ = ["bench_step"]
@@ -53,7 +53,7 @@ def bench_step(
     fed = {"real": _fed(caches, world, recipe, num_steps, "never")}
     if resident == "always" or (resident == "auto" and device.type == "cuda"):
         fed["resident"] = _fed(caches, world, recipe, num_steps, "always")
-    learner = Learner(
+    train_step = TrainStep(
         recipe,
         caches,
         world,
@@ -62,19 +62,19 @@ def bench_step(
         init_from=None,
         is_compiled=is_compiled,
     )
-    learner.model.train()
+    train_step.model.train()
     if device.type == "cuda":  # what was tried out for the micro-batch is not the step's
         torch.cuda.reset_peak_memory_stats(device)
-    contenders, waits = _contenders(learner, recipe, num_steps, fed)
+    contenders, waits = _contenders(train_step, recipe, num_steps, fed)
     speeds = take_turns(contenders, num_rounds=num_rounds, device=device)
     return Report(
         what="step",
         unit="slices",
         settings={
             "batch size": recipe.batch_size,
-            "micro-batch": learner.micro_batch,
+            "micro-batch": train_step.micro_batch,
             "slice": " x ".join(map(str, caches[0].shape[1:])),
-            "amp": learner.amp,
+            "amp": train_step.amp,
             "compiled": is_compiled,
             "encoder": recipe.encoder,
             "steps a round": num_steps,
@@ -94,10 +94,10 @@ def bench_step(
 
 
 def _contenders(
-    learner: Learner, recipe: Recipe, num_steps: int, fed: dict[str, _FedBatches]
+    train_step: TrainStep, recipe: Recipe, num_steps: int, fed: dict[str, _FedBatches]
 ) -> tuple[list[Contender], dict[str, list[float]]]:
     """What takes turns, and lists that will hold the percentage each round has waited for data."""
-    totals = torch.zeros(len(NAMES), dtype=torch.float64, device=learner.world.device)
+    totals = torch.zeros(len(NAMES), dtype=torch.float64, device=train_step.world.device)
     in_place = cycle(fed["real"].copies(num_steps))
     waits: dict[str, list[float]] = {name: [] for name in fed}
 
@@ -105,7 +105,7 @@ def _contenders(
         done = 0
         for _ in range(num_steps):
             batch = next_batch()
-            learner.step(batch, 0, recipe.lr, totals)
+            train_step(batch, 0, recipe.lr, totals)
             done += batch.global_size
         return done
 
@@ -113,11 +113,11 @@ def _contenders(
         return steps(lambda: next(in_place))
 
     def pure() -> int:
-        learner.recipe = replace(recipe, augment=_NOTHING)
+        train_step.recipe = replace(recipe, augment=_NOTHING)
         try:
             return synthetic()
         finally:
-            learner.recipe = recipe
+            train_step.recipe = recipe
 
     def feeding(name: str) -> Contender:
         def run() -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from brats_cache.common.errors import BratsError
+from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.process import usable_cores
 from brats_train.cli.options import PATH
 
@@ -38,14 +38,14 @@ DEFAULT_CACHE = Path("data/brats.h5")
 @click.option("--target", type=click.Choice(["wt", "regions"]), help="Whole tumour, or WT, TC, ET.")
 @click.option("--epochs", type=click.IntRange(1), help="At most so many.")
 @click.option(
-    "--max-minutes", type=click.FloatRange(0), default=0.0, help="End, judged and saved, in time."
+    "--max-minutes",
+    type=click.FloatRange(0),
+    help="Fit the whole schedule into so many minutes; 0: no limit.",
 )
 @click.option(
     "--save-minutes",
     type=click.FloatRange(0),
-    default=5.0,
-    show_default=True,
-    help="Between two savings of the state that --resume needs.",
+    help="Between two savings of the state that --resume needs.  [default: 5]",
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Samples of a step, over all ranks.")
 @click.option("--micro-batch", help="auto, or the samples computed at once.  [default: auto]")
@@ -59,9 +59,7 @@ DEFAULT_CACHE = Path("data/brats.h5")
 @click.option(
     "--resident",
     type=click.Choice(["auto", "never", "always"]),
-    default="auto",
-    show_default=True,
-    help="Keep the rows on the device.",
+    help="Keep the rows on the device.  [default: auto]",
 )
 @click.option("--compile", "is_compiled", is_flag=True, help="torch.compile the model.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -76,6 +74,9 @@ DEFAULT_CACHE = Path("data/brats.h5")
     multiple=True,
     type=click.Choice(["tensorboard", "mlflow"]),
     help="Record epochs there too.",
+)
+@click.option(
+    "--allow-no-tumor", is_flag=True, help="Train even if no training slice holds a tumour."
 )
 @click.option("--resume", is_flag=True, help="Go on with --run from its last checkpoint.")
 @click.option("--nproc", type=click.IntRange(1), help="Start so many processes with torchrun.")
@@ -96,56 +97,60 @@ def train(
     if nproc is not None and "LOCAL_RANK" not in os.environ:
         _start_processes(nproc)
     from brats_train.runtime.distributed import process_group
-    from brats_train.training import trainer as training
+    from brats_train.training import trainer
     from brats_train.training.run_dir import RunDir
 
-    run, is_resumed = _known_run(run_dir, resume)
-    job = _job(options, run.read_config() if run and is_resumed else None)
     with process_group(device) as world:
-        if run is None:
+        # The main rank decides, so that all ranks do the same whatever each sees of the disk.
+        found = _run_to_resume(run_dir, resume) if world.is_main else None
+        resumed, has_checkpoint = world.broadcast(found) or (None, False)
+        config = RunDir(resumed).read_config() if resumed and has_checkpoint else None
+        job = _job(options, config)
+        if resumed is None:
             fresh = RunDir.new(run_dir, job.recipe_name, overwrite) if world.is_main else None
-            run = RunDir(world.broadcast(fresh.path if fresh else Path()))
+            resumed = world.broadcast(fresh.path if fresh else Path())
+        run = RunDir(resumed)
 
-        def say(text: str) -> None:
+        def log(text: str) -> None:
             if world.is_main:
                 click.echo(text)
 
-        say(f"Run: {run.path}")
-        done = training.train(job, world, run, resume=is_resumed, say=say)
+        log(f"Run: {run.path}")
+        done = trainer.train(job, world, run, resume=has_checkpoint, log=log)
         if done.is_resumable:
-            say(f"Interrupted and saved. Go on with: brats train --resume --run {run.path}")
+            log(f"Interrupted and saved. Go on with: brats train --resume --run {run.path}")
             sys.exit(130)
-        say(f"Finished: {done.reason}. Best epoch {done.best_epoch}: {run.best}")
-        say("Next: brats eval --split val")
+        log(f"Finished: {done.reason}. Best epoch {done.best_epoch}: {run.best}")
+        log(f"Next: brats eval --split val --run {run.path}")
 
 
-def _known_run(run_dir: Path | None, resume: bool) -> tuple[Any, bool]:
-    """The run to go on with, and whether it has a checkpoint to go on from; None for a new run.
+def _run_to_resume(run_dir: Path | None, resume: bool) -> tuple[Path, bool] | None:
+    """The run to continue and whether it has a checkpoint to continue from; None for a new run.
 
-    When torchrun starts its processes again after a failure, they find the run of the same torchrun
-    and go on by themselves.
+    When torchrun starts its processes again after a failure, they find the run that this torchrun
+    began and continue it.
     """
+    from brats_train.runtime.environment import launcher_id
     from brats_train.training.run_dir import RunDir
 
     if resume:
         run = RunDir.existing(run_dir)
         if not run.last.is_file():
             raise BratsError(f"{run.path}: nothing to resume (no {run.last.name}).")
-        return run, True
+        return run.path, True
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
         try:
             run = RunDir.existing(run_dir)
         except BratsError:
-            return None, False  # the failure came before the run began
-        if run.read_config().get("torchrun_id") == os.environ.get("TORCHELASTIC_RUN_ID"):
-            return run, run.last.is_file()
-    return None, False
+            return None  # the failure came before the run began
+        if run.read_config().get("launcher") == launcher_id():
+            return run.path, run.last.is_file()
+    return None
 
 
 def _job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> Any:
     """The job that the options describe; what they leave open comes from `config`, the settings of
     a run that is resumed."""
-    from brats_cache.format.cache_set import open_caches
     from brats_train.training.recipe import change, load_recipe, recipe_from_dict
     from brats_train.training.state import TrainJob
 
@@ -167,25 +172,41 @@ def _job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> Any:
         "seed": options["seed"],
     }
     given = [f"{field}={value}" for field, value in fields.items() if value is not None]
-    paths = options["caches"] or tuple(Path(cache["path"]) for cache in held.get("caches", ()))
-    init_from = options["init_from"] or held.get("init_from")
-    micro_batch = options["micro_batch"] or str(held.get("micro_batch", "auto"))
-    job = TrainJob(
-        cache_paths=paths or (DEFAULT_CACHE,),
+
+    def option(key: str, default: Any) -> Any:
+        """What the command line says, else the run that is resumed, else the default."""
+        value = options["is_compiled" if key == "compile" else key]
+        return held.get(key, default) if value in (None, False, ()) else value
+
+    init_from = option("init_from", None)
+    return TrainJob(
+        cache_paths=_cache_paths(options["caches"], held),
         recipe_name=name,
         recipe=change(recipe, [*given, *options["settings"]]),
-        fold=held.get("fold") if options["fold"] is None else options["fold"],
-        max_minutes=options["max_minutes"],
-        save_minutes=options["save_minutes"],
-        micro_batch=micro_batch,
-        resident=options["resident"],
+        fold=option("fold", None) if options["fold"] is None else options["fold"],
+        max_minutes=option("max_minutes", 0.0),
+        save_minutes=option("save_minutes", 5.0),
+        micro_batch=str(option("micro_batch", "auto")),
+        resident=option("resident", "auto"),
         init_from=Path(init_from) if init_from else None,
-        compile=options["is_compiled"],
-        deterministic=options["deterministic"] or bool(held.get("deterministic")),
-        trackers=options["trackers"],
+        compile=bool(option("compile", False)),
+        deterministic=bool(option("deterministic", False)),
+        trackers=tuple(option("trackers", ())),
+        allow_no_tumor=options["allow_no_tumor"] or bool(held),  # it has been trained on before
     )
-    open_caches(job.cache_paths)  # a wrong name is told before the processes join
-    return job
+
+
+def _cache_paths(given: tuple[Path, ...], held: Mapping[str, Any]) -> tuple[Path, ...]:
+    """The caches to train on. Raises `BratsError` where a resumed run's are no longer there."""
+    if given or not held:
+        return given or (DEFAULT_CACHE,)
+    paths = tuple(Path(cache["path"]) for cache in held["caches"])
+    if missing := [path for path in paths if not path.exists()]:
+        raise BratsError(
+            f"{printable(missing[0])}: the cache of this run is no longer there. If it was moved, "
+            "say where it is: --resume --cache FILE."
+        )
+    return paths
 
 
 def _start_processes(nproc: int) -> None:

@@ -32,6 +32,7 @@ class Batch:
     step          number of the step in its epoch
     global_size   samples of the batch over all ranks
     part          this rank's samples among them
+    weight        0 where a rank has no sample of its own and computes another's, else 1
     """
 
     images: Tensor
@@ -39,6 +40,7 @@ class Batch:
     step: int
     global_size: int
     part: slice
+    weight: float = 1.0
 
 
 class Batches:
@@ -58,15 +60,12 @@ class Batches:
 
     @property
     def num_steps(self) -> int:
-        """Steps of an epoch; a last batch smaller than the world, which would idle a rank, is left
-        out."""
-        whole, rest = divmod(self._num_rows, self._batch_size)
-        return whole + (rest >= self._world.size)
+        """Steps of an epoch, a last and smaller batch included."""
+        return -(-self._num_rows // self._batch_size)
 
-    @property
-    def num_samples(self) -> int:
-        """Samples of an epoch over all ranks."""
-        return min(self._num_rows, self.num_steps * self._batch_size)
+    def num_samples_in(self, num_steps: int) -> int:
+        """Samples of the first `num_steps` steps of an epoch, over all ranks."""
+        return min(self._num_rows, num_steps * self._batch_size)
 
     @property
     def waited_seconds(self) -> float:
@@ -77,22 +76,33 @@ class Batches:
         """The batches of an epoch from step `first_step` on, in order."""
         steps = range(first_step, self.num_steps)
         order = epoch_order(self._num_rows, self._seed, epoch)
-        pixels = self._feeder.feed([self._part(order, step) for step in steps])
+        pixels = self._feeder.feed([self._indices(order, step) for step in steps])
         with contextlib.closing(pixels):  # type: ignore[type-var]
             for step, (images, masks) in zip(steps, pixels, strict=True):
                 global_size = min(self._batch_size, self._num_rows - step * self._batch_size)
+                part, weight = self._part(global_size)
                 yield Batch(
                     images=images,
                     masks=masks,
                     step=step,
                     global_size=global_size,
-                    part=self._world.local_slice(global_size),
+                    part=part,
+                    weight=weight,
                 )
 
-    def places(self, epoch: int, step: int) -> np.ndarray:
-        """This rank's places of one step in the order of the training rows."""
-        return self._part(epoch_order(self._num_rows, self._seed, epoch), step)
+    def indices(self, epoch: int, step: int) -> np.ndarray:
+        """(B,) int64, this rank's samples of one step as positions among the training rows."""
+        return self._indices(epoch_order(self._num_rows, self._seed, epoch), step)
 
-    def _part(self, order: np.ndarray, step: int) -> np.ndarray:
+    def _indices(self, order: np.ndarray, step: int) -> np.ndarray:
         chunk = order[step * self._batch_size : (step + 1) * self._batch_size]
-        return chunk[self._world.local_slice(len(chunk))]
+        return chunk[self._part(len(chunk))[0]]
+
+    def _part(self, global_size: int) -> tuple[slice, float]:
+        """This rank's samples of a batch and their weight.
+
+        A batch can be smaller than the world. A rank without a sample of its own computes the first
+        one with weight 0, because every rank takes part in exchanging gradients.
+        """
+        part = self._world.local_slice(global_size)
+        return (part, 1.0) if part.stop > part.start else (slice(0, 1), 0.0)

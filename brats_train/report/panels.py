@@ -18,7 +18,7 @@ __all__ = ["draw_panels", "draw_predictions"]
 
 # Okabe and Ito's, light enough for dark tissue: what is only true, only predicted, and both.
 TRUTH, PREDICTION, AGREEMENT = "#56B4E9", "#E69F00", "#F5F5F5"
-_LINES = {"wt": "solid", "tc": "dashed", "et": "dotted"}
+_LINES: dict[str, Any] = {"wt": "solid", "tc": "dashed", "et": "dotted"}
 _CELL = 2.15  # inches
 
 

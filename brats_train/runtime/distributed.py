@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as dist_functional
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from brats_cache.common.errors import BratsError
 from brats_cache.common.process import die_with, keep_freed_memory
@@ -137,10 +138,10 @@ def process_group(device: str = "auto") -> Iterator[World]:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
     # Actions and objects travel by gloo, in host memory, whatever carries the tensors.
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-    store, rank, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    store, rank, _ = next(rendezvous("env://", timeout=TIMEOUT))
     # After a failure torchrun may offer the same store, with the addresses of dead processes in it.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"attempt {attempt}", store)
+    store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         yield World(rank=dist.get_rank(), size=size, device=chosen)

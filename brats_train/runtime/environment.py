@@ -1,14 +1,18 @@
-"""Device name and library versions, for config.json and benchmarks."""
+"""What runs here: device, library versions, age of this process, the torchrun that started it."""
 
 from __future__ import annotations
 
+import os
 import platform
+import socket
+import time
+from pathlib import Path
 
 import torch
 
 from brats_cache import __version__
 
-__all__ = ["device_name", "versions"]
+__all__ = ["device_name", "launcher_id", "process_age", "versions"]
 
 
 def device_name(device: torch.device) -> str:
@@ -23,3 +27,25 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def process_age() -> float:
+    """Seconds since this process was started, its imports included."""
+    ticks = _start_ticks("self") / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks)
+
+
+def launcher_id() -> str | None:
+    """Identifies the torchrun process that started this one, None where there is none.
+
+    Its run id will not do: without --rdzv-id every torchrun has the same one.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    parent = os.getppid()
+    return f"{socket.gethostname()}:{parent}:{_start_ticks(str(parent))}"
+
+
+def _start_ticks(pid: str) -> int:
+    """When a process started, in clock ticks after the system (field 22 of proc(5)'s stat)."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])

@@ -66,7 +66,11 @@ def _mlflow(run: RunDir, recipe: Recipe) -> Iterator[_Tracker]:
         raise _missing("mlflow") from None
     with mlflow.start_run(run_name=run.path.name):
         mlflow.log_params(_flat(recipe_to_dict(recipe)))
-        yield lambda row: mlflow.log_metrics(dict(row), step=int(row["epoch"]))
+
+        def log(row: Mapping[str, float]) -> None:
+            mlflow.log_metrics(dict(row), step=int(row["epoch"]))
+
+        yield log
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,5 +1,4 @@
-"""The learning rate of every step, a pure function of the recipe: nothing to save, nothing to
-restore."""
+"""The learning rate of every step, a pure function of the recipe and the step."""
 
 from __future__ import annotations
 
@@ -14,13 +13,19 @@ _RISE = 0.3
 _START, _END = 1 / 25, 1 / 25e4
 
 
-def learning_rate(recipe: Recipe, epoch: int, step: int, num_steps: int) -> float:
-    """The rate of step `step` of `num_steps` in epoch `epoch`, both from 0.
+def learning_rate(
+    recipe: Recipe, step: int, schedule: tuple[int, int], steps_per_epoch: int
+) -> float:
+    """The learning rate of a step.
 
-    The schedule runs over all steps of the recipe; a warm-up multiplies it by a ramp.
+    Args:
+        recipe: Says which schedule and which warm-up, a ramp that multiplies it.
+        step: Number of the step in the run, from 0.
+        schedule: First step of the schedule and the step at which it ends.
+        steps_per_epoch: For the length of the warm-up.
     """
-    position = epoch * num_steps + step
-    progress = position / max(1, recipe.epochs * num_steps - 1)
+    first, end = schedule
+    progress = min(1.0, (step - first) / max(1, end - first - 1))
     factor = 1.0
     if recipe.schedule == "cosine":
         factor = _arc(1.0, 0.0, progress)
@@ -29,9 +34,9 @@ def learning_rate(recipe: Recipe, epoch: int, step: int, num_steps: int) -> floa
             factor = _arc(_START, 1.0, progress / _RISE)
         else:
             factor = _arc(1.0, _END, (progress - _RISE) / (1 - _RISE))
-    num_warm = recipe.warmup_epochs * num_steps
-    if position < num_warm:
-        factor *= (position + 1) / (num_warm + 1)
+    num_warm = recipe.warmup_epochs * steps_per_epoch
+    if step - first < num_warm:
+        factor *= (step - first + 1) / (num_warm + 1)
     return recipe.lr * factor
 
 

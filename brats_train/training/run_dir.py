@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from brats_cache.common.errors import BratsError
+from brats_cache.common.errors import BratsError, RunNotFoundError
 from brats_cache.common.files import write_atomically
 
 __all__ = ["METRIC_COLUMNS", "RunDir"]
@@ -23,7 +23,10 @@ METRIC_COLUMNS = (
 )
 RUNS = Path("runs")
 _DECISIVE = ("recipe", "fold", "init_from", "deterministic", "micro_batch", "amp", "caches")
-_OURS = ("config.json", "metrics.csv", "best.pt", "last.pt", "report.html", "figures", "eval")
+_OURS = (
+    *("config.json", "metrics.csv", "best.pt", "last.pt"),
+    *("report.html", "figures", "eval", "tensorboard"),
+)
 
 
 class RunDir:
@@ -62,18 +65,27 @@ class RunDir:
         run = cls(path or RUNS / "latest")
         if not run.config.is_file():
             hint = "" if path else " Train first, or name a run with --run."
-            raise BratsError(f"{run.path}: holds no run (no {run.config.name}).{hint}")
+            raise RunNotFoundError(f"{run.path}: holds no run (no {run.config.name}).{hint}")
         return cls(run.path.resolve() if path is None else run.path)
 
-    def make_latest(self) -> None:
-        """Points `runs/latest` at this run, whatever it pointed at before."""
-        link, fresh = RUNS / "latest", RUNS / f".latest.{os.getpid()}"
-        RUNS.mkdir(exist_ok=True)
-        if link.exists() and not link.is_symlink():
-            return  # a person's own folder of that name
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(os.path.relpath(self.path.resolve(), RUNS.resolve()))
-        os.replace(fresh, link)
+    def make_latest(self) -> str:
+        """Points `runs/latest` at this run if it lies in `runs/`.
+
+        Returns:
+            A warning where that is not possible, "" otherwise.
+        """
+        try:
+            if self.path.resolve().parent != RUNS.resolve():
+                return ""
+            link, fresh = RUNS / "latest", RUNS / f".latest.{os.getpid()}"
+            if link.exists() and not link.is_symlink():
+                return ""  # a person's own folder of that name
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(self.path.resolve().name)
+            os.replace(fresh, link)
+        except OSError as error:
+            return f"{RUNS / 'latest'}: cannot be set ({error.strerror}). Name this run with --run."
+        return ""
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """Makes the directory, removes what an earlier run left in it, and writes config.json."""
@@ -83,6 +95,10 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BratsError(f"{self.path}: cannot be made ({error.strerror}).") from error
+        self.write_config(config)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Writes config.json, replacing it."""
         write_atomically(self.config, (json.dumps(config, indent=2) + "\n").encode())
 
     def _present(self) -> list[Path]:
@@ -99,14 +115,26 @@ class RunDir:
             raise BratsError(f"{self.config}: holds no settings of a run.")
         return config
 
-    def check_same(self, config: Mapping[str, Any]) -> None:
-        """Raises `BratsError` naming what `config` says otherwise than config.json does, of all
-        that decides a run's result."""
+    def check_same(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Compares everything that decides a run's result with config.json.
+
+        More epochs than the run had are allowed, they extend it. Caches are compared by what they
+        hold, wherever they lie now.
+
+        Returns:
+            What config.json holds.
+
+        Raises:
+            BratsError: Something differs; each difference is named.
+        """
         held = self.read_config()
         found = [
             f"{name}: {_shown(before)} there, {_shown(now)} now"
-            for name in _DECISIVE
-            for name, before, now in _differences(name, held.get(name), config.get(name))
+            for part in _DECISIVE
+            for name, before, now in _differences(
+                part, _decisive(held, part), _decisive(config, part)
+            )
+            if not (name == "epochs" and now > before)
         ]
         if found:
             lines = "\n".join(f"  {line}" for line in found)
@@ -114,6 +142,7 @@ class RunDir:
                 f"{self.path}: this is another run than the one to be resumed:\n{lines}\n"
                 "Resume with its own settings (those need not be repeated), or start a new run."
             )
+        return held
 
     def cut_metrics(self, num_epochs: int) -> None:
         """Keeps the rows of the first `num_epochs` epochs of metrics.csv: a run that is resumed
@@ -143,6 +172,13 @@ class RunDir:
             return [
                 {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
             ]
+
+
+def _decisive(config: Mapping[str, Any], name: str) -> Any:
+    value = config.get(name)
+    if name == "caches" and isinstance(value, list):
+        return [cache["fingerprint"] for cache in value]
+    return value
 
 
 def _differences(name: str, held: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:

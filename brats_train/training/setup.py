@@ -8,37 +8,78 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from brats_cache.common.errors import BratsError
+from brats_cache.common.errors import BratsError, printable
 from brats_cache.format.reader import Cache
+from brats_cache.imaging.labels import REGIONS
 from brats_train.data.selection import RowSet
-from brats_train.models.checkpoint import load_segmenter
+from brats_train.models.checkpoint import load_network
 from brats_train.models.pretrained import load_encoder_weights
 from brats_train.models.unet import ModelConfig, build_model
+from brats_train.runtime.distributed import World
 from brats_train.training.ema import MovingAverage
 from brats_train.training.recipe import Recipe
+from brats_train.training.state import TrainJob
 
-__all__ = ["check_data", "common_scheme", "initial_model", "make_ema"]
+__all__ = [
+    "check_batch",
+    "check_data",
+    "common_scheme",
+    "file_identity",
+    "initial_model",
+    "make_ema",
+    "model_config",
+]
+
+MIN_SIZE = 32  # pixels; the encoder halves a slice five times
 
 
 def check_data(
     caches: Sequence[Cache],
     train_rows: RowSet,
     val_rows: RowSet,
-    recipe: Recipe,
-    say: Callable[[str], None],
+    job: TrainJob,
+    world: World,
+    log: Callable[[str], None],
 ) -> None:
-    """Raises `BratsError` where the rows cannot be learnt from."""
-    size = caches[0].shape[-1]
-    if size % 32:
+    """Checks that a model can be trained on the selected slices.
+
+    Args:
+        caches: The opened caches.
+        train_rows: Slices to train on.
+        val_rows: Slices to validate on; none is worth a warning.
+        job: What to train.
+        world: This process among its peers.
+        log: Takes warnings.
+
+    Raises:
+        BratsError: A size that the U-Net cannot halve five times, no training slices or none with
+            a tumour, masks that do not know a region, or batches that batch norm cannot take.
+    """
+    recipe, size = job.recipe, caches[0].shape[-1]
+    names = ", ".join(str(cache.path) for cache in caches)
+    if size % MIN_SIZE:
         raise BratsError(
             f"{caches[0].path}: slices of {size} pixels, but the U-Net halves them five times. "
             "Build the cache with a --size that is a multiple of 32."
         )
     if not len(train_rows):
-        names = ", ".join(str(cache.path) for cache in caches)
         raise BratsError(f"{names}: no training rows (rows={recipe.rows}). Look with brats info.")
+    if not job.allow_no_tumor and not _any_tumor(caches, train_rows):
+        raise BratsError(
+            f"{names}: none of the {len(train_rows)} training slices (rows={recipe.rows}) holds a "
+            "single pixel of tumour, so there is nothing to learn. Train on other slices with "
+            "--set rows=all, look at the masks, or insist with --allow-no-tumor."
+        )
+    at_once = _samples_at_once(len(train_rows), recipe.batch_size, world.size)
+    if size == MIN_SIZE and 1 in at_once:
+        raise BratsError(
+            f"--batch-size {recipe.batch_size} on {world.size} processes: a step of one sample, of "
+            f"whose {size} x {size} pixels the deepest features keep one, which batch norm cannot "
+            f"normalise. Choose a batch size that does not leave one of {len(train_rows)} slices "
+            "over, or build the cache with a larger --size."
+        )
     if not len(val_rows):
-        say("Warning: no validation rows; the best checkpoint is chosen by the training rows.")
+        log("Warning: no validation rows; the best checkpoint is chosen by the training rows.")
     for cache in caches:
         for index in np.flatnonzero(cache.cases["has_mask"]):
             known = cache.scheme(int(index)).regions
@@ -50,6 +91,38 @@ def check_data(
                 )
 
 
+def check_batch(recipe: Recipe, micro_batch: int, largest: int) -> None:
+    """Raises `BratsError` where the loss needs a whole batch that is computed in pieces."""
+    if recipe.loss.overlap == "batch" and micro_batch < largest:
+        raise BratsError(
+            f"--micro-batch {micro_batch}: loss.overlap=batch counts over the whole batch of "
+            f"{largest} samples a process, which must be computed at once. Choose a smaller "
+            "--batch-size, more processes, or loss.overlap=sample."
+        )
+
+
+def file_identity(path: Path) -> tuple[int, int, int] | None:
+    """Inode, size in bytes and time of change in ns, which tell a file from another of its name.
+
+    None where there is no such file.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def model_config(recipe: Recipe, num_channels: int) -> ModelConfig:
+    """The model that a recipe asks for. Raises `BratsError` for one that does not exist."""
+    try:
+        return ModelConfig(
+            in_channels=num_channels, classes=len(recipe.regions), encoder=recipe.encoder
+        )
+    except ValueError as error:
+        raise BratsError(f"--set encoder={recipe.encoder}: {printable(error)}.") from error
+
+
 def initial_model(
     config: ModelConfig, encoder_weights: str, init_from: Path | None
 ) -> tuple[nn.Module, str]:
@@ -57,7 +130,7 @@ def initial_model(
     if init_from is None:
         model = build_model(config)
         return model, load_encoder_weights(model, encoder_weights)
-    segmenter, model, _ = load_segmenter(init_from)
+    segmenter, model, _ = load_network(init_from)
     if segmenter.model != config:
         raise BratsError(
             f"--init-from {init_from}: its model is {segmenter.model}, this run's {config}."
@@ -76,3 +149,20 @@ def common_scheme(caches: Sequence[Cache]) -> str:
         for index in np.flatnonzero(cache.cases["has_mask"]):
             return cache.scheme(int(index)).name
     raise BratsError(f"{caches[0].path}: no case has a mask, so there is nothing to learn.")
+
+
+def _any_tumor(caches: Sequence[Cache], rows: RowSet) -> bool:
+    """Whether any of the slices holds a pixel of the whole tumour."""
+    labels = sorted(REGIONS["wt"])
+    return any(
+        cache.slices["label_pixels"][rows.row[rows.cache == number]][:, labels].any()
+        for number, cache in enumerate(caches)
+    )
+
+
+def _samples_at_once(num_rows: int, batch_size: int, world_size: int) -> set[int]:
+    """How many samples a rank holds in the steps of an epoch; 1 where it holds none."""
+    sizes = {min(num_rows, batch_size), num_rows % batch_size} - {0}
+    return {
+        max(1, number) for size in sizes for number in (size // world_size, -(-size // world_size))
+    }

@@ -1,4 +1,4 @@
-"""What a run was asked to do, where it stands, and how it ended."""
+"""What a training run is asked to do, where it stands, and what it may do after a step."""
 
 from __future__ import annotations
 
@@ -16,20 +16,28 @@ from brats_train.runtime.distributed import World
 from brats_train.training.recipe import Recipe
 from brats_train.training.validation import NAMES
 
-__all__ = ["Finished", "Position", "StepAction", "TrainJob"]
+__all__ = ["Finished", "Progress", "StepAction", "TrainJob"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
     """What `brats train` was asked to do, beside the recipe.
 
-    fold         validates in place of the cache's own split; None for that
-    max_minutes  training ends, judged and saved, before it would take longer; 0 for no limit
-    save_minutes between two writings of last.pt
-    micro_batch  "auto", or the samples a rank computes at once
-    resident     see `loader.make_feeder`
-    init_from    a checkpoint to take the model's weights from, instead of encoder weights
-    trackers     of `tracking.TRACKERS`
+    Attributes:
+        cache_paths: The caches, read as one.
+        recipe_name: As on the command line, for config.json.
+        recipe: How to train.
+        fold: Validates in place of the cache's own split; None for that.
+        max_minutes: Training ends, validated and saved, before it would take longer; 0 for no
+            limit.
+        save_minutes: Between two writings of last.pt.
+        micro_batch: "auto", or the samples a rank computes at once.
+        resident: See `data.feeders.make_feeder`.
+        init_from: A checkpoint to take the model's weights from, instead of encoder weights.
+        compile: Compile the model with torch.compile.
+        deterministic: Equal runs give equal bytes.
+        trackers: Of `loggers.TRACKERS`.
+        allow_no_tumor: Train even where no training slice holds a tumour.
     """
 
     cache_paths: tuple[Path, ...]
@@ -44,11 +52,18 @@ class TrainJob:
     compile: bool = False
     deterministic: bool = False
     trackers: tuple[str, ...] = ()
+    allow_no_tumor: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finished:
-    """How training ended. `is_resumable`: it was interrupted between two steps."""
+    """How training ended.
+
+    Attributes:
+        reason: In words.
+        best_epoch: From 1; 0 where no epoch was completed.
+        is_resumable: It was interrupted between two steps.
+    """
 
     reason: str
     best_epoch: int
@@ -56,34 +71,77 @@ class Finished:
 
 
 @dataclass(kw_only=True)
-class Position:
-    """Where a run stands, and what it knows of its way: all that changes but tensors of the model.
+class Progress:
+    """Where a run stands: all that changes but the tensors of model and optimizer.
 
-    totals       (4,) float64 sums of `NAMES` over this rank's samples of the running epoch
-    best         the best value of the recipe's criterion, less being better
+    Attributes:
+        epoch: The running epoch, from 0.
+        step: Steps taken in it.
+        steps_taken: Steps taken by the run.
+        schedule: First step of the learning-rate schedule and the step at which it ends.
+        schedule_is_final: False while the end is to be fitted to --max-minutes.
+        seconds: Spent by earlier processes of this run.
+        best: The best value of the recipe's criterion, less being better.
+        best_epoch: The epoch of that value, -1 for none.
+        totals: (4,) float64 sums of `NAMES` over this rank's samples of the running epoch.
     """
 
     epoch: int = 0
     step: int = 0
+    steps_taken: int = 0
+    schedule: tuple[int, int] = (0, 0)
+    schedule_is_final: bool = True
+    seconds: float = 0.0
     best: float = math.inf
-    best_epoch: int = 0
+    best_epoch: int = -1
     totals: Tensor = field(default_factory=lambda: torch.zeros(len(NAMES), dtype=torch.float64))
 
-    def pack(self, world: World) -> dict[str, Any]:
-        """Plain values for a checkpoint; every rank takes part, each with its own sums."""
-        totals = world.all_gather(self.totals.tolist())
-        return {**vars(self), "totals": totals}
+    def next_epoch(self) -> None:
+        """Moves to the start of the following epoch."""
+        self.epoch, self.step = self.epoch + 1, 0
+        self.totals.zero_()
+
+    def pack(self, world: World, seconds: float) -> dict[str, Any]:
+        """Plain values for a checkpoint; every rank takes part, each with its own sums.
+
+        Args:
+            world: This process among its peers.
+            seconds: Spent by this process.
+        """
+        return {
+            **vars(self),
+            "schedule": list(self.schedule),
+            "seconds": self.seconds + seconds,
+            "totals": world.all_gather(self.totals.tolist()),
+        }
 
     @classmethod
-    def unpack(cls, held: Mapping[str, Any], world: World) -> Position:
-        """Undoes `pack`. A rank takes its own sums where as many ranks go on, else the main rank
-        takes all. Raises KeyError, TypeError or ValueError for what `pack` did not make."""
+    def unpack(cls, held: Mapping[str, Any], world: World, num_steps: int, epochs: int) -> Progress:
+        """Undoes `pack`.
+
+        A rank takes its own sums where the number of ranks is the same, else the main rank takes
+        all of them. Checkpoints of earlier versions know no schedule of their own.
+
+        Args:
+            held: What `pack` returned.
+            world: This process among its peers.
+            num_steps: Steps of an epoch.
+            epochs: Epochs of the run.
+
+        Raises:
+            KeyError, TypeError, ValueError: `held` is something else.
+        """
         sums = torch.tensor(held["totals"], dtype=torch.float64, device=world.device)
         if len(sums) == world.size:
             totals = sums[world.rank]
         else:
             totals = sums.sum(dim=0) if world.is_main else torch.zeros_like(sums[0])
-        return cls(**{**held, "totals": totals})
+        earlier = {
+            "steps_taken": held["epoch"] * num_steps + held["step"],
+            "schedule": (0, epochs * num_steps),
+        }
+        values = {**earlier, **held, "totals": totals}
+        return cls(**{**values, "schedule": tuple(values["schedule"])})
 
 
 class StepAction(IntEnum):
@@ -93,4 +151,3 @@ class StepAction(IntEnum):
     CHECKPOINT = 1
     STOP = 2
     INTERRUPT = 3
-    ABORT = 4

@@ -1,42 +1,52 @@
-"""The network, its optimiser, and one step of learning."""
+"""Model, optimizer, gradient scaler, EMA, and the training step."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from torch import Tensor, nn
 
 from brats_cache.format.reader import Cache
 from brats_train.data import augmentation as augment
 from brats_train.data.loader import Batch
 from brats_train.data.targets import region_targets
-from brats_train.models.checkpoint import Segmenter
-from brats_train.models.unet import ModelConfig
+from brats_train.models.checkpoint import SegmenterSpec
 from brats_train.runtime.compile import compiled
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import autocast, choose_amp, tuned_convolutions
 from brats_train.training import losses
 from brats_train.training.micro_batch import choose_micro_batch
 from brats_train.training.recipe import Recipe
-from brats_train.training.setup import common_scheme, initial_model, make_ema
+from brats_train.training.setup import (
+    check_batch,
+    common_scheme,
+    initial_model,
+    make_ema,
+    model_config,
+)
 from brats_train.training.validation import sums_of
 
-__all__ = ["NEVER", "Learner"]
+__all__ = ["NEVER", "TrainStep", "split_evenly"]
 
 NEVER = 2**62  # a step that no loss was bad at
 
 
-class Learner:
-    """What learns, on one rank.
+class TrainStep:
+    """Model, optimizer, gradient scaler, EMA, and the training step of one rank.
 
-    plain       the network, whose parameters are the run's
-    model       the network as it is called: compiled, its gradients averaged over ranks
-    averaged    the moving average of its weights, or None
-    first_bad   () int64 on the device: the first step of this process whose loss was not finite
+    Attributes:
+        model: The network, channels_last, whose parameters are the run's.
+        ddp_model: The network as it is called: compiled, gradients averaged over ranks.
+        ema: The exponential moving average of the weights, or None.
+        amp: "bf16", "fp16" or "off".
+        micro_batch: Samples computed at once.
+        first_nonfinite: () int64 on the device: the first step of this process whose loss was not
+            finite, `NEVER` for none.
     """
 
     def __init__(
@@ -54,20 +64,18 @@ class Learner:
         self.recipe, self.world, self.largest, device = recipe, world, largest, world.device
         self.amp = choose_amp(recipe.amp, device)
         torch.manual_seed(recipe.seed)  # the same first weights on every rank
-        config = ModelConfig(
-            in_channels=caches[0].shape[1], classes=len(recipe.regions), encoder=recipe.encoder
-        )
-        self.plain, weights_from = initial_model(config, recipe.encoder_weights, init_from)
+        config = model_config(recipe, caches[0].shape[1])
+        self.model, weights_from = initial_model(config, recipe.encoder_weights, init_from)
         if recipe.sync_batchnorm and device.type == "cuda" and world.size > 1:
-            self.plain = nn.SyncBatchNorm.convert_sync_batchnorm(self.plain)
-        self.plain.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model = world.wrap(compiled(self.plain) if is_compiled else self.plain)
-        self.averaged = make_ema(self.plain, recipe.ema)
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ddp_model = world.wrap(compiled(self.model) if is_compiled else self.model)
+        self.ema = make_ema(self.model, recipe.ema)
         self.optimizer = torch.optim.AdamW(
-            self.plain.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+            self.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp == "fp16")
-        self.segmenter = Segmenter(
+        self.segmenter = SegmenterSpec(
             model=config,
             regions=recipe.regions,
             preparation=caches[0].preparation,
@@ -75,57 +83,78 @@ class Learner:
             weights_from=weights_from,
         )
         self.micro_batch = choose_micro_batch(
-            micro_batch, self.plain, largest, caches[0].shape, self.amp, world
+            micro_batch, self.model, largest, caches[0].shape, self.amp, world
         )
-        self.first_bad = torch.full((), NEVER, dtype=torch.int64, device=device)
+        check_batch(recipe, self.micro_batch, largest)
+        self.first_nonfinite = torch.full((), NEVER, dtype=torch.int64, device=device)
 
     @property
-    def judged(self) -> nn.Module:
-        """The model that is validated and kept as best: the average where there is one."""
-        return self.plain if self.averaged is None else self.averaged.module
+    def eval_model(self) -> nn.Module:
+        """The model that is validated and kept as best: the EMA where there is one."""
+        return self.model if self.ema is None else self.ema.module
 
-    def step(self, batch: Batch, epoch: int, rate: float, totals: Tensor) -> None:
-        """One step of the optimiser at learning rate `rate`. Adds the batch's `sums_of` to
-        `totals`. The host waits for nothing in it."""
+    def __call__(self, batch: Batch, epoch: int, lr: float, totals: Tensor) -> None:
+        """Takes one step of the optimizer; the host waits for nothing in it.
+
+        Args:
+            batch: This rank's part of a global batch.
+            epoch: The running epoch, which decides the augmentation with `batch.step`.
+            lr: The learning rate.
+            totals: (4,) float64 on the device, to which the batch's `sums_of` are added.
+        """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = lr
         images, masks = self._augment(batch, epoch)
         self.optimizer.zero_grad(set_to_none=True)
-        starts = range(0, len(images), self.micro_batch)
-        for start in starts:
-            piece = slice(start, start + self.micro_batch)
+        pieces = split_evenly(len(images), self._num_pieces(batch.global_size))
+        for piece in pieces:
             # Gradients travel between ranks once a step, with the last piece.
-            is_last = start == starts[-1]
-            with nullcontext() if is_last else self.world.no_sync(self.model):
-                self._learn(images[piece], masks[piece], batch, totals)
+            is_last = piece == pieces[-1]
+            with nullcontext() if is_last else self.world.no_sync(self.ddp_model):
+                self._accumulate(images[piece], masks[piece], batch, totals)
         if self.recipe.clip_norm:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.plain.parameters(), self.recipe.clip_norm)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.plain)
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
 
-    def _learn(self, images: Tensor, masks: Tensor, batch: Batch, totals: Tensor) -> None:
+    def _num_pieces(self, global_size: int) -> int:
+        """How many micro-batches every rank cuts its part of a global batch into.
+
+        Equal on all ranks, for collectives within forward passes (SyncBatchNorm) come once a piece.
+        Where a rank holds fewer samples than the largest part has pieces, pieces are one larger.
+        """
+        size = self.world.size
+        largest, least = -(-global_size // size), max(1, global_size // size)
+        return min(-(-largest // self.micro_batch), least)
+
+    def _accumulate(self, images: Tensor, masks: Tensor, batch: Batch, totals: Tensor) -> None:
         """Forward and backward pass of a piece of this rank's part of `batch`."""
         targets = region_targets(masks, self.recipe.regions)
         # An epoch's last and smaller batch comes once; its shapes are not worth preparing for.
         is_usual = -(-batch.global_size // self.world.size) == self.largest
-        model = self.model if is_usual or self.world.size > 1 else self.plain
+        model = self.ddp_model if is_usual or self.world.size > 1 else self.model
         with tuned_convolutions(is_usual):
             with autocast(self.amp, self.world.device):
                 logits = model(images.contiguous(memory_format=torch.channels_last))
             terms = losses.compute(
-                self.recipe.loss, logits, targets, reduce=self.world.differentiable_sum
+                self.recipe.loss, logits, targets, reduce=self._sum_over_ranks(batch.weight)
             )
             # Gradients are averaged over ranks; scaled so, they are the mean over the global batch
             # even where ranks hold unequal parts of it.
-            loss = terms.total.sum() * (self.world.size / batch.global_size)
+            loss = terms.total.sum() * (batch.weight * self.world.size / batch.global_size)
             self.scaler.scale(loss).backward()
         with torch.no_grad():  # sums stay on the device
-            totals += sums_of(terms, logits, targets)
+            totals += batch.weight * sums_of(terms, logits, targets)
             bad = torch.where(loss.isfinite(), NEVER, batch.step)
-            self.first_bad = torch.minimum(self.first_bad, bad)
+            self.first_nonfinite = torch.minimum(self.first_nonfinite, bad)
+
+    def _sum_over_ranks(self, weight: float) -> Callable[[Tensor], Tensor] | None:
+        """The differentiable sum over ranks of counts that weigh `weight` here."""
+        total = self.world.differentiable_sum
+        return total and (lambda counts: total(counts * weight))
 
     def _augment(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """The batch as the parameters drawn for the global batch change this rank's part of it."""
@@ -141,21 +170,39 @@ class Learner:
         part = parameters.slice(batch.part.start, batch.part.stop)
         return augment.apply(batch.images, batch.masks, part)
 
-    def state(self) -> dict[str, Any]:
-        """All that learning depends on beside the network's weights."""
+    def checksum(self) -> int:
+        """xxh3_64 of the weights, to compare what several ranks have loaded."""
+        digest = xxhash.xxh3_64()
+        for value in self.model.state_dict().values():
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+        return digest.intdigest()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the weights that the next step depends on."""
         return {
-            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
+            "averaged": self.ema.state_dict() if self.ema is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "generator": torch.get_rng_state(),
         }
 
-    def load(self, content: Mapping[str, Any]) -> None:
-        """Takes the weights and the state of a checkpoint. Raises KeyError, ValueError or
-        RuntimeError where they do not fit."""
-        self.plain.load_state_dict(content["model"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(content["averaged"])
+    def load_state_dict(self, content: Mapping[str, Any]) -> None:
+        """Takes the weights and the state of a checkpoint.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: They do not fit.
+        """
+        self.model.load_state_dict(content["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(content["averaged"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["generator"])
+
+
+def split_evenly(num: int, num_pieces: int) -> list[slice]:
+    """`num` samples in `num_pieces` runs whose lengths differ by at most one."""
+    return [
+        slice(num * index // num_pieces, num * (index + 1) // num_pieces)
+        for index in range(num_pieces)
+    ]

@@ -1,102 +1,103 @@
-"""Training, to be read from top to bottom: open, build, loop, judge, save.
+"""The training loop, to be read from top to bottom.
 
-The position of a run is (epoch, step). With the model, the optimiser and a few sums it is all that
-`last.pt` holds, for the order of the rows, the augmentation and the learning rate are functions of
-(seed, epoch, step). So a run can be left between any two steps and taken up again.
+`train` prepares a run, `Trainer.fit` goes through its epochs, `Trainer.train_epoch` through the
+steps of one, and `TrainStep` (in `train_step`) is the step itself: augment, forward, loss,
+backward, optimizer, moving average. After each epoch the model is validated, the best one is kept,
+and a row is written to metrics.csv.
+
+The position of a run is (epoch, step). The order of the slices, the augmentation and the learning
+rate are functions of (seed, epoch, step), so `last.pt` needs little more than the weights and the
+state of the optimizer, and a run can be stopped between any two steps and resumed exactly.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.errors import BratsError, CheckpointError, printable
 from brats_cache.format.cache_set import open_caches
-from brats_cache.format.reader import Cache
 from brats_train.data.feeders import make_feeder
-from brats_train.data.loader import Batch, Batches
-from brats_train.data.selection import RowSet, select_rows
-from brats_train.evaluation.tune_postprocessing import choose, record_choice
+from brats_train.data.loader import Batches
+from brats_train.data.selection import case_splits, select_rows
+from brats_train.evaluation.tune_postprocessing import choose_postprocessing, record_postprocessing
 from brats_train.inference.ensemble import load_ensemble
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
-from brats_train.runtime.environment import device_name, versions
 from brats_train.runtime.precision import choose_amp, set_up
 from brats_train.runtime.signals import InterruptHandler
 from brats_train.training.checkpoint_writer import Saver
 from brats_train.training.loggers import Trackers
 from brats_train.training.lr_schedule import learning_rate
 from brats_train.training.micro_batch import is_out_of_memory
-from brats_train.training.recipe import recipe_to_dict
+from brats_train.training.nonfinite import raise_if_nonfinite
+from brats_train.training.run_config import introduction, run_config
 from brats_train.training.run_dir import RunDir
-from brats_train.training.setup import check_data
-from brats_train.training.state import Finished, Position, StepAction, TrainJob
-from brats_train.training.train_step import NEVER, Learner
+from brats_train.training.setup import check_data, file_identity
+from brats_train.training.state import Finished, Progress, StepAction, TrainJob
+from brats_train.training.time_budget import TimeBudget, steps_within
+from brats_train.training.train_step import TrainStep
 from brats_train.training.validation import NAMES, Validator
 
 __all__ = ["Trainer", "train"]
 
-STEPS_BETWEEN_CHECKS = 50  # of the loss's finiteness on a GPU, where a look makes the host wait
-INTERRUPTED = "interrupted"
-Say = Callable[[str], None]
+SAVING_SECONDS = 2.0
+CHOICE_PASSES = 6  # forward passes of a slice: plain twice, and flipped
+CHOICE_SECONDS_A_CASE = 2.0  # resampling and counting
+STEPS_BETWEEN_CHECKS = 50  # of the loss on a GPU, where reading it makes the host wait
+
+Log = Callable[[str], None]
 
 
-def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, say: Say) -> Finished:
-    """Trains and leaves config.json, metrics.csv, best.pt and last.pt in `run`.
+def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: Log) -> Finished:
+    """Trains a model and leaves config.json, metrics.csv, best.pt and last.pt in the run directory.
 
-    Every rank calls it; the main one writes and speaks, through `say`. With `resume`, goes on from
-    last.pt. Raises `BratsError` for what cannot be trained, and for a loss that is not finite.
+    Every rank calls it with the same arguments; the main rank writes.
+
+    Args:
+        job: What to train, on which caches.
+        world: This process among its peers.
+        run: The run directory.
+        resume: Continue from its last.pt.
+        log: Takes lines of text for a person.
+
+    Returns:
+        How training ended.
+
+    Raises:
+        BratsError: The data cannot be trained on, the loss is not finite, memory ran out, or the
+            disk failed. The last good checkpoint is kept.
     """
-    recipe = job.recipe
-    caches = open_caches(job.cache_paths)
-    train_rows = select_rows(caches, "train", recipe.rows, job.fold)
-    val_rows = select_rows(caches, "val", recipe.rows, job.fold)
-    check_data(caches, train_rows, val_rows, recipe, say)
-    with ExitStack() as stack, oom_as_error(job, world):
-        trainer = Trainer(job, world, run, caches, train_rows, val_rows, say)
+    with oom_as_error(job, world), ExitStack() as stack:
+        trainer = Trainer(job, world, run, log)
         if resume:
-            trainer.restore(run)
+            trainer.load_last()
         elif world.is_main:
-            run.begin(trainer.describe())
-        if world.is_main:
-            run.make_latest()
-        say(trainer.introduction())
+            run.begin(trainer.config())
+        if world.is_main and (warning := run.make_latest()):
+            log(f"Warning: {warning}")
+        log(introduction(trainer.config(), trainer.batches.num_steps, trainer.progress))
         trainer.saver = stack.enter_context(Saver())
-        trainer.trackers = stack.enter_context(Trackers.open(job.trackers, run, world, recipe))
-        interruption = stack.enter_context(InterruptHandler())
-        done = trainer.run_epochs(interruption)
-    world.broadcast(None)  # the main rank has written best.pt once it comes here
-    if recipe.choose and len(val_rows) and not done.is_resumable:
-        say("Choosing threshold, flips and smallest component on the validation cases")
-        choice = choose(caches, job.fold, load_ensemble([run.best], world.device), world)
+        trainer.trackers = stack.enter_context(Trackers.open(job.trackers, run, world, job.recipe))
+        finished = trainer.fit(stack.enter_context(InterruptHandler()))
+    world.broadcast(None)  # a barrier: the main rank has written best.pt
+    if job.recipe.choose and trainer.validator.num_rows and not finished.is_resumable:
+        log("Choosing threshold, flips and smallest component on the validation cases")
+        choice = choose_postprocessing(
+            trainer.caches, job.fold, load_ensemble([run.best], world.device), world
+        )
         if world.is_main:
-            record_choice(run.best, choice)
-        say(
+            record_postprocessing(run.best, choice)
+        log(
             f"Chosen: threshold {choice.threshold:g}, flips {'on' if choice.tta else 'off'}, "
             f"components from {choice.min_component_voxels} voxels"
         )
-    return done
-
-
-@contextmanager
-def oom_as_error(job: TrainJob, world: World) -> Iterator[None]:
-    """Has a device that is out of memory say so in one message, while it is filled and later."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise BratsError(
-            f"Out of memory on {world.device} (--micro-batch {job.micro_batch}): "
-            f"{printable(str(error).splitlines()[0])} Close what else uses the device, or give a "
-            "smaller --micro-batch; the last good checkpoint is kept."
-        ) from error
+    return finished
 
 
 class Trainer:
@@ -105,158 +106,289 @@ class Trainer:
     saver: Saver
     trackers: Trackers
 
-    def __init__(
-        self,
-        job: TrainJob,
-        world: World,
-        run: RunDir,
-        caches: Sequence[Cache],
-        train_rows: RowSet,
-        val_rows: RowSet,
-        say: Say,
-    ) -> None:
+    def __init__(self, job: TrainJob, world: World, run: RunDir, log: Log) -> None:
+        """Opens the caches and builds data path, model and optimizer."""
+        self.job, self.recipe, self.world, self.run, self.log = job, job.recipe, world, run, log
         recipe, device = job.recipe, world.device
-        self.job, self.recipe, self.world, self.run, self.say = job, recipe, world, run, say
-        self.caches, self.train_rows = caches, train_rows
-        self.stamps = [_stamp(cache.path) for cache in caches]
+        self.saved = time.monotonic()
+        self.caches = open_caches(job.cache_paths)
+        self.is_loss_read_each_step = device.type == "cpu"
+        self.cache_files = [file_identity(cache.path) for cache in self.caches]
+        self.train_rows = select_rows(self.caches, "train", recipe.rows, job.fold)
+        val_rows = select_rows(self.caches, "val", recipe.rows, job.fold)
+        check_data(self.caches, self.train_rows, val_rows, job, world, log)
         set_up(device, deterministic=job.deterministic)
-        largest = -(-min(recipe.batch_size, len(train_rows)) // world.size)
-        # The rows that stay on the GPU come first: how many samples fit is tried out beside them.
+        # Samples that this rank sees at most in a step.
+        largest = -(-min(recipe.batch_size, len(self.train_rows)) // world.size)
+        # Resident rows come first: how many samples fit is tried out beside them.
         feeder = make_feeder(
-            caches, train_rows, largest=largest, device=device, resident=job.resident
+            self.caches, self.train_rows, largest=largest, device=device, resident=job.resident
         )
         self.batches = Batches(
-            feeder, len(train_rows), batch_size=recipe.batch_size, seed=recipe.seed, world=world
+            feeder,
+            len(self.train_rows),
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            world=world,
         )
         amp = choose_amp(recipe.amp, device)
-        self.validator = Validator(caches, val_rows, recipe, amp, world, job.resident)
-        self.learner = Learner(
+        self.validator = Validator(self.caches, val_rows, recipe, amp, world, job.resident)
+        self.train_step = TrainStep(
             recipe,
-            caches,
+            self.caches,
             world,
             largest=largest,
             micro_batch=job.micro_batch,
             init_from=job.init_from,
             is_compiled=job.compile,
         )
-        self.position = Position()
-        self.position.totals = self.position.totals.to(device)
-        self.first_step = 0
-        self.seconds_after_steps = 0.0
-        self.saved = self.started = time.monotonic()
+        self.progress = Progress(
+            schedule=(0, recipe.epochs * self.batches.num_steps),
+            schedule_is_final=not job.max_minutes,
+            totals=torch.zeros(len(NAMES), dtype=torch.float64, device=device),
+        )
+        self.time_budget = TimeBudget(job.max_minutes)
+        self.first_step = 0  # of this process in the running epoch
+        self.validation_seconds = 0.0  # of the last epoch
 
-    def run_epochs(self, interruption: InterruptHandler) -> Finished:
-        """Epoch after epoch until there is a reason to stop."""
-        position, ended = self.position, ""
-        while not (reason := ended or self._reason_to_stop()):
+    def fit(self, interrupts: InterruptHandler) -> Finished:
+        """Trains epoch after epoch until there is a reason to stop."""
+        progress, stopped = self.progress, ""
+        while not (reason := stopped or self.reason_to_stop()):
             self._check_caches()
             epoch_started = time.monotonic()
-            ended = self._run_steps(interruption)
-            if ended == INTERRUPTED:
-                break
+            action = self.train_epoch(interrupts)
+            if action is StepAction.INTERRUPT:
+                self.save_last()
+                return Finished("interrupted", progress.best_epoch + 1, is_resumable=True)
+            if action is StepAction.STOP:
+                stopped = f"--max-minutes {self.job.max_minutes:g} are over"
             train_seconds = time.monotonic() - epoch_started
+
             training = self._training_means()
-            validation = self.validator.judge(self.learner.judged)
-            is_best = self._keep_best(validation if self.validator.num_rows else training)
+            validation = self.validator.evaluate(self.train_step.eval_model)
+            is_best = self.keep_best(validation if self.validator.num_rows else training)
             self._record(training, validation, train_seconds, epoch_started, is_best)
-            self.seconds_after_steps = time.monotonic() - epoch_started - train_seconds
-            position.epoch, position.step = position.epoch + 1, 0
-            position.totals.zero_()
-            # Clocks differ, and saving takes all ranks: they must do it together.
-            if self.world.max_over_ranks(
-                StepAction.CHECKPOINT if self._is_unsaved() else StepAction.CONTINUE
-            ):
-                self._save_last()
-        self._save_last()
-        return Finished(
-            reason=ended or reason,
-            best_epoch=position.best_epoch + 1,
-            is_resumable=ended == INTERRUPTED,
+            self.validation_seconds = time.monotonic() - epoch_started - train_seconds
+
+            progress.next_epoch()
+            if self._agree(self._due(StepAction.CONTINUE)) is StepAction.CHECKPOINT:
+                self.save_last()
+        self.save_last()
+        return Finished(reason, progress.best_epoch + 1, is_resumable=False)
+
+    def train_epoch(self, interrupts: InterruptHandler) -> StepAction:
+        """Takes the epoch's remaining steps.
+
+        Returns:
+            CONTINUE at the end of the epoch, else STOP or INTERRUPT.
+        """
+        progress, train_step = self.progress, self.train_step
+        self.first_step = progress.step
+        train_step.model.train()
+        for batch in self.batches.epoch(progress.epoch, progress.step):
+            lr = learning_rate(
+                self.recipe, progress.steps_taken, progress.schedule, self.batches.num_steps
+            )
+            train_step(batch, progress.epoch, lr, progress.totals)
+            progress.step, progress.steps_taken = batch.step + 1, progress.steps_taken + 1
+
+            if not progress.schedule_is_final:
+                self._fit_schedule_to_time()
+            is_last = self.is_schedule_over or progress.step == self.batches.num_steps
+            # Reading the loss makes the host wait for a GPU, hence not at every step there.
+            is_checked = (
+                self.is_loss_read_each_step or is_last or progress.step % STEPS_BETWEEN_CHECKS == 0
+            )
+            action = self._agree(self._next_action(interrupts.requested))
+            if is_checked or action is not StepAction.CONTINUE:
+                # Before anything is saved: a state with a bad loss must not replace a good one.
+                raise_if_nonfinite(
+                    int(train_step.first_nonfinite),
+                    progress.epoch,
+                    self.batches,
+                    self.train_rows,
+                    self.caches,
+                    self.world,
+                )
+            if action is StepAction.INTERRUPT or (action is StepAction.STOP and not is_last):
+                return action
+            if is_last:
+                break  # the schedule can end within an epoch
+            if action is StepAction.CHECKPOINT:
+                self.save_last()
+        return StepAction.CONTINUE
+
+    @property
+    def is_schedule_over(self) -> bool:
+        """Whether every step of the learning-rate schedule has been taken."""
+        return self.progress.steps_taken >= self.progress.schedule[1]
+
+    def reason_to_stop(self) -> str:
+        """Why no further epoch is begun, "" for none; the same on every rank."""
+        recipe, progress = self.recipe, self.progress
+        if progress.epoch >= recipe.epochs:
+            return f"all {recipe.epochs} epochs are done"
+        if self.is_schedule_over:
+            return f"all {progress.steps_taken} steps that --max-minutes allows are done"
+        num_worse = progress.epoch - 1 - progress.best_epoch
+        if recipe.patience and num_worse >= recipe.patience:
+            return f"{num_worse} epochs without a better {recipe.best_by} (patience)"
+        return ""
+
+    def keep_best(self, means: dict[str, float]) -> bool:
+        """Writes best.pt where the criterion is better than ever before."""
+        sign = -1 if self.recipe.best_by == "iou" else 1
+        value = sign * means[self.recipe.best_by]
+        if not value < self.progress.best:
+            return False
+        self.progress.best, self.progress.best_epoch = value, self.progress.epoch
+        if self.world.is_main:
+            content = checkpoint.pack(
+                self.train_step.segmenter,
+                self.train_step.eval_model.state_dict(),
+                epoch=self.progress.epoch + 1,
+            )
+            self.saver.submit(self.run.best, content)
+        return True
+
+    def save_last(self) -> None:
+        """Writes last.pt, everything that resuming needs; every rank takes part."""
+        self.saved = time.monotonic()
+        position = self.progress.pack(self.world, self.time_budget.spent())
+        if self.world.is_main:
+            train_step = self.train_step
+            content = checkpoint.pack(
+                train_step.segmenter,
+                train_step.model.state_dict(),
+                **train_step.state_dict(),
+                position=position,
+            )
+            self.saver.submit(self.run.last, content)
+
+    def load_last(self) -> None:
+        """Continues from last.pt.
+
+        Raises:
+            BratsError: The settings differ from the run's, each is named, or the ranks do not see
+                the same file.
+            CheckpointError: The file does not fit this run.
+        """
+        held = self.run.check_same(self.config())
+        content = checkpoint.load(self.run.last)
+        try:
+            self.train_step.load_state_dict(content)
+            self.progress = Progress.unpack(
+                content["position"], self.world, self.batches.num_steps, held["recipe"]["epochs"]
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{self.run.last}: does not fit this run ({error}).") from error
+        loaded = (self.progress.epoch, self.progress.step, self.train_step.checksum())
+        if len(set(self.world.all_gather(loaded))) > 1:
+            raise BratsError(
+                f"{self.run.last}: the processes read different states of it. Is it on a disk that "
+                "all of them share?"
+            )
+        if self.world.is_main:
+            self.run.cut_metrics(self.progress.epoch)
+        self._extend(held)
+
+    def config(self) -> dict[str, Any]:
+        """Everything that decides the run, for config.json."""
+        return run_config(
+            self.job,
+            self.world,
+            self.caches,
+            self.train_step,
+            num_train_rows=len(self.train_rows),
+            num_val_rows=self.validator.num_rows,
         )
+
+    def _extend(self, held: Mapping[str, Any]) -> None:
+        """Starts a second learning-rate schedule where more epochs or minutes than config.json,
+        `held`, says are asked for."""
+        recipe, progress = self.recipe, self.progress
+        has_more_time = self.job.max_minutes > (held.get("max_minutes") or 0) > 0
+        if recipe.epochs <= held["recipe"]["epochs"] and not has_more_time:
+            return
+        first = progress.steps_taken
+        num_epochs = max(1, recipe.epochs - progress.epoch)
+        progress.schedule = (first, first + num_epochs * self.batches.num_steps)
+        progress.schedule_is_final = not self.job.max_minutes
+        if self.world.is_main:
+            self.run.write_config(self.config())
+        if recipe.schedule != "constant":
+            self.log("Extended: a second learning-rate schedule begins here.")
+
+    def _fit_schedule_to_time(self) -> None:
+        """Fixes the number of steps once the first ones have been timed."""
+        progress, num_steps = self.progress, self.batches.num_steps
+        # Reading the loss waits for the device, at two steps of a run.
+        step = self.time_budget.time_step(lambda: int(self.train_step.first_nonfinite))
+        if step is None:
+            return
+        validation = self.validator.estimate_seconds(self.train_step.eval_model)
+        self.train_step.model.train()
+        choice = self._choice_seconds(validation) if self.recipe.choose else 0.0
+        steps = steps_within(
+            self.time_budget.left(progress.seconds),
+            step=step,
+            validation=validation,
+            ending=SAVING_SECONDS + choice,
+            steps_per_epoch=num_steps,
+        )
+        end = progress.steps_taken + self.world.broadcast(steps)  # the main rank decides
+        progress.schedule = (progress.schedule[0], min(progress.schedule[1], end))
+        progress.schedule_is_final = True
+        left = progress.schedule[1] - progress.steps_taken
+        self.log(
+            f"{step:.2f} s a step: {left} more steps, {left / num_steps:.1f} epochs, fit into "
+            f"--max-minutes {self.job.max_minutes:g}"
+        )
+
+    def _choice_seconds(self, validation: float) -> float:
+        """An estimate of what choosing the post-processing takes, from a validation's seconds: it
+        predicts every slice of the validation cases several times and scores their volumes."""
+        cases = [
+            (cache, int(case))
+            for cache in self.caches
+            for case in np.flatnonzero(case_splits(cache, self.job.fold) == "val")
+        ]
+        num_slices = sum(int(cache.cases["rows"][case]) for cache, case in cases)
+        per_slice = validation / max(1, self.validator.num_rows)
+        return CHOICE_PASSES * num_slices * per_slice + CHOICE_SECONDS_A_CASE * len(cases)
+
+    def _next_action(self, is_interrupted: bool) -> StepAction:
+        """What this rank proposes after a step."""
+        if is_interrupted:
+            return StepAction.INTERRUPT
+        # A schedule that is fixed is finished; a machine that became much slower is stopped.
+        grace = self.validation_seconds if not self.progress.schedule_is_final else 0.0
+        if self.time_budget.left() < grace:
+            return StepAction.STOP
+        return self._due(StepAction.CONTINUE)
+
+    def _due(self, otherwise: StepAction) -> StepAction:
+        is_due = time.monotonic() - self.saved > 60 * self.job.save_minutes
+        return StepAction.CHECKPOINT if is_due else otherwise
+
+    def _agree(self, action: StepAction) -> StepAction:
+        """One action for all ranks, whose clocks and signals differ."""
+        return self.world.max_over_ranks(action)
 
     def _check_caches(self) -> None:
         """Raises `BratsError` where a cache is not the file that the run began with."""
-        for cache, stamp in zip(self.caches, self.stamps, strict=True):
-            if _stamp(cache.path) != stamp:
+        for cache, identity in zip(self.caches, self.cache_files, strict=True):
+            if file_identity(cache.path) != identity:
                 raise BratsError(
                     f"{cache.path}: has changed or disappeared since the run began. Put it back "
                     "and go on with --resume; the last good checkpoint is kept."
                 )
 
-    def _run_steps(self, interruption: InterruptHandler) -> str:
-        """The rest of the epoch's steps. Returns "", `INTERRUPTED`, or why time is up."""
-        position, device = self.position, self.world.device
-        self.first_step = position.step
-        self.learner.model.train()
-        for batch in self.batches.epoch(position.epoch, position.step):
-            self.take_step(batch)
-            position.step = batch.step + 1
-            is_last = position.step == self.batches.num_steps
-            # Looking at the loss makes the host wait for the GPU, hence not at every step there.
-            is_due = device.type == "cpu" or is_last or position.step % STEPS_BETWEEN_CHECKS == 0
-            wish = self.world.max_over_ranks(self._wish(is_due, interruption.requested))
-            if wish is StepAction.ABORT:
-                self._report_bad_loss()
-            if wish is StepAction.INTERRUPT:
-                return INTERRUPTED
-            if wish is StepAction.STOP and not is_last:
-                return f"--max-minutes {self.job.max_minutes:g} are over"
-            if wish is StepAction.CHECKPOINT and not is_last:
-                self._save_last()
-        return ""
-
-    def _wish(self, is_due: bool, is_interrupted: bool) -> StepAction:
-        """What this rank would do after this step."""
-        if is_due and int(self.learner.first_bad) != NEVER:
-            return StepAction.ABORT
-        now = time.monotonic()
-        limit = 60 * self.job.max_minutes
-        if is_interrupted:
-            return StepAction.INTERRUPT
-        if limit and now - self.started + self.seconds_after_steps > limit:
-            return StepAction.STOP
-        return StepAction.CHECKPOINT if self._is_unsaved() else StepAction.CONTINUE
-
-    def _is_unsaved(self) -> bool:
-        return time.monotonic() - self.saved > 60 * self.job.save_minutes
-
-    def _report_bad_loss(self) -> None:
-        """Raises `BratsError` on every rank, naming the first bad step and its rows."""
-        step, rank = min(
-            (step, rank)
-            for rank, step in enumerate(self.world.all_gather(int(self.learner.first_bad)))
-        )
-        epoch = self.position.epoch
-        slices = ""
-        if rank == self.world.rank:
-            slices = self._name_rows(self.batches.places(epoch, step))
-        slices = next(text for text in self.world.all_gather(slices) if text)
-        error = BratsError(
-            f"The loss is not finite at epoch {epoch + 1}, step {step}, rank {rank}. Its slices: "
-            f"{slices}. Try a smaller --lr or --amp off; the last good checkpoint is kept."
-        )
-        error.is_shared = True
-        raise error
-
-    def _name_rows(self, places: np.ndarray, num_shown: int = 8) -> str:
-        names = []
-        for number, row in zip(
-            self.train_rows.cache[places], self.train_rows.row[places], strict=True
-        ):
-            record = self.caches[number].slices[row]
-            case = self.caches[number].cases["id"][record["case"]].decode()
-            names.append(f"{printable(case)} z={record['z']}")
-        return ", ".join(names[:num_shown]) + (", ..." if len(names) > num_shown else "")
-
-    def take_step(self, batch: Batch) -> None:
-        """One step of the optimiser. The host waits for nothing in it."""
-        position = self.position
-        rate = learning_rate(self.recipe, position.epoch, batch.step, self.batches.num_steps)
-        self.learner.step(batch, position.epoch, rate, position.totals)
-
     def _training_means(self) -> dict[str, float]:
-        num_samples = min(self.batches.num_samples, self.position.step * self.recipe.batch_size)
-        totals = self.world.sum_over_ranks(self.position.totals.clone())
+        """Means over the samples of the running epoch, by `NAMES`."""
+        totals = self.world.sum_over_ranks(self.progress.totals.clone())
+        num_samples = self.batches.num_samples_in(self.progress.step)
         return dict(zip(NAMES, (totals / num_samples).tolist(), strict=True))
 
     def _record(
@@ -267,116 +399,41 @@ class Trainer:
         epoch_started: float,
         is_best: bool,
     ) -> None:
-        """The epoch's row in metrics.csv, to the trackers and on the terminal."""
-        position, num_steps = self.position, self.batches.num_steps
-        num_samples = (position.step - self.first_step) * self.recipe.batch_size
+        """Writes the epoch's row to metrics.csv, to the loggers and to the terminal."""
+        progress, batches = self.progress, self.batches
+        num_samples = batches.num_samples_in(progress.step) - batches.num_samples_in(
+            self.first_step
+        )
         row = {
-            "epoch": position.epoch + 1,
-            "lr": learning_rate(self.recipe, position.epoch, position.step - 1, num_steps),
+            "epoch": progress.epoch + 1,
+            "lr": learning_rate(
+                self.recipe, progress.steps_taken - 1, progress.schedule, batches.num_steps
+            ),
             **{f"train_{name}": training[name] for name in NAMES},
             **{f"val_{name}": validation[name] for name in NAMES},
             "seconds": time.monotonic() - epoch_started,
-            "slices_per_s": min(num_samples, self.batches.num_samples) / train_seconds,
-            "wait_pct": 100 * self.batches.waited_seconds / train_seconds,
+            "slices_per_s": num_samples / train_seconds,
+            "wait_pct": 100 * batches.waited_seconds / train_seconds,
         }
         if self.world.is_main:
             self.run.append_metrics(row)
             self.trackers.log(row)
-        self.say(_epoch_line(row, self.recipe.epochs, is_best))
-
-    def _reason_to_stop(self) -> str:
-        """Why no further epoch is begun, "" for none; the same on every rank."""
-        recipe, position = self.recipe, self.position
-        if position.epoch >= recipe.epochs:
-            return f"all {recipe.epochs} epochs are done"
-        num_worse = position.epoch - 1 - position.best_epoch
-        if recipe.patience and num_worse >= recipe.patience:
-            return f"{num_worse} epochs without a better {recipe.best_by} (patience)"
-        return ""
-
-    def _keep_best(self, judged: dict[str, float]) -> bool:
-        sign = -1 if self.recipe.best_by == "iou" else 1
-        value = sign * judged[self.recipe.best_by]
-        if not value < self.position.best:
-            return False
-        self.position.best, self.position.best_epoch = value, self.position.epoch
-        if self.world.is_main:
-            content = checkpoint.pack(
-                self.learner.segmenter,
-                self.learner.judged.state_dict(),
-                epoch=self.position.epoch + 1,
-            )
-            self.saver.submit(self.run.best, content)
-        return True
-
-    def _save_last(self) -> None:
-        """Snapshots everything needed to go on; every rank takes part."""
-        self.saved = time.monotonic()
-        position = self.position.pack(self.world)
-        if self.world.is_main:
-            learner = self.learner
-            content = checkpoint.pack(
-                learner.segmenter, learner.plain.state_dict(), **learner.state(), position=position
-            )
-            self.saver.submit(self.run.last, content)
-
-    def restore(self, run: RunDir) -> None:
-        """Takes up a run from last.pt. Raises `BratsError` naming what differs from that run."""
-        run.check_same(self.describe())
-        content = checkpoint.load(run.last)
-        try:
-            self.learner.load(content)
-            self.position = Position.unpack(content["position"], self.world)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise BratsError(f"{run.last}: does not fit this run ({error}).") from error
-        if self.world.is_main:
-            run.cut_metrics(self.position.epoch)
-
-    def describe(self) -> dict[str, Any]:
-        """Everything that decides the run, for config.json."""
-        job, world = self.job, self.world
-        return {
-            "recipe_name": job.recipe_name,
-            "recipe": recipe_to_dict(job.recipe),
-            "caches": [
-                {"path": str(cache.path.resolve()), "fingerprint": cache.fingerprint}
-                for cache in self.caches
-            ],
-            "fold": job.fold,
-            "init_from": str(job.init_from.resolve()) if job.init_from else None,
-            "deterministic": job.deterministic,
-            "max_minutes": job.max_minutes,
-            "micro_batch": self.learner.micro_batch,
-            "amp": self.learner.amp,
-            "device": device_name(world.device),
-            "world_size": world.size,
-            "encoder_weights_from": self.learner.segmenter.weights_from,
-            "num_train_rows": len(self.train_rows),
-            "num_val_rows": self.validator.num_rows,
-            "torchrun_id": os.environ.get("TORCHELASTIC_RUN_ID"),
-            "versions": versions(),
-        }
-
-    def introduction(self) -> str:
-        """What the main rank says before the first step."""
-        position, world = self.position, self.world
-        text = (
-            f"{len(self.train_rows)} training and {self.validator.num_rows} validation slices, "
-            f"{self.batches.num_steps} steps an epoch, {world.size} x {world.device.type}, "
-            f"amp {self.learner.amp}, encoder weights: {self.learner.segmenter.weights_from}"
-        )
-        if position.epoch or position.step:
-            text += f"\nGoing on at epoch {position.epoch + 1}, step {position.step}"
-        return text
+        self.log(_epoch_line(row, self.recipe.epochs, is_best))
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What tells a file from another of its name; None where there is none."""
+@contextmanager
+def oom_as_error(job: TrainJob, world: World) -> Iterator[None]:
+    """Turns a device that is out of memory into one message."""
     try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BratsError(
+            f"Out of memory on {world.device} (--micro-batch {job.micro_batch}): "
+            f"{printable(str(error).splitlines()[0])} Close what else uses the device, or give a "
+            "smaller --micro-batch; the last good checkpoint is kept."
+        ) from error
 
 
 def _epoch_line(row: dict[str, float], num_epochs: int, is_best: bool) -> str:

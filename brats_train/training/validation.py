@@ -6,7 +6,9 @@ Counts add up over batches and ranks without rounding; a ratio is taken once, at
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,33 +18,13 @@ from brats_cache.format.reader import Cache
 from brats_train.data.feeders import make_feeder
 from brats_train.data.selection import RowSet
 from brats_train.data.targets import region_targets
+from brats_train.evaluation.slice_iou import slice_ious
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import autocast
 from brats_train.training import losses
 from brats_train.training.recipe import Recipe
 
-__all__ = ["NAMES", "Validator", "iou_from_counts", "overlap_counts", "sums_of"]
-
-
-def overlap_counts(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels in both masks, in the prediction and in the target, each (B, K) int64 on the device.
-
-    predicted  (B, K, H, W) bool
-    target     (B, K, H, W) bool, or uint8 holding 0 and 1
-    """
-    target = target.bool()
-    return (
-        (predicted & target).sum(dim=(2, 3), dtype=torch.int64),
-        predicted.sum(dim=(2, 3), dtype=torch.int64),
-        target.sum(dim=(2, 3), dtype=torch.int64),
-    )
-
-
-def iou_from_counts(intersection: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
-    """IoU of each entry, float64 in the counts' shape; an empty prediction of an empty target
-    counts 1."""
-    union = predicted + target - intersection
-    return torch.where(union == 0, 1.0, intersection.double() / union.clamp(min=1))
+__all__ = ["NAMES", "Validator", "sums_of"]
 
 
 NAMES = ("loss", "bce", "iou_loss", "iou")
@@ -52,7 +34,7 @@ ROWS_AT_ONCE = 32
 def sums_of(terms: losses.LossTerms, logits: Tensor, targets: Tensor) -> Tensor:
     """(4,) float64, in the order of `NAMES`: sums over samples of the loss, the binary
     cross-entropy, the IoU loss, and the IoU at probability 1/2 (mean over regions)."""
-    ious = iou_from_counts(*overlap_counts(logits >= 0, targets)).mean(dim=1)
+    ious = slice_ious(logits >= 0, targets).mean(dim=1)
     parts = (terms.total, terms.bce, terms.iou_loss, ious)
     return torch.stack([part.detach().double().sum() for part in parts])
 
@@ -81,11 +63,13 @@ class Validator:
         )
 
     @torch.inference_mode()
-    def judge(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Means over all validation rows, by `NAMES`; NaN where there are none."""
         if not self.num_rows:
             return dict.fromkeys(NAMES, math.nan)
         world, recipe = self._world, self._recipe
+        # By sample, so that the means do not depend on how slices are batched.
+        loss = replace(recipe.loss, overlap="sample")
         world.broadcast_buffers(model)
         model.eval()
         totals = torch.zeros(len(NAMES), dtype=torch.float64, device=world.device)
@@ -94,6 +78,19 @@ class Validator:
             pixels = images.to(torch.float32, memory_format=torch.channels_last)
             with autocast(self._amp, world.device):
                 logits = model(pixels)
-            totals += sums_of(losses.compute(recipe.loss, logits, targets), logits, targets)
+            totals += sums_of(losses.compute(loss, logits, targets), logits, targets)
         means = world.sum_over_ranks(totals) / self.num_rows
         return dict(zip(NAMES, means.tolist(), strict=True))  # one synchronisation an epoch
+
+    @torch.inference_mode()
+    def estimate_seconds(self, model: nn.Module) -> float:
+        """Seconds that a validation will take, from one batch of it; every rank takes part."""
+        if not self._chunks:
+            return 0.0
+        model.eval()
+        started = time.monotonic()
+        for images, _ in self._feeder.feed(self._chunks[:1]):
+            with autocast(self._amp, self._world.device):
+                logits = model(images.to(torch.float32, memory_format=torch.channels_last))
+            float(logits.sum())  # waits for the device
+        return (time.monotonic() - started) * len(self._chunks)

@@ -15,10 +15,10 @@ from brats_train.data.selection import select_rows
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import set_up
 from brats_train.training.recipe import Recipe, change
-from brats_train.training.train_step import Learner
+from brats_train.training.train_step import TrainStep
 from tests.commands import run_brats
 
-MakeLearner = Callable[..., Learner]
+MakeTrainStep = Callable[..., TrainStep]
 
 
 @pytest.fixture(scope="session")
@@ -42,13 +42,13 @@ def cache(device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Cac
 
 
 @pytest.fixture
-def make_learner(cache: Cache, device: torch.device) -> MakeLearner:
+def make_train_step(cache: Cache, device: torch.device) -> MakeTrainStep:
     """What learns by the paper's recipe with the given changes, from random weights."""
 
-    def make(*settings: str, micro_batch: str = "auto") -> Learner:
+    def make(*settings: str, micro_batch: str = "auto") -> TrainStep:
         recipe = change(Recipe(), ["encoder_weights=none", *settings])
         set_up(device, deterministic=False)
-        learner = Learner(
+        train_step = TrainStep(
             recipe,
             [cache],
             World(rank=0, size=1, device=device),
@@ -57,8 +57,8 @@ def make_learner(cache: Cache, device: torch.device) -> MakeLearner:
             init_from=None,
             is_compiled=False,
         )
-        learner.model.train()
-        return learner
+        train_step.model.train()
+        return train_step
 
     return make
 

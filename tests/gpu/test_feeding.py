@@ -16,7 +16,7 @@ from brats_train.data.selection import epoch_order, select_rows
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
 from brats_train.training.checkpoint_writer import Saver
-from tests.gpu.conftest import MakeLearner
+from tests.gpu.conftest import MakeTrainStep
 
 
 @pytest.mark.parametrize("resident", ["never", "always"])
@@ -41,17 +41,17 @@ def test_rows_arrive_whole_while_the_gpu_is_busy(
 
 
 def test_a_snapshot_is_of_the_moment_it_was_asked_for(
-    make_learner: MakeLearner, batches_of: Callable[..., Batches], tmp_path: Path
+    make_train_step: MakeTrainStep, batches_of: Callable[..., Batches], tmp_path: Path
 ) -> None:
     """A thread writes it while training goes on."""
-    learner = make_learner("batch_size=16")
-    before = {name: value.clone() for name, value in learner.plain.state_dict().items()}
+    train_step = make_train_step("batch_size=16")
+    before = {name: value.clone() for name, value in train_step.model.state_dict().items()}
     path = tmp_path / "snapshot.pt"
-    totals = torch.zeros(4, dtype=torch.float64, device=learner.world.device)
+    totals = torch.zeros(4, dtype=torch.float64, device=train_step.world.device)
     with Saver() as saver:
         torch.cuda._sleep(50_000_000)
-        saver.submit(path, checkpoint.pack(learner.segmenter, learner.plain.state_dict()))
+        saver.submit(path, checkpoint.pack(train_step.segmenter, train_step.model.state_dict()))
         for batch in batches_of(16).epoch(0):
-            learner.step(batch, 0, 1e-3, totals)
+            train_step(batch, 0, 1e-3, totals)
     for name, value in checkpoint.load(path)["model"].items():
         assert torch.equal(value, before[name].cpu()), name

@@ -58,7 +58,7 @@ def test_rows_arrive_as_they_lie_in_the_cache(cache: Cache, resident: str) -> No
     np.testing.assert_array_equal(masks, cache.masks[order])
     assert images.dtype == np.float16
     assert masks.dtype == np.uint8
-    assert batches.num_samples == len(rows)
+    assert batches.num_samples_in(batches.num_steps) == len(rows)
 
 
 @RESIDENT
@@ -87,11 +87,19 @@ def test_ranks_share_every_global_batch(cache: Cache, size: int, resident: str) 
         assert divided[-1].part.stop == together.global_size
 
 
-def test_a_last_batch_smaller_than_the_world_is_left_out(cache: Cache) -> None:
+def test_a_last_batch_smaller_than_the_world_is_shared_out(cache: Cache) -> None:
+    """Every sample counts once, and every rank takes part in every step."""
     rows = select_rows([cache], "train", "all")[np.arange(7)]
-    batches = batches_of(cache, rows, batch_size=3, world=alone(1, 2))
-    assert batches.num_steps == 2
-    assert batches.num_samples == 6
+    weights = []
+    for rank in range(2):
+        batches = batches_of(cache, rows, batch_size=3, world=alone(rank, 2))
+        assert batches.num_steps == 3
+        assert batches.num_samples_in(3) == 7
+        for batch in batches.epoch(0):
+            assert len(batch.images) == len(batches.indices(0, batch.step))
+            weights.append(batch.weight * len(batch.images))
+    assert sum(weights) == 7
+    assert 0 in weights
     with pytest.raises(BratsError, match="1 training rows for 2 processes"):
         batches_of(cache, rows[np.arange(1)], batch_size=3, world=alone(0, 2))
 
@@ -114,7 +122,7 @@ def test_a_batch_stays_as_it_is_until_the_next_is_asked_for(cache: Cache) -> Non
     batches = batches_of(cache, rows, batch_size=3)
     for step, batch in enumerate(batches.epoch(0)):
         time.sleep(0.01)
-        expected = cache.images[rows.row[batches.places(0, step)]].astype(np.float32)
+        expected = cache.images[rows.row[batches.indices(0, step)]].astype(np.float32)
         np.testing.assert_array_equal(batch.images.numpy(), expected)
 
 

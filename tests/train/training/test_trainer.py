@@ -7,21 +7,30 @@ import json
 import math
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from brats_cache.common.errors import BratsError
+from brats_cache.format.reader import open_cache
+from brats_train.data.selection import select_rows
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
 from brats_train.training.checkpoint_writer import Saver
 from brats_train.training.recipe import Recipe, change
 from brats_train.training.run_dir import METRIC_COLUMNS, RunDir
+from brats_train.training.setup import check_data
 from brats_train.training.state import Finished, TrainJob
-from brats_train.training.trainer import train
+from brats_train.training.time_budget import TIMED_STEPS, WARM_UP_STEPS
+from brats_train.training.train_step import TrainStep, split_evenly
+from brats_train.training.trainer import Trainer, train
 from tests.train.frozen import frozen_batchnorm
 
 SMALL = (
@@ -52,7 +61,7 @@ def job_of(cache_path: Path, *settings: str, **fields: Any) -> TrainJob:
 
 
 def run_it(job: TrainJob, path: Path, *, resume: bool = False) -> Finished:
-    return train(job, ALONE, RunDir(path), resume=resume, say=lambda text: None)
+    return train(job, ALONE, RunDir(path), resume=resume, log=lambda text: None)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -66,7 +75,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 def test_a_run_learns_and_leaves_its_files(cache_path: Path, tmp_path: Path) -> None:
-    path = tmp_path / "run"
+    path = tmp_path / "runs" / "run"
     done = run_it(job_of(cache_path, "epochs=4"), path)
     assert not done.is_resumable
     assert done.reason == "all 4 epochs are done"
@@ -168,7 +177,7 @@ def test_init_from_starts_with_another_runs_weights(cache_path: Path, tmp_path: 
     run_it(job_of(cache_path, "epochs=1"), tmp_path / "first")
     best = tmp_path / "first" / "best.pt"
     run_it(job_of(cache_path, "epochs=1", "lr=0", init_from=best), tmp_path / "second")
-    parameters = dict(checkpoint.load_segmenter(best)[1].named_parameters())
+    parameters = dict(checkpoint.load_network(best)[1].named_parameters())
     after = weights(tmp_path / "second" / "last.pt")
     for name, value in parameters.items():
         assert torch.equal(value, after[name]), name
@@ -181,7 +190,7 @@ def test_init_from_starts_with_another_runs_weights(cache_path: Path, tmp_path: 
 
 def test_regions_need_masks_that_know_them(cache_path: Path, tmp_path: Path) -> None:
     run_it(job_of(cache_path, "epochs=1", "target=regions"), tmp_path / "run")
-    segmenter, model, _ = checkpoint.load_segmenter(tmp_path / "run" / "best.pt")
+    segmenter, model, _ = checkpoint.load_network(tmp_path / "run" / "best.pt")
     assert segmenter.regions == ("wt", "tc", "et")
     assert model(torch.zeros(1, 4, 64, 64)).shape == (1, 3, 64, 64)
 
@@ -206,7 +215,7 @@ def test_a_cache_that_changes_under_a_run_ends_it(cache_path: Path, tmp_path: Pa
             copy.unlink()
 
     with pytest.raises(BratsError, match=r"copy\.h5: has changed or disappeared"):
-        train(job_of(copy), ALONE, RunDir(tmp_path / "run"), resume=False, say=say)
+        train(job_of(copy), ALONE, RunDir(tmp_path / "run"), resume=False, log=say)
     assert len(RunDir(tmp_path / "run").read_metrics()) == 1
 
 
@@ -218,7 +227,7 @@ def test_one_cache_given_twice_is_refused(cache_path: Path, tmp_path: Path) -> N
         run_it(job, tmp_path / "run")
 
 
-@pytest.mark.parametrize("where", ["Learner", "Trainer.take_step"])
+@pytest.mark.parametrize("where", ["TrainStep", "TrainStep.__call__"])
 def test_a_device_out_of_memory_is_one_message(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -260,3 +269,115 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
             saver.wait()
     assert (path / "best.pt").read_bytes() == before
     assert not list(path.glob("*.partial"))
+
+
+def test_a_moved_cache_is_known_by_what_it_holds(cache_path: Path, tmp_path: Path) -> None:
+    moved, path = tmp_path / "elsewhere.h5", tmp_path / "run"
+    run_it(job_of(cache_path, "epochs=1"), path)
+    moved.write_bytes(cache_path.read_bytes())
+    assert run_it(job_of(moved, "epochs=1"), path, resume=True).reason.startswith("all 1")
+
+
+def test_more_epochs_extend_a_finished_run(cache_path: Path, tmp_path: Path) -> None:
+    """The second schedule begins where the first one ended, and the run counts on."""
+    path, lines = tmp_path / "run", []
+    run_it(job_of(cache_path, "epochs=2", "schedule=cosine"), path)
+    longer = job_of(cache_path, "epochs=4", "schedule=cosine")
+    done = train(longer, ALONE, RunDir(path), resume=True, log=lines.append)
+    assert done.reason == "all 4 epochs are done"
+    rows = RunDir(path).read_metrics()
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert rows[1]["lr"] == rows[3]["lr"] == 0 < rows[2]["lr"]
+    assert any("second learning-rate schedule" in line for line in lines)
+    assert RunDir(path).read_config()["recipe"]["epochs"] == 4
+    with pytest.raises(BratsError, match="epochs: 4 there, 3 now"):
+        run_it(job_of(cache_path, "epochs=3", "schedule=cosine"), path, resume=True)
+
+
+def test_a_time_limit_fits_the_schedule(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of steps is fixed after the first ones, and the rate ends at zero."""
+    monkeypatch.setattr("brats_train.training.trainer.steps_within", lambda *_, **__: 5)
+    job = job_of(cache_path, "epochs=1000", "schedule=cosine", "batch_size=8", max_minutes=30.0)
+    done = run_it(job, tmp_path / "run")
+    steps = WARM_UP_STEPS + TIMED_STEPS + 5
+    assert done.reason == f"all {steps} steps that --max-minutes allows are done"
+    assert RunDir(tmp_path / "run").read_metrics()[-1]["lr"] == 0
+    position = checkpoint.load(tmp_path / "run" / "last.pt")["position"]
+    assert position["schedule"] == [0, steps]
+    assert position["schedule_is_final"]
+
+
+def test_a_bad_state_never_replaces_a_good_one(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the loss is looked at only now and then, it is looked at before anything is saved."""
+    path = tmp_path / "run"
+    monkeypatch.setattr("brats_train.training.trainer.STEPS_BETWEEN_CHECKS", 1000)
+    monkeypatch.setattr(
+        Trainer, "is_loss_read_each_step", property(lambda self: False, lambda *_: None), False
+    )
+    run_it(job_of(cache_path, "epochs=1"), path)
+    good = weights(path / "last.pt")
+    job = job_of(cache_path, "epochs=2", "batch_size=4", save_minutes=0.0)
+    spoil = TrainStep.__call__
+
+    def spoiled(self: TrainStep, *arguments: Any) -> None:
+        spoil(self, *arguments)
+        self.first_nonfinite.fill_(0)
+
+    monkeypatch.setattr(TrainStep, "__call__", spoiled)
+    other = tmp_path / "other"
+    with pytest.raises(BratsError, match="not finite"):
+        run_it(job, other)
+    assert not (other / "last.pt").exists()
+    assert all(torch.equal(value, good[name]) for name, value in weights(path / "last.pt").items())
+
+
+def test_slices_without_any_tumour_are_not_trained_on(cache_path: Path, tmp_path: Path) -> None:
+    cache = open_cache(cache_path)
+    empty = replace(cache, slices=cache.slices.copy())
+    empty.slices["label_pixels"] = 0
+    rows = select_rows([empty], "train", "all")
+    job = job_of(cache_path, "rows=all")
+    with pytest.raises(BratsError, match="--allow-no-tumor"):
+        check_data([empty], rows, rows, job, ALONE, print)
+    check_data([empty], rows, rows, replace(job, allow_no_tumor=True), ALONE, print)
+
+
+def test_a_batch_that_batch_norm_cannot_take_is_refused(cache_path: Path, tmp_path: Path) -> None:
+    cache = open_cache(cache_path)
+    tiny = replace(cache, shape=(*cache.shape[:2], 32, 32))
+    rows = select_rows([tiny], "train", "tumor")[np.arange(9)]
+    with pytest.raises(BratsError, match="a step of one sample"):
+        check_data([tiny], rows, rows, job_of(cache_path, "batch_size=8"), ALONE, print)
+    check_data([tiny], rows, rows, job_of(cache_path, "batch_size=9"), ALONE, print)
+
+
+def test_a_loss_over_the_batch_needs_the_whole_batch(cache_path: Path, tmp_path: Path) -> None:
+    job = job_of(cache_path, "loss.overlap=batch", micro_batch="7")
+    with pytest.raises(BratsError, match=r"loss\.overlap=batch"):
+        run_it(job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_encoder_is_one_message(cache_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(BratsError, match="encoder"):
+        run_it(job_of(cache_path, "encoder=resnet999"), tmp_path / "run")
+
+
+@given(st.integers(1, 300), st.integers(1, 8), st.integers(1, 64))
+def test_ranks_cut_a_batch_into_equally_many_pieces(size: int, ranks: int, micro: int) -> None:
+    """Collectives within a forward pass come once a piece, so unequal numbers would hang."""
+    num_pieces = set()
+    for rank in range(ranks):
+        step = SimpleNamespace(world=SimpleNamespace(size=ranks), micro_batch=micro)
+        num = TrainStep._num_pieces(step, size)  # type: ignore[arg-type]
+        part = World(rank=rank, size=ranks, device=torch.device("cpu")).local_slice(size)
+        pieces = split_evenly(max(1, part.stop - part.start), num)
+        lengths = [piece.stop - piece.start for piece in pieces]
+        assert min(lengths) >= 1
+        assert max(lengths) <= micro + 1
+        num_pieces.add(num)
+    assert len(num_pieces) == 1

@@ -40,7 +40,7 @@ def test_metrics_do_not_depend_on_the_number_of_ranks(cache: Cache, target: str)
                 "off",
                 Alone(rank=rank, size=size, device=torch.device("cpu")),
                 "never",
-            ).judge(model)
+            ).evaluate(model)
             for rank in range(size)
         ]
         found.append([sum(part[name] for part in parts) for name in NAMES])

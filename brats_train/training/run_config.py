@@ -1,0 +1,72 @@
+"""What a run writes into config.json, and what it says before its first step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brats_cache.format.reader import Cache
+from brats_train.runtime.distributed import World
+from brats_train.runtime.environment import device_name, launcher_id, versions
+from brats_train.training.recipe import recipe_to_dict
+from brats_train.training.state import Progress, TrainJob
+from brats_train.training.train_step import TrainStep
+
+__all__ = ["introduction", "run_config"]
+
+
+def run_config(
+    job: TrainJob,
+    world: World,
+    caches: Sequence[Cache],
+    train_step: TrainStep,
+    *,
+    num_train_rows: int,
+    num_val_rows: int,
+) -> dict[str, Any]:
+    """Everything that decides the run, as plain values for JSON."""
+    return {
+        "recipe_name": job.recipe_name,
+        "recipe": recipe_to_dict(job.recipe),
+        "caches": [
+            {"path": str(cache.path.resolve()), "fingerprint": cache.fingerprint}
+            for cache in caches
+        ],
+        "fold": job.fold,
+        "init_from": str(job.init_from.resolve()) if job.init_from else None,
+        "deterministic": job.deterministic,
+        "max_minutes": job.max_minutes,
+        "save_minutes": job.save_minutes,
+        "resident": job.resident,
+        "compile": job.compile,
+        "trackers": list(job.trackers),
+        "micro_batch": train_step.micro_batch,
+        "amp": train_step.amp,
+        "device": device_name(world.device),
+        "world_size": world.size,
+        "encoder_weights_from": train_step.segmenter.weights_from,
+        "num_train_rows": num_train_rows,
+        "num_val_rows": num_val_rows,
+        "torchrun_id": os.environ.get("TORCHELASTIC_RUN_ID"),
+        "launcher": launcher_id(),
+        "versions": versions(),
+    }
+
+
+def introduction(config: Mapping[str, Any], num_steps: int, progress: Progress) -> str:
+    """What the main rank says before the first step.
+
+    Args:
+        config: As `run_config` gives it.
+        num_steps: Steps of an epoch.
+        progress: Where the run stands.
+    """
+    text = (
+        f"{config['num_train_rows']} training and {config['num_val_rows']} validation slices, "
+        f"{num_steps} steps an epoch, {config['world_size']} x {config['device']}, "
+        f"amp {config['amp']}, encoder weights: {config['encoder_weights_from']}"
+    )
+    if progress.epoch or progress.step:
+        text += f"\nGoing on at epoch {progress.epoch + 1}, step {progress.step}"
+    return text

@@ -1,0 +1,75 @@
+"""How many steps fit into --max-minutes, from the speed of the first ones."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from brats_train.runtime.environment import process_age
+
+__all__ = ["TimeBudget", "steps_within"]
+
+WARM_UP_STEPS = 2  # allocate memory and choose algorithms; not timed
+TIMED_STEPS = 6
+SAFETY = 1.03  # later steps are a little slower than the timed ones: a fuller cache, a warmer CPU
+
+
+class TimeBudget:
+    """The minutes of a run that are left.
+
+    Attributes:
+        minutes: The limit, 0 for none. It covers the whole process, its start included.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes = minutes
+        self._num_steps = 0
+        self._timed_from = 0.0
+        self._origin = time.monotonic() - process_age()
+
+    def spent(self) -> float:
+        """Seconds since this process started."""
+        return time.monotonic() - self._origin
+
+    def left(self, seconds_before: float = 0.0) -> float:
+        """Seconds left, infinite without a limit; earlier processes spent `seconds_before`."""
+        if not self.minutes:
+            return math.inf
+        return 60 * self.minutes - seconds_before - self.spent()
+
+    def time_step(self, wait: Callable[[], object]) -> float | None:
+        """Counts a step that has been taken; the same steps are timed on every rank.
+
+        Args:
+            wait: A function without arguments that returns once the device has finished the step.
+
+        Returns:
+            Seconds a step takes, once, when enough steps are timed; else None.
+        """
+        self._num_steps += 1
+        if self._num_steps not in (WARM_UP_STEPS, WARM_UP_STEPS + TIMED_STEPS):
+            return None
+
+        wait()
+        now = time.monotonic()
+        if self._num_steps == WARM_UP_STEPS:
+            self._timed_from = now
+            return None
+        return (now - self._timed_from) / TIMED_STEPS
+
+
+def steps_within(
+    seconds: float, *, step: float, validation: float, ending: float, steps_per_epoch: int
+) -> int:
+    """The number of steps that fit into `seconds`, at least one.
+
+    Args:
+        seconds: What is left.
+        step: Seconds of a step.
+        validation: Seconds of one validation, which follows each epoch.
+        ending: Seconds of what follows the last epoch: saving, choosing the post-processing.
+        steps_per_epoch: Steps between two validations.
+    """
+    each = SAFETY * step + validation / steps_per_epoch
+    return max(1, int((seconds - ending - validation) / each))
