@@ -136,10 +136,11 @@ def _find(
     modalities: tuple[str, ...],
 ) -> Any:
     """The cases to segment, as `Findings`."""
+    from brats_cache.discovery.manifest import read_manifest
     from brats_train.inference.case_sources import find_scans, findings_of_files
 
     if files:
         return findings_of_files(files, modalities)
     if manifest is not None:
-        raise click.UsageError("--manifest cannot be read yet.")
+        return read_manifest(manifest, modalities)
     return find_scans(cases, modalities)

@@ -129,7 +129,7 @@ def prepare_arrays(
 
     Raises:
         ValueError: A volume is missing, not 3-D, not finite, of another shape than the others, or
-            without contrast.
+            without contrast; or the affine is no grid.
     """
     missing = [name for name in preparation.modalities if name not in volumes]
     if missing:
@@ -147,6 +147,9 @@ def prepare_arrays(
             )
         if not np.isfinite(volume).all():
             raise ValueError(f"{name} holds NaN or infinity")
+    affine = np.asarray(affine, np.float64)
+    if affine.shape != (4, 4) or not abs(np.linalg.det(affine[:3, :3])) > 0:
+        raise ValueError("the affine is no grid in space; expected (4, 4), voxel to RAS mm")
     orientation = Orientation.of(affine)
     canonical = [orientation.to_canonical(_as_read(volume)) for volume in named.values()]
     brain = brain_of(canonical)
@@ -158,7 +161,7 @@ def prepare_arrays(
         images=prepare_images(canonical, brain, normalizations, preparation, z_indices),
         z_indices=z_indices,
         brain=brain[z_indices],
-        grid=Grid(shape=shape, affine=np.asarray(affine, np.float64)),
+        grid=Grid(shape=shape, affine=affine),
     )
 
 

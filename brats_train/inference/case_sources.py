@@ -34,7 +34,7 @@ def find_scans(data: Sequence[Path], modalities: Sequence[str]) -> Findings:
         data: Case folders, or folders of them.
         modalities: Those of the model.
     """
-    return find_cases(data, modalities)
+    return find_cases(data, modalities, with_masks=False)
 
 
 def case_of_files(files: Mapping[str, Path], modalities: Sequence[str]) -> Case:
@@ -99,12 +99,14 @@ def fingerprint_of_scans(checksums: Sequence[int], channels: Sequence[int | None
 
 
 def output_scheme(case: Case, fallback: str) -> Scheme:
-    """The label scheme of a predicted mask: what the case's names tell, else `fallback`.
+    """The label scheme of a predicted mask: what a manifest or the names tell, else `fallback`.
 
     Args:
         case: The case.
         fallback: Name of the scheme of the training masks.
     """
+    if case.scheme:
+        return SCHEMES[case.scheme]
     if case.naming == "plain":
         return SCHEMES[fallback]
     return detect_scheme(case.naming, {case.id: frozenset()}, dataset_labels=case.labels)

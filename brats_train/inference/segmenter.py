@@ -121,9 +121,7 @@ class Segmenter:
         if affine is not None:
             raise ValueError("affine is for volumes; files have their own")
         if isinstance(case, Mapping):
-            files = {
-                name: Path(one) for name, one in case.items() if not isinstance(one, np.ndarray)
-            }
+            files = {name: Path(str(file)) for name, file in case.items()}
             found = case_of_files(files, self.modalities)
         else:
             found = _only_case(Path(case), self.modalities)

@@ -121,6 +121,8 @@ def test_what_cannot_be_segmented_is_refused(
     for words, source in bad.items():
         with pytest.raises(ValueError, match=words):
             model.predict(source, affine=np.eye(4))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no grid"):
+        model.predict(volumes, affine=np.diag([1.0, 1.0, 0.0, 1.0]))
     with pytest.raises(ValueError, match="need an affine"):
         model.predict(volumes)
     with pytest.raises(ValueError, match="files have their own"):
@@ -129,14 +131,14 @@ def test_what_cannot_be_segmented_is_refused(
     del files["t1ce"]
     with pytest.raises(BratsError, match="t1ce"):
         model.predict(files)
-    with pytest.raises(BratsError, match="0 cases"):
+    with pytest.raises(DataFaults, match="no files"):
         model.predict(tmp_path)
+    shutil.copytree(case, tmp_path / "one" / case.name)
+    for path in case.iterdir():
+        target = tmp_path / "two" / path.name.replace(case.name, "else")
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
     with pytest.raises(BratsError, match="2 cases"):
-        shutil.copytree(case, tmp_path / "one" / case.name)
-        for path in case.iterdir():
-            target = tmp_path / "two" / path.name.replace(case.name, "else")
-            target.parent.mkdir(exist_ok=True)
-            shutil.copy(path, target)
         model.predict(tmp_path)
     torn = tmp_path / "one" / case.name / f"{case.name}_t1.nii"
     torn.write_bytes(torn.read_bytes()[:-10])
