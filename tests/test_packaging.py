@@ -6,9 +6,11 @@ import ast
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,3 +181,26 @@ def test_no_published_file_names_a_registry_or_a_persons_folder() -> None:
         for what, pattern in UNWELCOME.items():
             offences += [f"{path}: {what}: {m.group()}" for m in re.finditer(pattern, text)]
     assert not offences
+
+
+def test_the_wheel_holds_every_module_and_page(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for package in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, source / package, ignore=ignored)
+    command = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", ".")
+    result = run_python(*command, "--wheel-dir", tmp_path / "wheels", cwd=source)
+    assert result.returncode == 0, result.stderr
+    (wheel,) = (tmp_path / "wheels").glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {"brats_cache/py.typed", "brats_train/py.typed"} <= wanted
+    assert not wanted - held
