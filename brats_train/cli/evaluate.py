@@ -16,6 +16,7 @@ from brats_train.cli.options import (
     checkpoint_paths,
     device_option,
     no_progress,
+    open_run_caches,
     run_option,
     tta_option,
 )
@@ -33,7 +34,11 @@ __all__ = ["evaluate"]
 )
 @run_option
 @click.option(
-    "--cache", "caches", multiple=True, type=PATH, help="Instead of the run's own caches."
+    "--cache",
+    "caches",
+    multiple=True,
+    type=PATH,
+    help="The run's cache where it lies now.",
 )
 @checkpoint_option
 @tta_option
@@ -75,12 +80,15 @@ def evaluate(
     --predictions scores masks instead, without a model; with --cache and without --run it writes
     eval/SPLIT into their folder.
     """
-    from brats_cache.format.cache_set import open_caches
     from brats_train.evaluation import evaluate as evaluation
     from brats_train.evaluation.summary import describe, to_json
     from brats_train.training.recipe import recipe_from_dict
     from brats_train.training.run_dir import RunDir
 
+    if len(run_dirs) > 1 and checkpoint not in ("best", "last"):
+        raise click.UsageError(
+            "--checkpoint FILE is one model: name one --run, which says what to score."
+        )
     needs_run = predictions is None or run_dirs or not caches
     runs = [RunDir.existing(path) for path in run_dirs or (None,)] if needs_run else []
     config = runs[0].read_config() if runs else None
@@ -93,8 +101,7 @@ def evaluate(
         tta=tta,
         threshold=threshold,
     )
-    own = tuple(Path(cache["path"]) for cache in config["caches"]) if config else ()
-    opened = open_caches(caches or own)
+    opened = open_run_caches(config, caches)
     if predictions is None:
         folder = runs[0].path / "eval" / split
         paths = checkpoint_paths(runs, checkpoint)
@@ -121,7 +128,7 @@ def _score_models(
     folder: Path,
     save_masks: bool,
 ) -> Any:
-    """The evaluation, already written; None on a rank that does not speak."""
+    """The evaluation, already written; None on a rank that does not print."""
     import contextlib
 
     from brats_train.evaluation import evaluate as evaluation
@@ -148,7 +155,7 @@ def _score_models(
 def _score_files(
     job: Any, caches: Sequence[Any], regions: Sequence[str], masks: Path, folder: Path
 ) -> Any:
-    """The evaluation, already written; None on a rank that does not speak."""
+    """The evaluation, already written; None on a rank that does not print."""
     from brats_train.evaluation import evaluate as evaluation
     from brats_train.evaluation.publish import publish_evaluation
     from brats_train.runtime.distributed import process_group

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ __all__ = [
     "checkpoint_paths",
     "device_option",
     "no_progress",
+    "open_run_caches",
     "run_option",
     "tta_option",
 ]
@@ -39,13 +41,51 @@ device_option = click.option(
 
 
 def checkpoint_paths(runs: Sequence[Any], checkpoint: str) -> list[Path]:
+    """The checkpoint files to use: of each run ("best", "last"), or the file that is named."""
     if checkpoint not in ("best", "last"):
         return [Path(checkpoint)]
     return [run.best if checkpoint == "best" else run.last for run in runs]
 
 
+def open_run_caches(config: Mapping[str, Any] | None, given: Sequence[Path]) -> list[Any]:
+    """Opens the caches to score on: those given, else the run's own.
+
+    A cache that was moved is known by its fingerprint. Another one may be used, and is named, for
+    its cases need not be those that the run kept for validation.
+
+    Args:
+        config: What config.json of the run holds, None without a run.
+        given: The paths of --cache.
+
+    Returns:
+        `Cache` values.
+
+    Raises:
+        CacheNotFoundError: A cache is not where it was, or not where it is said to be.
+    """
+    from brats_cache.common.errors import CacheNotFoundError, printable, tell
+    from brats_cache.format.cache_set import open_caches
+
+    own = {Path(one["path"]): one["fingerprint"] for one in config["caches"]} if config else {}
+    if not given and (gone := [path for path in own if not path.exists()]):
+        raise CacheNotFoundError(
+            f"{printable(gone[0])}: the run's cache is not there any more. If it was moved, name "
+            "its new place with --cache."
+        )
+    caches = open_caches(given or list(own))
+    others = [cache for cache in caches if own and cache.fingerprint not in own.values()]
+    if others and os.environ.get("RANK", "0") == "0":
+        tell(
+            f"{printable(others[0].path)}: not the cache that the run was trained on (fingerprint "
+            f"{others[0].fingerprint}, not {' or '.join(own.values())}). Its cases may be among "
+            "those that the model was trained on.",
+            prefix="Warning: ",
+        )
+    return caches
+
+
 def no_progress() -> Any:
-    """The progress of a rank that does not speak."""
+    """The progress of a rank that does not print."""
     import contextlib
 
     return contextlib.nullcontext(lambda done, total: None)

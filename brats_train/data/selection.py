@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from brats_cache.common.errors import BratsError
+from brats_cache.common.text import first_few
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import REGIONS
 
@@ -70,21 +71,27 @@ def rows_by_rule(cache: Cache, case: int, rule: str) -> np.ndarray:
 
 
 def _rows_of(cache: Cache, cases: np.ndarray, rule: str) -> np.ndarray:
-    chosen = np.isin(cache.slices["case"], cases)
+    """The rows of `cases`, numbers in ascending order, that `rule` names; looks at no other row."""
+    counts = cache.cases["rows"][cases]
+    firsts = cache.cases["first_row"][cases]
+    ranges = [np.arange(first, first + count) for first, count in zip(firsts, counts, strict=True)]
+    rows = np.concatenate([np.zeros(0, np.int64), *ranges])
+    slices = cache.slices[rows]
     if rule == "tumor":
-        pixels = cache.slices["label_pixels"][:, sorted(REGIONS["wt"])]
-        chosen &= pixels.any(axis=1)
-    elif rule == "middle":
-        depth = np.array([cache.depth(case) for case in range(len(cache.cases))])
-        chosen &= cache.slices["z"] == depth[cache.slices["case"]] // 2
-        missing = np.setdiff1d(cases, cache.slices["case"][chosen])
+        pixels = slices["label_pixels"][:, sorted(REGIONS["wt"])]
+        return rows[pixels.any(axis=1)]
+    if rule == "middle":
+        depths = np.array([cache.depth(int(case)) for case in cases], np.int64)
+        is_middle = slices["z"] == np.repeat(depths, counts) // 2
+        missing = np.setdiff1d(cases, slices["case"][is_middle])
         if len(missing):
-            names = ", ".join(cache.cases["id"][case].decode() for case in missing[:5])
+            names = first_few([cache.cases["id"][case].decode() for case in missing])
             raise BratsError(
                 f"{cache.path}: no middle slice of {len(missing)} cases ({names}). Build the cache "
                 "with --slices brain, middle or all, or train with --set rows=all."
             )
-    return np.flatnonzero(chosen)
+        return rows[is_middle]
+    return rows
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> np.ndarray:

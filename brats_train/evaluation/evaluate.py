@@ -28,6 +28,7 @@ from brats_train.evaluation.scoring_pool import Progress, score_all
 from brats_train.evaluation.summary import summarise
 from brats_train.inference.case_prediction import predict_cached_case
 from brats_train.inference.ensemble import Ensemble
+from brats_train.inference.mask_files import mask_path
 from brats_train.runtime.distributed import World, same_error_on_all_ranks
 
 __all__ = ["SLICE_THRESHOLD", "Evaluation", "EvaluationJob", "evaluate", "evaluate_files"]
@@ -209,7 +210,7 @@ def _predict(
         case=index,
         rules=rules,
         prediction=CaseProbabilities(volume=prediction.probabilities, slices=slices),
-        save_to=masks_to and masks_to / f"{_id_of(case)}.nii.gz",
+        save_to=masks_to and mask_path(masks_to, _id_of(case)),
     )
 
 
@@ -218,7 +219,7 @@ def _find_masks(folder: Path, names: Sequence[str]) -> list[Path]:
     files: list[Path] = []
     faults: list[Fault] = []
     for name in names:
-        candidates = [folder / f"{name}{suffix}" for suffix in (".nii.gz", ".nii")]
+        candidates = [mask_path(folder, name, suffix) for suffix in (".nii.gz", ".nii")]
         present = [path for path in candidates if path.is_file()]
         if len(present) == 1:
             files += present

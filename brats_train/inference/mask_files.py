@@ -19,7 +19,7 @@ from brats_cache.imaging.labels import NO_LABEL, Scheme, canonical_table
 from brats_cache.imaging.nifti import Header, read_contents, read_header, read_labels
 from brats_cache.imaging.orientation import Orientation
 
-__all__ = ["Grid", "encode_mask", "grid_of", "read_mask"]
+__all__ = ["Grid", "encode_mask", "grid_of", "mask_path", "read_mask"]
 
 GRID_TOLERANCE_MM = 0.05  # as among the files of a case
 
@@ -72,6 +72,19 @@ def grid_of(cache: Cache, case: int) -> Grid:
     record = cache.cases[case]
     x, y, z = (int(n) for n in record["native_shape"])
     return Grid(shape=(x, y, z), affine=record["affine"])
+
+
+def mask_path(folder: Path, case: str, suffix: str = ".nii.gz") -> Path:
+    """The file of a case's mask in a folder; the only way from an id to a file name.
+
+    Raises:
+        DataFaults: The id leads out of the folder, as one in a forged cache may.
+    """
+    path = folder / f"{case}{suffix}"
+    if path.parent != folder or "\0" in case:
+        found, expected = "an id that is no file name", "a name without separators"
+        raise DataFaults([Fault(case=case, path=None, found=found, expected=expected)])
+    return path
 
 
 def encode_mask(mask: np.ndarray, grid: Grid) -> bytes:

@@ -17,6 +17,7 @@ from brats_cache.discovery.cases import Case
 from brats_cache.imaging.nifti import read_header
 from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble
+from brats_train.inference.mask_files import mask_path
 
 __all__ = ["Target", "description_of", "existing_files", "fingerprint_of_model", "plan_targets"]
 
@@ -58,9 +59,16 @@ def plan_targets(
     faults: list[Fault] = []
     longest = _longest_name(out_dir)
     for case in cases:
-        probabilities = out_dir / f"{case.id}_prob.nii.gz" if with_probabilities else None
-        target = Target(case=case, mask=out_dir / f"{case.id}.nii.gz", probabilities=probabilities)
-        if fault := _name_fault(target, out_dir, longest):
+        try:
+            mask = mask_path(out_dir, case.id)
+            probabilities = mask_path(out_dir, case.id, "_prob.nii.gz")
+        except DataFaults as error:
+            faults += error.faults
+            continue
+        target = Target(
+            case=case, mask=mask, probabilities=probabilities if with_probabilities else None
+        )
+        if fault := _length_fault(target, longest):
             faults.append(fault)
         else:
             targets.append(target)
@@ -68,19 +76,15 @@ def plan_targets(
     return targets, faults
 
 
-def _name_fault(target: Target, out_dir: Path, longest: int) -> Fault | None:
-    case_id = target.case.id
-    if any(file.parent != out_dir for file in target.files):
-        found, expected = "an id that is no file name", "a name without separators"
-        return Fault(case=case_id, path=None, found=found, expected=expected)
+def _length_fault(target: Target, longest: int) -> Fault | None:
     num_bytes = max(len(os.fsencode(file.name)) for file in target.files)
     if num_bytes <= longest:
         return None
     return Fault(
-        case=case_id,
+        case=target.case.id,
         path=None,
         found=f"an id that makes a file name of {num_bytes} bytes",
-        expected=f"at most {longest} bytes, so that {out_dir} can hold it",
+        expected=f"at most {longest} bytes, so that {target.mask.parent} can hold it",
         remedy="Rename its files, or give it another id in a manifest.",
     )
 

@@ -15,7 +15,7 @@ from brats_cache.imaging.labels import region_table
 from brats_train.evaluation.calibration import Table, probability_table
 from brats_train.inference.case_prediction import predict_cached_case
 from brats_train.inference.ensemble import Ensemble
-from brats_train.inference.mask_files import grid_of, read_mask
+from brats_train.inference.mask_files import grid_of, mask_path, read_mask
 from brats_train.inference.postprocess import regions_of
 from brats_train.report.display import box_of, choose_slices, on_scan_grid, to_grey
 
@@ -116,7 +116,7 @@ def by_files(folder: Path, regions: tuple[str, ...]) -> Predict:
 
     def predict(cache: Cache, index: int) -> Predicted:
         case = _id_of(cache, index)
-        candidates = [folder / f"{case}{suffix}" for suffix in (".nii.gz", ".nii")]
+        candidates = [mask_path(folder, case, suffix) for suffix in (".nii.gz", ".nii")]
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
             raise BratsError(f"{case}: {candidates[0]} was scored and is gone. Put it back.")

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -18,8 +18,9 @@ from click.testing import CliRunner
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import SCHEMES, region_table
 from brats_train.evaluation import case_scores as scoring
+from brats_train.evaluation.evaluate import EvaluationJob, evaluate
 from brats_train.evaluation.metrics import RegionScores
-from brats_train.evaluation.summary import DEFINITIONS, to_json
+from brats_train.evaluation.summary import DEFINITIONS, summarise, to_json
 from brats_train.evaluation.tune_postprocessing import (
     choose_postprocessing,
     record_postprocessing,
@@ -363,3 +364,73 @@ def test_help_names_every_option_of_the_contract() -> None:
     ):
         assert option in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_moved_cache_is_known_by_its_fingerprint(
+    tmp_path: Path, cache: Cache, cache_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, moved = make_run(tmp_path / "r", cache), tmp_path / "elsewhere" / "c.h5"
+    moved.parent.mkdir()
+    shutil.copy(cache_path, moved)
+    config = json.loads((run / "config.json").read_text())
+    config["caches"][0]["path"] = str(tmp_path / "gone.h5")
+    (run / "config.json").write_text(json.dumps(config))
+    call("eval", "--run", run, "--device", "cpu", code=1)
+    assert "--cache" in capsys.readouterr().err
+    call("eval", "--run", run, "--cache", moved, "--device", "cpu")
+    assert "Warning" not in capsys.readouterr().err
+
+
+def test_another_cache_may_be_scored_and_is_said_to_be_another(
+    tmp_path: Path, cache: Cache, cache_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "r", cache)
+    config = json.loads((run / "config.json").read_text())
+    config["caches"][0]["fingerprint"] = "0" * 32
+    (run / "config.json").write_text(json.dumps(config))
+    call("eval", "--run", run, "--cache", cache_path, "--device", "cpu")
+    told = capsys.readouterr().err
+    assert "Warning" in told
+    assert cache.fingerprint in told
+    call("eval", "--run", run, "--device", "cpu")  # a cache built anew under the old name
+    assert "Warning" in capsys.readouterr().err
+
+
+def test_a_file_of_one_model_does_not_stand_for_several_runs(tmp_path: Path, cache: Cache) -> None:
+    run = make_run(tmp_path / "r", cache)
+    words = ("--run", run, "--run", run, "--checkpoint", run / "best.pt")
+    call("eval", *words, "--device", "cpu", code=2)
+
+
+def test_an_id_that_leads_elsewhere_writes_no_mask(
+    tmp_path: Path, cache: Cache, cache_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a forged cache could have one."""
+    cases = cache.cases.copy()
+    cases["id"][index_of(cache, ids(cache, "val")[0])] = b"../../escaped"
+    forged = replace(cache, cases=cases)
+    monkeypatch.setattr("brats_cache.format.cache_set.open_cache", lambda path: forged)
+    run = make_run(tmp_path / "deep" / "r", cache)
+    call("eval", "--run", run, "--save-masks", "--device", "cpu", code=1)
+    assert not list(tmp_path.rglob("*escaped*"))
+    call("eval", "--cache", cache_path, "--predictions", tmp_path, code=1)
+
+
+def test_intervals_are_over_patients(tmp_path: Path, cache: Cache) -> None:
+    """Two cases of one patient tell no more of other patients than one does."""
+    run = make_run(tmp_path / "r", cache)
+    ensemble = load_ensemble([run / "best.pt"], WORLD.device)
+    job = EvaluationJob(split="val", rows="all", fold=None, empty="official")
+    one = cache.cases.copy()
+    one["patient"] = b"the same"
+    for cases, has_interval in ((cache.cases, True), (one, False)):
+        told = evaluate(
+            job, [replace(cache, cases=cases)], ensemble, WORLD, lambda done, total: None
+        )
+        scored = [replace(case, patient="the same") for case in told.cases]
+        rules = scoring.ScoringRules(
+            regions=("wt",), slice_rows="all", threshold=0.5, min_component_voxels=0, empty="nan"
+        )
+        summary = summarise(told.cases if has_interval else scored, rules, split="val", facts={})
+        assert math.isnan(summary["regions"]["wt"]["dice"]["low"]) is not has_interval
+        assert summary["num_patients"] == (2 if has_interval else 1)
