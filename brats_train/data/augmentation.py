@@ -5,8 +5,9 @@ same parameters for the global batch and takes its slice. `apply` is determinist
 the host wait for the device: nothing in it reads a value back, copies from the host or branches on
 the content of a tensor.
 
-The operations are the paper's: both flips, a small rotation, brightness and contrast. Three things
-differ from Kornia's own `ColorJiggle` and `RandomAffine`, which suit RGB photographs in [0, 1]:
+The paper's operations are both flips, a small rotation, brightness and contrast; zoom, gamma, bias
+field, blur and dropped modalities are further ones that MRI knows. Three things differ from
+Kornia's own `ColorJiggle` and `RandomAffine`, which suit RGB photographs in [0, 1]:
 
 - Intensity is changed about the mean of the *brain*, each sample and modality by its own factors,
   and never clamped: z-scored MRI is negative in half of the brain. Background stays exactly zero.
@@ -32,11 +33,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from brats_train.data import intensity
 from brats_train.runtime.settings import SETTINGS
 
 __all__ = ["AugmentConfig", "Parameters", "apply", "draw"]
 
 _SAMPLES_A_THREAD = 4  # on a CPU, at once
+_DIMENSIONS = {"brightness": 2, "contrast": 2, "gamma": 2, "kept": 2, "bias": 3}  # others have 1
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -44,14 +47,24 @@ UnitInterval = Annotated[float, Field(ge=0, le=1)]
 class AugmentConfig:
     """What may happen to a training sample; the defaults are the paper's. Zero switches one off.
 
-    hflip, vflip     probability of mirroring left-right and top-bottom, in [0, 1]
-    rotate_degrees   angle uniform in [-x, x] degrees, x in [0, 180]
-    brightness       factor uniform in [1 - x, 1 + x], x in [0, 1]: brain voxels times the factor
-    contrast         likewise: brain voxels' distance from the brain's mean times the factor
-    saturation       likewise, only with `cross_modality`: every modality's distance from the mean
-                     of the modalities times one factor a sample. Otherwise without effect.
-    hue              in [0, 0.5]; without effect, for modalities have no colour wheel to turn
-    cross_modality   let saturation act across the modalities of a sample
+    Attributes:
+        hflip: Probability of mirroring left-right, in [0, 1].
+        vflip: Probability of mirroring top-bottom, in [0, 1].
+        rotate_degrees: Angle uniform in [-x, x] degrees, x in [0, 180].
+        brightness: Factor uniform in [1 - x, 1 + x], x in [0, 1]: brain voxels times the factor.
+        contrast: Likewise: brain voxels' distance from the brain's mean times the factor.
+        saturation: Likewise, only with `cross_modality`: every modality's distance from the mean of
+            the modalities times one factor a sample. Otherwise without effect.
+        hue: In [0, 0.5]; without effect, for modalities have no colour wheel to turn.
+        cross_modality: Let saturation act across the modalities of a sample.
+        scale: Zoom log-uniform in [1 / (1 + x), 1 + x], x in [0, 1].
+        gamma: Exponent log-uniform in [1 / (1 + x), 1 + x], each modality by itself, see
+            `intensity.gamma`.
+        bias_field: Largest coefficient of a smooth multiplicative field, see
+            `intensity.bias_field`.
+        blur: Largest share of the slice at half resolution, see `intensity.blur`.
+        modality_dropout: Probability that one modality of a sample is set to zero.
+        probability: Of gamma, bias field and blur, each, for a sample.
 
     Raises:
         pydantic.ValidationError: A `ValueError` that names the field and its range.
@@ -65,24 +78,43 @@ class AugmentConfig:
     saturation: UnitInterval = 0.6
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.2
     cross_modality: bool = False
+    scale: Annotated[float, Field(ge=0, le=1)] = 0.0
+    gamma: UnitInterval = 0.0
+    bias_field: UnitInterval = 0.0
+    blur: UnitInterval = 0.0
+    modality_dropout: UnitInterval = 0.0
+    probability: UnitInterval = 0.3
 
 
 @plain_dataclass(frozen=True, kw_only=True)
 class Parameters:
     """What happens to each of B samples with C modalities; None where an operation is off.
 
-    hflip, vflip           (B,) bool
-    angle                  (B,) float32, degrees, positive counter-clockwise as displayed
-    brightness, contrast   (B, C) float32 factors
-    saturation             (B,) float32 factors
+    Attributes:
+        hflip: (B,) bool.
+        vflip: (B,) bool.
+        angle: (B,) float32, degrees, positive counter-clockwise as displayed.
+        zoom: (B,) float32 factors, more than 1 enlarges.
+        brightness: (B, C) float32 factors.
+        contrast: (B, C) float32 factors.
+        saturation: (B,) float32 factors.
+        gamma: (B, C) float32 exponents.
+        bias: (B, C, 5) float32 coefficients.
+        blur: (B,) float32 weights.
+        kept: (B, C) float32, 0 for a modality that is dropped, else 1.
     """
 
     hflip: Tensor | None = None
     vflip: Tensor | None = None
     angle: Tensor | None = None
+    zoom: Tensor | None = None
     brightness: Tensor | None = None
     contrast: Tensor | None = None
     saturation: Tensor | None = None
+    gamma: Tensor | None = None
+    bias: Tensor | None = None
+    blur: Tensor | None = None
+    kept: Tensor | None = None
 
     def slice(self, start: int, stop: int) -> Parameters:
         """The parameters of samples `start` to `stop`: a rank's part of the global batch."""
@@ -106,14 +138,17 @@ def draw(
     """Parameters for the global batch of one step, on `device`.
 
     A pure function of its arguments and of the kind of device (the generators of CPU and CUDA
-    differ), hence equal on every rank. One uniform block is drawn whatever is switched on, so that
-    switching one operation off leaves the draws of the others as they were.
+    differ), hence equal on every rank. Two uniform blocks are drawn whatever is switched on, so
+    that switching one operation off leaves the draws of the others as they were.
     """
     generator = torch.Generator(device=device)
     generator.manual_seed(_mix(seed, epoch, step))
     width = 4 + 2 * num_modalities
     uniform = torch.rand((num_samples, width), generator=generator, device=device)
     signed = 2 * uniform - 1
+    more = torch.rand((num_samples, 6 + 6 * num_modalities), generator=generator, device=device)
+    by_modality = 2 * more[:, 6:].unflatten(1, (num_modalities, 6)) - 1
+    happens = more[:, 1:4] < config.probability
 
     def factors(spread: float, columns: Tensor) -> Tensor | None:
         return 1 + spread * columns if spread > 0 else None
@@ -125,7 +160,25 @@ def draw(
         saturation=factors(config.saturation, signed[:, 3]) if config.cross_modality else None,
         brightness=factors(config.brightness, signed[:, 4 : 4 + num_modalities]),
         contrast=factors(config.contrast, signed[:, 4 + num_modalities :]),
+        zoom=(1 + config.scale) ** (2 * more[:, 0] - 1) if config.scale > 0 else None,
+        gamma=(1 + config.gamma) ** (happens[:, :1] * by_modality[:, :, 0])
+        if config.gamma > 0
+        else None,
+        bias=config.bias_field * happens[:, 1, None, None] * by_modality[:, :, 1:]
+        if config.bias_field > 0
+        else None,
+        blur=config.blur * happens[:, 2] * more[:, 4] if config.blur > 0 else None,
+        kept=_kept(more[:, 5], config.modality_dropout, num_modalities)
+        if config.modality_dropout > 0 and num_modalities > 1
+        else None,
     )
+
+
+def _kept(uniform: Tensor, probability: float, num_modalities: int) -> Tensor:
+    """(B, C) float32: zero for one modality of each sample whose `uniform` is below `probability`,
+    where in that range it lies decides which."""
+    chosen = (uniform * (num_modalities / probability)).long()  # C or more: none
+    return (chosen[:, None] != torch.arange(num_modalities, device=uniform.device)).float()
 
 
 def _mix(*values: int) -> int:
@@ -197,7 +250,7 @@ def _check(images: Tensor, masks: Tensor, parameters: Parameters) -> None:
     if masks.shape != (batch, 1, height, width):
         raise ValueError(f"masks are {tuple(masks.shape)}; expected {(batch, 1, height, width)}")
     for name, value in parameters._drawn().items():
-        expected = (batch, num_modalities) if name in ("brightness", "contrast") else (batch,)
+        expected = (batch, num_modalities, 5)[: _DIMENSIONS.get(name, 1)]
         if value.shape != expected:
             raise ValueError(
                 f"{name} is {tuple(value.shape)}; expected {expected}: sliced by rank?"
@@ -214,43 +267,28 @@ def _laid_out_like(tensor: Tensor, original: Tensor) -> Tensor:
 
 
 def _change_intensity(images: Tensor, parameters: Parameters) -> Tensor:
-    """Brightness f, contrast g about the brain's mean m, then saturation, for brain voxels x.
-
-    f (m + g (x - m)) = f g x + f (1 - g) m: the two commute, and both are one scale and one shift.
-    """
-    brightness, contrast = parameters.brightness, parameters.contrast
-    if contrast is not None:
-        brain = _brain(images)
-        # Background is zero in every modality, so the brain's sum is the sum over the image.
-        mean = images.sum((2, 3)) / brain.sum((2, 3)).clamp_min(1)
-        scale, shift = contrast, (1 - contrast) * mean
-        if brightness is not None:
-            scale, shift = scale * brightness, shift * brightness
-        images = (images * scale[:, :, None, None]).addcmul_(brain, shift[:, :, None, None])
-    elif brightness is not None:
-        images = images * brightness[:, :, None, None]
+    """All changes of intensity, in a fixed order."""
+    images = intensity.brightness_contrast(images, parameters.brightness, parameters.contrast)
     if parameters.saturation is not None:
-        grey = images.mean(1, keepdim=True)
-        images = torch.lerp(grey, images, parameters.saturation[:, None, None, None])
+        images = intensity.saturation(images, parameters.saturation)
+    if parameters.gamma is not None:
+        images = intensity.gamma(images, parameters.gamma)
+    if parameters.bias is not None:
+        images = intensity.bias_field(images, parameters.bias)
+    if parameters.blur is not None:
+        images = intensity.blur(images, parameters.blur)
+    if parameters.kept is not None:
+        images = images * parameters.kept[:, :, None, None]
     return images
 
 
-def _brain(images: Tensor) -> Tensor:
-    """(B, 1, H, W) float32: 1 where any modality of the sample is not zero."""
-    # The sum of magnitudes is 0 only where all are, and takes a CPU half as long as comparisons.
-    magnitude = images[:, :1].abs()
-    for modality in range(1, images.shape[1]):
-        magnitude += images[:, modality : modality + 1].abs()
-    return magnitude.sign_()
-
-
 def _move(images: Tensor, masks: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-    """Flips, then rotation about the centre; zeros come in from outside.
+    """Flips, then rotation and zoom about the centre; zeros come in from outside.
 
-    With a rotation all is one resampling, bilinear for images and nearest for masks. Without one
-    nothing lies between pixels, so that flips copy pixels exactly.
+    With a rotation or a zoom all is one resampling, bilinear for images and nearest for masks.
+    Without them nothing lies between pixels, so that flips copy pixels exactly.
     """
-    if parameters.angle is None:
+    if parameters.angle is None and parameters.zoom is None:
         return _flip(images, parameters), _flip(masks, parameters)
     map_x, map_y = _source_coordinates(parameters, *images.shape[2:])
 
@@ -274,12 +312,18 @@ def _source_coordinates(parameters: Parameters, height: int, width: int) -> tupl
 
     In the normalised coordinates of `grid_sample` with half-pixel centres. A pixel of the result at
     (x, y) from the centre, y downwards, comes from F R^-1 (x, y), where F mirrors and R^-1 turns
-    back by the angle a: (x cos a - y sin a, x sin a + y cos a). Nothing has to be inverted.
+    back by the angle a: (x cos a - y sin a, x sin a + y cos a), over the zoom. Nothing has to be
+    inverted.
     """
-    assert parameters.angle is not None
+    angle, zoom = parameters.angle, parameters.zoom
+    if angle is None:
+        assert zoom is not None
+        angle = torch.zeros_like(zoom)
     # torch's own functions: Kornia 0.8 converts degrees with a constant it copies from the host.
-    radians = torch.deg2rad(parameters.angle)
+    radians = torch.deg2rad(angle)
     cosine, sine = radians.cos(), radians.sin()
+    if zoom is not None:
+        cosine, sine = cosine / zoom, sine / zoom
     x = torch.arange(width, device=radians.device) - (width - 1) / 2
     y = torch.arange(height, device=radians.device) - (height - 1) / 2
 

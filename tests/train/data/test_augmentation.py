@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +20,9 @@ from brats_train.data.augmentation import AugmentConfig, Parameters, apply, draw
 
 OFF = AugmentConfig(hflip=0, vflip=0, rotate_degrees=0, brightness=0, contrast=0)
 PAPER = AugmentConfig()
-EVERYTHING = AugmentConfig(cross_modality=True)
+EVERYTHING = AugmentConfig(
+    cross_modality=True, scale=0.4, gamma=0.5, bias_field=0.3, blur=1.0, modality_dropout=0.2
+)
 EACH = {
     "hflip": replace(OFF, hflip=0.5),
     "vflip": replace(OFF, vflip=0.5),
@@ -28,6 +30,11 @@ EACH = {
     "brightness": replace(OFF, brightness=0.6),
     "contrast": replace(OFF, contrast=0.6),
     "saturation": replace(OFF, cross_modality=True),
+    "scale": replace(OFF, scale=0.4),
+    "gamma": replace(OFF, gamma=0.5, probability=0.5),
+    "bias field": replace(OFF, bias_field=0.3, probability=0.5),
+    "blur": replace(OFF, blur=1.0, probability=0.5),
+    "dropout": replace(OFF, modality_dropout=0.5),
     "paper": PAPER,
     "everything": EVERYTHING,
 }
@@ -272,10 +279,67 @@ def test_factors_are_uniform_over_their_range(field: str, low: float, high: floa
 
 
 def test_all_draws_are_independent() -> None:
-    columns = [value.reshape(NUM_DRAWN, -1).double() for value in astuple(drawn(EVERYTHING))]
+    """But for dropped modalities, of which there is at most one in a sample."""
+    parameters = replace(drawn(EVERYTHING), kept=None)
+    columns = [value.reshape(NUM_DRAWN, -1).double() for value in parameters._drawn().values()]
     correlations = torch.corrcoef(torch.cat(columns, 1).T)
-    assert correlations.shape == (10, 10)  # two flips, an angle, a saturation, two times three
-    assert (correlations - torch.eye(10)).abs().max() < 5 / NUM_DRAWN**0.5
+    # Of a sample: two flips, an angle, a zoom, a saturation, a blur; of each of three modalities:
+    # brightness, contrast, gamma and five coefficients of the bias field.
+    assert correlations.shape == (30, 30)
+    assert (correlations - torch.eye(30)).abs().max() < 5 / NUM_DRAWN**0.5
+
+
+def test_further_operations_stay_in_their_range_and_happen_as_often_as_stated() -> None:
+    parameters = drawn(replace(EVERYTHING, modality_dropout=0.4, probability=0.25))
+    zoom, gamma, bias, blur, kept = (
+        torch.as_tensor(getattr(parameters, name))
+        for name in ("zoom", "gamma", "bias", "blur", "kept")
+    )
+    assert 1 / 1.4 - 1e-6 <= zoom.min() < 0.75 < 1.35 < zoom.max() <= 1.4 + 1e-6
+    assert 1 / 1.5 - 1e-6 <= gamma.min() < 0.7 < 1.45 < gamma.max() <= 1.5 + 1e-6
+    assert 0.29 < bias.abs().max() <= 0.3
+    assert 0.95 < blur.max() <= 1
+    for happened in ((gamma != 1).all(1), (bias != 0).any(2).all(1), blur > 0):
+        assert stats.binomtest(int(happened.sum()), NUM_DRAWN, 0.25).pvalue > 1e-3
+    dropped = kept.shape[1] - kept.sum(1)
+    assert set(dropped.tolist()) == {0, 1}
+    assert stats.binomtest(int(dropped.sum()), NUM_DRAWN, 0.4).pvalue > 1e-3
+    for modality in kept.T:
+        share = 0.4 / kept.shape[1]
+        assert stats.binomtest(int((modality == 0).sum()), NUM_DRAWN, share).pvalue > 1e-3
+
+
+def test_zoom_enlarges_about_the_centre() -> None:
+    images = torch.zeros(1, 1, 32, 32)
+    images[..., 12:20, 12:20] = 1
+    for zoom, side in ((2.0, 16), (0.5, 4), (1.0, 8)):
+        moved, _ = apply(images, images.to(torch.uint8), Parameters(zoom=one(zoom)))
+        assert moved.sum() == pytest.approx(side**2, rel=0.02)
+        assert torch.allclose(moved, moved.flip(2).flip(3), atol=1e-5)
+
+
+def test_gamma_of_one_and_a_weight_of_zero_change_nothing() -> None:
+    images, masks = brains(), labels()
+    still = Parameters(
+        gamma=torch.ones(6, 4),
+        bias=torch.zeros(6, 4, 5),
+        blur=torch.zeros(6),
+        kept=torch.ones(6, 4),
+    )
+    torch.testing.assert_close(apply(images, masks, still)[0], images)
+
+
+def test_a_bias_field_is_what_multiplying_raw_intensities_gives() -> None:
+    """z-scored anew by the same mean and deviation."""
+    raw = brains() + 3.0 * (brains() != 0).any(1, keepdim=True)  # mean 3, deviation 1
+    is_brain = (raw != 0).any(1, keepdim=True)
+    coefficients = torch.rand(6, 4, 5, generator=torch.Generator().manual_seed(0)) - 0.5
+    y, x = torch.linspace(-1, 1, 24)[:, None], torch.linspace(-1, 1, 20)
+    terms = torch.stack(torch.broadcast_tensors(x, y, x * y, x * x, y * y))
+    field = 1 + torch.einsum("bck,khw->bchw", coefficients, terms)
+    expected = (raw * field - 3) * is_brain
+    found, _ = apply(brains(), labels(), Parameters(bias=coefficients))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_same_step_draws_the_same_and_every_other_differs() -> None:

@@ -1,0 +1,96 @@
+"""Changes of intensity that scanners and protocols make, on batches of slices on the device.
+
+Everything here is deterministic: the parameters are drawn elsewhere (`augmentation.draw`), one a
+sample or one a sample and modality. Background, exactly zero in all modalities, stays zero.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["bias_field", "blur", "brain_mask", "brightness_contrast", "gamma", "saturation"]
+
+# Multiplying raw intensities r by f turns z = (r - m) / s into z f + (f - 1) m / s; the mean of a
+# brain is about three of its standard deviations.
+_MEAN_OVER_DEVIATION = 3.0
+
+
+def brain_mask(images: Tensor) -> Tensor:
+    """(B, C, H, W) float32 -> (B, 1, H, W) float32: 1 where any modality is not zero."""
+    # The sum of magnitudes is 0 only where all are, and takes a CPU half as long as comparisons.
+    magnitude = images[:, :1].abs()
+    for modality in range(1, images.shape[1]):
+        magnitude += images[:, modality : modality + 1].abs()
+    return magnitude.sign_()
+
+
+def brightness_contrast(
+    images: Tensor, brightness: Tensor | None, contrast: Tensor | None
+) -> Tensor:
+    """Brightness f, then contrast g about the brain's mean m, for brain voxels x.
+
+    f (m + g (x - m)) = f g x + f (1 - g) m: the two commute, and both are one scale and one shift.
+
+    Args:
+        images: (B, C, H, W) float32.
+        brightness: (B, C) factors, None for none.
+        contrast: (B, C) factors, None for none.
+    """
+    if contrast is None:
+        return images if brightness is None else images * brightness[:, :, None, None]
+    brain = brain_mask(images)
+    # Background is zero in every modality, so the brain's sum is the sum over the image.
+    mean = images.sum((2, 3)) / brain.sum((2, 3)).clamp_min(1)
+    scale, shift = contrast, (1 - contrast) * mean
+    if brightness is not None:
+        scale, shift = scale * brightness, shift * brightness
+    return (images * scale[:, :, None, None]).addcmul_(brain, shift[:, :, None, None])
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Moves every modality towards or from the mean of the modalities by (B,) factors."""
+    return torch.lerp(images.mean(1, keepdim=True), images, factor[:, None, None, None])
+
+
+def gamma(images: Tensor, exponent: Tensor) -> Tensor:
+    """Raises magnitudes to a power and keeps signs: r sign(x) |x / r|**g, r the brain's RMS.
+
+    Args:
+        images: (B, C, H, W) float32.
+        exponent: (B, C) exponents g, 1 for no change.
+    """
+    number = brain_mask(images).sum((2, 3)).clamp_min(1)
+    rms = (images.square().sum((2, 3)) / number).sqrt().clamp_min(1e-6)[:, :, None, None]
+    return images.sign() * (images.abs() / rms).pow(exponent[:, :, None, None]) * rms
+
+
+def bias_field(images: Tensor, coefficients: Tensor) -> Tensor:
+    """Multiplies raw intensities by 1 + b, b a polynomial of degree 2 over the slice, as the coils
+    of a scanner do, with z-scored images in mind.
+
+    Args:
+        images: (B, C, H, W) float32.
+        coefficients: (B, C, 5) of x, y, x y, x**2 and y**2, with x and y in [-1, 1].
+    """
+    _, _, height, width = images.shape
+    y = torch.linspace(-1, 1, height, device=images.device)[:, None]
+    x = torch.linspace(-1, 1, width, device=images.device)
+    by_x, by_y, by_xy, by_xx, by_yy = coefficients[..., None, None].unbind(2)
+    # No matrix product: it would be rounded to 10 bits where training has allowed TF32.
+    field = (by_x * x + by_xx * x * x) + (by_y * y + by_yy * y * y) + (by_xy * y) * x
+    # Sums of a slice's own content would change with what is cut off; the offset is fixed.
+    raw = images + _MEAN_OVER_DEVIATION * brain_mask(images)
+    return torch.addcmul(images, field, raw)
+
+
+def blur(images: Tensor, weight: Tensor) -> Tensor:
+    """Mixes in the slice at half resolution, as partial volumes and interpolation do.
+
+    Args:
+        images: (B, C, H, W) float32, H and W even.
+        weight: (B,) share of the coarse slice, 0 for no change.
+    """
+    coarse = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2.0, mode="bilinear")
+    return torch.lerp(images, coarse * brain_mask(images), weight[:, None, None, None])
