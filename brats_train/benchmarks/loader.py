@@ -15,6 +15,7 @@ from brats_train.data import augmentation as augment
 from brats_train.data.augmentation import AugmentConfig
 from brats_train.data.feeders import make_feeder
 from brats_train.data.loader import Batch, Batches
+from brats_train.data.sampler import Sampler
 from brats_train.data.selection import RowSet, select_rows
 from brats_train.runtime.distributed import World
 
@@ -57,7 +58,9 @@ def contenders_of(
     paper's augmentation on the device. A round is an epoch of `num_steps` batches."""
     rows = spread_rows(caches, num_steps * batch_size)
     feeder = make_feeder(caches, rows, largest=batch_size, device=world.device, resident=resident)
-    batches = Batches(feeder, len(rows), batch_size=batch_size, seed=0, world=world)
+    batches = Batches(
+        feeder, Sampler(num_rows=len(rows), seed=0), batch_size=batch_size, world=world
+    )
     epochs = count()
 
     def feed() -> int:

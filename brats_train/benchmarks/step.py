@@ -17,6 +17,7 @@ from brats_train.benchmarks.loader import spread_rows
 from brats_train.data.augmentation import AugmentConfig
 from brats_train.data.feeders import make_feeder
 from brats_train.data.loader import Batch, Batches
+from brats_train.data.sampler import Sampler
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import set_up
 from brats_train.training.recipe import Recipe
@@ -141,7 +142,12 @@ def _fed(
         caches, rows, largest=recipe.batch_size, device=world.device, resident=resident
     )
     return _FedBatches(
-        Batches(feeder, len(rows), batch_size=recipe.batch_size, seed=recipe.seed, world=world)
+        Batches(
+            feeder,
+            Sampler(num_rows=len(rows), seed=recipe.seed),
+            batch_size=recipe.batch_size,
+            world=world,
+        )
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from brats_cache.common.errors import BratsError
 from brats_train.data.feeders import Feeder
-from brats_train.data.selection import epoch_order
+from brats_train.data.sampler import Sampler
 from brats_train.runtime.distributed import World
 
 __all__ = ["Batch", "Batches"]
@@ -46,26 +46,26 @@ class Batch:
 class Batches:
     """The training batches of one rank."""
 
-    def __init__(
-        self, feeder: Feeder, num_rows: int, *, batch_size: int, seed: int, world: World
-    ) -> None:
-        """`batch_size` counts the samples of all ranks. Raises `BratsError` for fewer rows than
+    def __init__(self, feeder: Feeder, sampler: Sampler, *, batch_size: int, world: World) -> None:
+        """`batch_size` counts the samples of all ranks. Raises `BratsError` for fewer samples than
         ranks."""
-        if num_rows < world.size:
+        num_samples = sampler.num_samples
+        if num_samples < world.size:
             raise BratsError(
-                f"{num_rows} training rows for {world.size} processes: expected one each at least."
+                f"{num_samples} training rows for {world.size} processes: expected one each at "
+                "least."
             )
-        self._feeder, self._num_rows, self._world = feeder, num_rows, world
-        self._batch_size, self._seed = max(batch_size, world.size), seed
+        self._feeder, self._sampler, self._world = feeder, sampler, world
+        self._num_samples, self._batch_size = num_samples, max(batch_size, world.size)
 
     @property
     def num_steps(self) -> int:
         """Steps of an epoch, a last and smaller batch included."""
-        return -(-self._num_rows // self._batch_size)
+        return -(-self._num_samples // self._batch_size)
 
     def num_samples_in(self, num_steps: int) -> int:
         """Samples of the first `num_steps` steps of an epoch, over all ranks."""
-        return min(self._num_rows, num_steps * self._batch_size)
+        return min(self._num_samples, num_steps * self._batch_size)
 
     @property
     def waited_seconds(self) -> float:
@@ -75,11 +75,11 @@ class Batches:
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from step `first_step` on, in order."""
         steps = range(first_step, self.num_steps)
-        order = epoch_order(self._num_rows, self._seed, epoch)
+        order = self._sampler.order(epoch)
         pixels = self._feeder.feed([self._indices(order, step) for step in steps])
         with contextlib.closing(pixels):  # type: ignore[type-var]
             for step, (images, masks) in zip(steps, pixels, strict=True):
-                global_size = min(self._batch_size, self._num_rows - step * self._batch_size)
+                global_size = min(self._batch_size, self._num_samples - step * self._batch_size)
                 part, weight = self._part(global_size)
                 yield Batch(
                     images=images,
@@ -92,7 +92,7 @@ class Batches:
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """(B,) int64, this rank's samples of one step as positions among the training rows."""
-        return self._indices(epoch_order(self._num_rows, self._seed, epoch), step)
+        return self._indices(self._sampler.order(epoch), step)
 
     def _indices(self, order: np.ndarray, step: int) -> np.ndarray:
         chunk = order[step * self._batch_size : (step + 1) * self._batch_size]

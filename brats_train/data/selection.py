@@ -13,7 +13,11 @@ from brats_cache.common.text import first_few
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import REGIONS
 
-__all__ = ["ROWS", "RowRule", "RowSet", "case_splits", "epoch_order", "rows_by_rule", "select_rows"]
+__all__ = ["ROWS", "RowRule", "RowSet", "case_splits", "rows_by_rule", "select_rows"]
+
+
+RowRule = Literal["middle", "all", "tumor"]
+ROWS: tuple[str, ...] = get_args(RowRule)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,12 +96,3 @@ def _rows_of(cache: Cache, cases: np.ndarray, rule: str) -> np.ndarray:
             )
         return rows[is_middle]
     return rows
-
-
-def epoch_order(num_rows: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the rows in an epoch, a permutation that depends on its arguments alone."""
-    return np.random.default_rng((seed, epoch)).permutation(num_rows)
-
-
-RowRule = Literal["middle", "all", "tumor"]
-ROWS: tuple[str, ...] = get_args(RowRule)

@@ -17,10 +17,14 @@ __all__ = ["MovingAverage"]
 
 
 class MovingAverage:
-    """After its first update it equals the network; then, with decay d, each weight becomes
-    d average + (1 - d) weight. Buffers, batch norm's statistics, are copied.
+    """An average that follows a network.
 
-    module  a network with the averaged weights
+    After its first update it equals the network; then, with decay d, each weight becomes
+    d average + (1 - d) weight. After n updates d is at most (1 + n) / (10 + n), so that a short
+    training is not held back by its first weights. Buffers, batch norm's statistics, are copied.
+
+    Attributes:
+        module: A network with the averaged weights.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -33,7 +37,8 @@ class MovingAverage:
         averages: list[Tensor] = list(self.module.parameters())
         weights: list[Tensor] = list(network.parameters())
         if self._num_updates:
-            torch._foreach_lerp_(averages, weights, 1 - self._decay)
+            decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
+            torch._foreach_lerp_(averages, weights, 1 - decay)
         else:
             torch._foreach_copy_(averages, weights)
         for average, buffer in zip(self.module.buffers(), network.buffers(), strict=True):

@@ -33,18 +33,25 @@ class Recipe:
 
     Attributes:
         rows: Which slices of each case: "middle" (z = Z // 2), "all", or "tumor".
-        target: "wt": one channel, the whole tumour; "regions": WT, TC and ET.
+        sampling: "uniform": every epoch holds every selected slice. "tumor": all slices with
+            tumour, and of the others `background` for each of them, anew in each epoch.
+        background: See `sampling`.
+        half_resolution: Share of the steps, the first ones, that are taken at half the pixels along
+            each axis; several of them take the time of one.
+        target: "wt": one channel, the whole tumour; "regions": WT, TC and ET; "auto": regions where
+            the labels of all cases tell them.
         encoder: An smp ResNet.
         encoder_weights: "imagenet", "none" or a file.
         epochs: At most so many.
         batch_size: Samples of a step over all ranks.
         lr: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
+        decay_norms: Whether it acts on biases and the weights of normalisations as well.
         schedule: "constant", "cosine" down to zero, or "onecycle" up and down, over all steps.
         warmup_epochs: The rate grows from zero to `lr` over so many epochs first.
         clip_norm: Largest norm of the gradients; 0 leaves them.
         ema: Decay of an exponential moving average of the weights, which is then the model that is
-            validated and kept; 0 for none.
+            validated and kept; 0 for none. The first steps decay faster, see `ema`.
         best_by: What the best checkpoint is best in, on the validation slices: "iou_loss" or "loss"
             (least), or "iou" (greatest).
         choose: At the end, choose threshold, test-time augmentation and the smallest component to
@@ -58,13 +65,17 @@ class Recipe:
     """
 
     rows: RowRule = "middle"
-    target: Literal["wt", "regions"] = "wt"
+    sampling: Literal["uniform", "tumor"] = "uniform"
+    background: NotNegative = 0.5
+    half_resolution: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target: Literal["wt", "regions", "auto"] = "wt"
     encoder: str = "resnet34"
     encoder_weights: str = "imagenet"
     epochs: Annotated[int, Field(ge=1)] = 200
     batch_size: Annotated[int, Field(ge=1)] = 64
     lr: NotNegative = 1e-4
     weight_decay: NotNegative = 1e-2
+    decay_norms: bool = True
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
     warmup_epochs: NotNegative = 0.0
     clip_norm: NotNegative = 0.0
@@ -80,7 +91,7 @@ class Recipe:
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """The regions the model predicts, one channel each."""
+        """The regions the model predicts, one channel each; "auto" must be resolved before."""
         return TARGETS[self.target]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -17,7 +19,7 @@ from brats_train.models.pretrained import load_encoder_weights
 from brats_train.models.unet import ModelConfig, build_model
 from brats_train.runtime.distributed import World
 from brats_train.training.ema import MovingAverage
-from brats_train.training.recipe import Recipe
+from brats_train.training.recipe import TARGETS, Recipe
 from brats_train.training.state import TrainJob
 
 __all__ = [
@@ -28,9 +30,37 @@ __all__ = [
     "initial_model",
     "make_ema",
     "model_config",
+    "parameter_groups",
+    "resolve_target",
 ]
 
 MIN_SIZE = 32  # pixels; the encoder halves a slice five times
+
+
+def resolve_target(recipe: Recipe, caches: Sequence[Cache]) -> Recipe:
+    """`recipe` with the target "auto" replaced by "regions" or "wt", as the labels allow."""
+    if recipe.target != "auto":
+        return recipe
+    schemes = [
+        cache.scheme(int(case))
+        for cache in caches
+        for case in np.flatnonzero(cache.cases["has_mask"])
+    ]
+    knows_all = all(set(TARGETS["regions"]) <= set(scheme.regions) for scheme in schemes)
+    return replace(recipe, target="regions" if knows_all else "wt")
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """The parameters of a model for an optimizer, those without weight decay apart."""
+    if recipe.decay_norms:
+        return [{"params": list(model.parameters()), "weight_decay": recipe.weight_decay}]
+    # Weights of convolutions have four dimensions, biases and normalisations one.
+    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    return [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
 
 
 def check_data(
@@ -62,6 +92,11 @@ def check_data(
             f"{caches[0].path}: slices of {size} pixels, but the U-Net halves them five times. "
             "Build the cache with a --size that is a multiple of 32."
         )
+    if recipe.half_resolution and size % (2 * MIN_SIZE):
+        raise BratsError(
+            f"{caches[0].path}: slices of {size} pixels cannot be halved for half_resolution. "
+            "Build the cache with a --size that is a multiple of 64, or --set half_resolution=0."
+        )
     if not len(train_rows):
         raise BratsError(f"{names}: no training rows (rows={recipe.rows}). Look with brats info.")
     if not job.allow_no_tumor and not _any_tumor(caches, train_rows):
@@ -79,7 +114,7 @@ def check_data(
             "over, or build the cache with a larger --size."
         )
     if not len(val_rows):
-        log("Warning: no validation rows; the best checkpoint is chosen by the training rows.")
+        log("Warning: no validation rows; the last weights are the best checkpoint.")
     for cache in caches:
         for index in np.flatnonzero(cache.cases["has_mask"]):
             known = cache.scheme(int(index)).regions

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 from brats_train.runtime.environment import process_age
 
 __all__ = ["TimeBudget", "steps_within"]
 
 WARM_UP_STEPS = 2  # allocate memory and choose algorithms; not timed
-TIMED_STEPS = 6
+TIMED_STEPS = 4
 SAFETY = 1.03  # later steps are a little slower than the timed ones: a fuller cache, a warmer CPU
 
 
@@ -25,7 +26,7 @@ class TimeBudget:
     def __init__(self, minutes: float) -> None:
         self.minutes = minutes
         self._num_steps = 0
-        self._timed_from = 0.0
+        self._times: list[float] = []
         self._origin = time.monotonic() - process_age()
 
     def spent(self) -> float:
@@ -38,25 +39,29 @@ class TimeBudget:
             return math.inf
         return 60 * self.minutes - seconds_before - self.spent()
 
-    def time_step(self, wait: Callable[[], object]) -> float | None:
+    def time_step(self, wait: Callable[[], object], kinds: int) -> list[float] | None:
         """Counts a step that has been taken; the same steps are timed on every rank.
 
         Args:
-            wait: A function without arguments that returns once the device has finished the step.
+            wait: Returns once the device has finished the step.
+            kinds: How many kinds of steps follow each other, `TIMED_STEPS` of each, see `kind`.
 
         Returns:
-            Seconds a step takes, once, when enough steps are timed; else None.
+            Seconds that a step of each kind takes, once, when all are timed; else None.
         """
         self._num_steps += 1
-        if self._num_steps not in (WARM_UP_STEPS, WARM_UP_STEPS + TIMED_STEPS):
+        if (self._num_steps - WARM_UP_STEPS) % TIMED_STEPS:
             return None
-
         wait()
-        now = time.monotonic()
-        if self._num_steps == WARM_UP_STEPS:
-            self._timed_from = now
+        self._times.append(time.monotonic())
+        if len(self._times) <= kinds:
             return None
-        return (now - self._timed_from) / TIMED_STEPS
+        return [(late - early) / TIMED_STEPS for early, late in pairwise(self._times)]
+
+    @property
+    def kind(self) -> int:
+        """The kind of the step that comes next, from 0."""
+        return max(0, self._num_steps - WARM_UP_STEPS) // TIMED_STEPS
 
 
 def steps_within(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import xxhash
 from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ from brats_train.training.setup import (
     initial_model,
     make_ema,
     model_config,
+    parameter_groups,
 )
 from brats_train.training.validation import sums_of
 
@@ -72,7 +74,7 @@ class TrainStep:
         self.ddp_model = world.wrap(compiled(self.model) if is_compiled else self.model)
         self.ema = make_ema(self.model, recipe.ema)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+            parameter_groups(self.model, recipe), lr=recipe.lr, fused=True
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp == "fp16")
         self.segmenter = SegmenterSpec(
@@ -93,7 +95,9 @@ class TrainStep:
         """The model that is validated and kept as best: the EMA where there is one."""
         return self.model if self.ema is None else self.ema.module
 
-    def __call__(self, batch: Batch, epoch: int, lr: float, totals: Tensor) -> None:
+    def __call__(
+        self, batch: Batch, epoch: int, lr: float, totals: Tensor, *, is_coarse: bool = False
+    ) -> None:
         """Takes one step of the optimizer; the host waits for nothing in it.
 
         Args:
@@ -101,6 +105,7 @@ class TrainStep:
             epoch: The running epoch, which decides the augmentation with `batch.step`.
             lr: The learning rate.
             totals: (4,) float64 on the device, to which the batch's `sums_of` are added.
+            is_coarse: Take the step at half the pixels along each axis.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -111,7 +116,7 @@ class TrainStep:
             # Gradients travel between ranks once a step, with the last piece.
             is_last = piece == pieces[-1]
             with nullcontext() if is_last else self.world.no_sync(self.ddp_model):
-                self._accumulate(images[piece], masks[piece], batch, totals)
+                self._accumulate(images[piece], masks[piece], batch, totals, is_coarse)
         if self.recipe.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
@@ -130,9 +135,14 @@ class TrainStep:
         largest, least = -(-global_size // size), max(1, global_size // size)
         return min(-(-largest // self.micro_batch), least)
 
-    def _accumulate(self, images: Tensor, masks: Tensor, batch: Batch, totals: Tensor) -> None:
+    def _accumulate(
+        self, images: Tensor, masks: Tensor, batch: Batch, totals: Tensor, is_coarse: bool
+    ) -> None:
         """Forward and backward pass of a piece of this rank's part of `batch`."""
         targets = region_targets(masks, self.recipe.regions)
+        if is_coarse:
+            images = F.avg_pool2d(images, 2)
+            targets = F.avg_pool2d(targets.float(), 2) >= 0.5
         # An epoch's last and smaller batch comes once; its shapes are not worth preparing for.
         is_usual = -(-batch.global_size // self.world.size) == self.largest
         model = self.ddp_model if is_usual or self.world.size > 1 else self.model

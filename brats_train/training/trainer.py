@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from brats_cache.common.errors import BratsError, CheckpointError, printable
 from brats_cache.format.cache_set import open_caches
 from brats_train.data.feeders import make_feeder
 from brats_train.data.loader import Batches
+from brats_train.data.sampler import make_sampler
 from brats_train.data.selection import case_splits, select_rows
 from brats_train.evaluation.tune_postprocessing import choose_postprocessing, record_postprocessing
 from brats_train.inference.ensemble import load_ensemble
@@ -38,7 +40,7 @@ from brats_train.training.micro_batch import is_out_of_memory
 from brats_train.training.nonfinite import raise_if_nonfinite
 from brats_train.training.run_config import introduction, run_config
 from brats_train.training.run_dir import RunDir
-from brats_train.training.setup import check_data, file_identity
+from brats_train.training.setup import check_data, file_identity, resolve_target
 from brats_train.training.state import Finished, Progress, StepAction, TrainJob
 from brats_train.training.time_budget import TimeBudget, steps_within
 from brats_train.training.train_step import TrainStep
@@ -108,29 +110,27 @@ class Trainer:
 
     def __init__(self, job: TrainJob, world: World, run: RunDir, log: Log) -> None:
         """Opens the caches and builds data path, model and optimizer."""
-        self.job, self.recipe, self.world, self.run, self.log = job, job.recipe, world, run, log
+        self.world, self.run, self.log = world, run, log
         recipe, device = job.recipe, world.device
         self.saved = time.monotonic()
         self.caches = open_caches(job.cache_paths)
+        recipe = resolve_target(recipe, self.caches)
+        self.job, self.recipe = replace(job, recipe=recipe), recipe
         self.is_loss_read_each_step = device.type == "cpu"
         self.cache_files = [file_identity(cache.path) for cache in self.caches]
         self.train_rows = select_rows(self.caches, "train", recipe.rows, job.fold)
         val_rows = select_rows(self.caches, "val", recipe.rows, job.fold)
-        check_data(self.caches, self.train_rows, val_rows, job, world, log)
+        check_data(self.caches, self.train_rows, val_rows, self.job, world, log)
         set_up(device, deterministic=job.deterministic)
+        background = recipe.background if recipe.sampling == "tumor" else None
+        sampler = make_sampler(self.caches, self.train_rows, recipe.seed, background)
         # Samples that this rank sees at most in a step.
-        largest = -(-min(recipe.batch_size, len(self.train_rows)) // world.size)
+        largest = -(-min(recipe.batch_size, sampler.num_samples) // world.size)
         # Resident rows come first: how many samples fit is tried out beside them.
         feeder = make_feeder(
             self.caches, self.train_rows, largest=largest, device=device, resident=job.resident
         )
-        self.batches = Batches(
-            feeder,
-            len(self.train_rows),
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            world=world,
-        )
+        self.batches = Batches(feeder, sampler, batch_size=recipe.batch_size, world=world)
         amp = choose_amp(recipe.amp, device)
         self.validator = Validator(self.caches, val_rows, recipe, amp, world, job.resident)
         self.train_step = TrainStep(
@@ -167,7 +167,7 @@ class Trainer:
 
             training = self._training_means()
             validation = self.validator.evaluate(self.train_step.eval_model)
-            is_best = self.keep_best(validation if self.validator.num_rows else training)
+            is_best = self.keep_best(validation)
             self._record(training, validation, train_seconds, epoch_started, is_best)
             self.validation_seconds = time.monotonic() - epoch_started - train_seconds
 
@@ -190,7 +190,7 @@ class Trainer:
             lr = learning_rate(
                 self.recipe, progress.steps_taken, progress.schedule, self.batches.num_steps
             )
-            train_step(batch, progress.epoch, lr, progress.totals)
+            train_step(batch, progress.epoch, lr, progress.totals, is_coarse=self._is_coarse_step())
             progress.step, progress.steps_taken = batch.step + 1, progress.steps_taken + 1
 
             if not progress.schedule_is_final:
@@ -237,10 +237,11 @@ class Trainer:
         return ""
 
     def keep_best(self, means: dict[str, float]) -> bool:
-        """Writes best.pt where the criterion is better than ever before."""
+        """Writes best.pt where the criterion is better than ever before; without validation slices
+        the last weights are the best."""
         sign = -1 if self.recipe.best_by == "iou" else 1
         value = sign * means[self.recipe.best_by]
-        if not value < self.progress.best:
+        if self.validator.num_rows and not value < self.progress.best:
             return False
         self.progress.best, self.progress.best_epoch = value, self.progress.epoch
         if self.world.is_main:
@@ -320,13 +321,28 @@ class Trainer:
         if recipe.schedule != "constant":
             self.log("Extended: a second learning-rate schedule begins here.")
 
+    def _is_coarse_step(self) -> bool:
+        """Whether the next step is taken at half resolution."""
+        share, progress = self.recipe.half_resolution, self.progress
+        if share and not progress.schedule_is_final:
+            return self.time_budget.kind == 0  # one kind after the other is timed
+        first, end = progress.schedule
+        return progress.steps_taken < first + share * (end - first)
+
     def _fit_schedule_to_time(self) -> None:
         """Fixes the number of steps once the first ones have been timed."""
-        progress, num_steps = self.progress, self.batches.num_steps
-        # Reading the loss waits for the device, at two steps of a run.
-        step = self.time_budget.time_step(lambda: int(self.train_step.first_nonfinite))
-        if step is None:
+        progress, num_steps, share = (
+            self.progress,
+            self.batches.num_steps,
+            self.recipe.half_resolution,
+        )
+        # Reading the loss waits for the device, a few times in a run.
+        seconds = self.time_budget.time_step(
+            lambda: int(self.train_step.first_nonfinite), kinds=2 if share else 1
+        )
+        if seconds is None:
             return
+        step = share * seconds[0] + (1 - share) * seconds[-1]
         validation = self.validator.estimate_seconds(self.train_step.eval_model)
         self.train_step.model.train()
         choice = self._choice_seconds(validation) if self.recipe.choose else 0.0

@@ -11,6 +11,7 @@ from brats_cache.format.reader import Cache, open_cache
 from brats_cache.synthetic.phantom import write_phantom
 from brats_train.data.feeders import make_feeder
 from brats_train.data.loader import Batches
+from brats_train.data.sampler import Sampler
 from brats_train.data.selection import select_rows
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import set_up
@@ -71,6 +72,8 @@ def batches_of(cache: Cache, device: torch.device) -> Callable[..., Batches]:
         rows = select_rows([cache], "train", "all")
         feeder = make_feeder([cache], rows, largest=batch_size, device=device, resident=resident)
         world = World(rank=0, size=1, device=device)
-        return Batches(feeder, len(rows), batch_size=batch_size, seed=0, world=world)
+        return Batches(
+            feeder, Sampler(num_rows=len(rows), seed=0), batch_size=batch_size, world=world
+        )
 
     return make

@@ -17,7 +17,8 @@ from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import region_table
 from brats_train.data.feeders import make_feeder
 from brats_train.data.loader import Batches
-from brats_train.data.selection import RowSet, case_splits, epoch_order, rows_by_rule, select_rows
+from brats_train.data.sampler import Sampler
+from brats_train.data.selection import RowSet, case_splits, rows_by_rule, select_rows
 from brats_train.data.targets import region_targets
 from brats_train.runtime.distributed import World
 
@@ -39,7 +40,12 @@ def batches_of(
     resident: str = "never",
 ) -> Batches:
     feeder = make_feeder([cache], rows, largest=batch_size, device=CPU, resident=resident)
-    return Batches(feeder, len(rows), batch_size=batch_size, seed=seed, world=world or alone())
+    return Batches(
+        feeder,
+        Sampler(num_rows=len(rows), seed=seed),
+        batch_size=batch_size,
+        world=world or alone(),
+    )
 
 
 def collect(batches: Batches, epoch: int, first_step: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +59,7 @@ def test_rows_arrive_as_they_lie_in_the_cache(cache: Cache, resident: str) -> No
     rows = select_rows([cache], "train", "all")
     batches = batches_of(cache, rows, batch_size=7, seed=5, resident=resident)
     images, masks = collect(batches, epoch=2)
-    order = rows.row[epoch_order(len(rows), 5, 2)]
+    order = rows.row[Sampler(num_rows=len(rows), seed=5).order(2)]
     np.testing.assert_array_equal(images, cache.images[order])
     np.testing.assert_array_equal(masks, cache.masks[order])
     assert images.dtype == np.float16
@@ -128,12 +134,12 @@ def test_a_batch_stays_as_it_is_until_the_next_is_asked_for(cache: Cache) -> Non
 
 @given(st.integers(1, 300), st.integers(0, 2**40), st.integers(0, 500))
 def test_an_epoch_is_a_permutation_of_its_own(num_rows: int, seed: int, epoch: int) -> None:
-    order = epoch_order(num_rows, seed, epoch)
+    order = Sampler(num_rows=num_rows, seed=seed).order(epoch)
     assert sorted(order) == list(range(num_rows))
-    np.testing.assert_array_equal(order, epoch_order(num_rows, seed, epoch))
+    np.testing.assert_array_equal(order, Sampler(num_rows=num_rows, seed=seed).order(epoch))
     if num_rows > 20:
-        assert (order != epoch_order(num_rows, seed, epoch + 1)).any()
-        assert (order != epoch_order(num_rows, seed + 1, epoch)).any()
+        assert (order != Sampler(num_rows=num_rows, seed=seed).order(epoch + 1)).any()
+        assert (order != Sampler(num_rows=num_rows, seed=seed + 1).order(epoch)).any()
 
 
 def test_rules_choose_rows(cache: Cache) -> None:
