@@ -30,8 +30,8 @@ from brats_train.inference.postprocess import regions_of, source_labels
 from brats_train.inference.targets import (
     Target,
     description_of,
-    existing_files,
     fingerprint_of_model,
+    is_complete,
     plan_targets,
 )
 from brats_train.models.checkpoint import SegmenterSpec
@@ -148,7 +148,7 @@ def _kept(job: PredictionJob, targets: Sequence[Target], model: str, world: Worl
     refusal = ""
     for target in targets[world.rank :: world.size]:
         try:
-            whole += [target.mask] if existing_files(target, model) else []
+            whole += [target.mask] if is_complete(target, model) else []
         except BratsError as error:
             refusal = str(error)
             break

@@ -19,7 +19,7 @@ from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.mask_files import mask_path
 
-__all__ = ["Target", "description_of", "existing_files", "fingerprint_of_model", "plan_targets"]
+__all__ = ["Target", "description_of", "fingerprint_of_model", "is_complete", "plan_targets"]
 
 _LONGEST_PARTIAL = len("..4194304.partial")  # what `write_atomically` puts around a name
 
@@ -126,7 +126,7 @@ def description_of(model: str, scans: str) -> str:
     return f"brats model {model} scans {scans}"
 
 
-def existing_files(target: Target, model: str) -> bool:
+def is_complete(target: Target, model: str) -> bool:
     """Whether all files of a case exist, made by this model of these scans.
 
     Files are written atomically, so one that exists is whole.
@@ -142,16 +142,18 @@ def existing_files(target: Target, model: str) -> bool:
     existing = [path for path in target.files if path.exists()]
     if not existing:
         return False
-    wanted = description_of(model, _scans_of(target.case))
+    scans = _scans_of(target.case)
     for path in existing:
         found = _description(path)
-        if found == wanted:
-            continue
-        if found.startswith(description_of(model, "")):
-            scans = ", ".join(str(scan.path) for scan in target.case.images.values())
-            what = f"was made of other scans than those of {target.case.id} now ({scans})"
-        else:
+        if not found.startswith(description_of(model, "")):
             what = "was not made by this model with these options"
+        elif scans is None:
+            return False  # predicting the case will tell what is wrong with its scans
+        elif found != description_of(model, scans):
+            files = ", ".join(str(scan.path) for scan in target.case.images.values())
+            what = f"was made of other scans than {files}"
+        else:
+            continue
         raise BratsError(
             f"{path}: {what}, so it cannot be kept. Choose another --out, or replace it with "
             "--overwrite."
@@ -159,15 +161,15 @@ def existing_files(target: Target, model: str) -> bool:
     return len(existing) == len(target.files)
 
 
-def _scans_of(case: Case) -> str:
-    """The fingerprint of a case's scans, "" where they cannot be read."""
+def _scans_of(case: Case) -> str | None:
+    """The fingerprint of a case's scans, None where they cannot be read."""
     try:
         checksums = []
         for scan in case.images.values():
             with open(scan.path, "rb") as file:
                 checksums.append(file_digest(file, xxhash.xxh3_64).digest())
     except OSError:
-        return ""
+        return None
     return fingerprint_of_scans(
         [int.from_bytes(checksum) for checksum in checksums],
         [scan.channel for scan in case.images.values()],

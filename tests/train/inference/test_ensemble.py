@@ -114,3 +114,27 @@ def test_what_training_chose_can_be_missing_from_an_older_checkpoint(
     torch.save(content, run / "best.pt")
     spec = ensemble(run).spec
     assert spec == replace(spec, tta=False, min_component_voxels=0)
+
+
+def test_the_moving_average_is_what_is_used_where_a_run_kept_one(
+    tmp_path: Path, cache: Cache, runs: list[Path]
+) -> None:
+    """As `last.pt` has it: the weights that training goes on with, and beside them the average."""
+    plain, averaged = (checkpoint.load(run / "best.pt") for run in runs)
+    plain["averaged"] = {"num_updates": 3, "module": averaged["model"]}
+    torch.save(plain, tmp_path / "best.pt")
+    images = some_slices(cache, 2)
+    expected = ensemble(runs[1]).probabilities(images)
+    assert torch.equal(ensemble(tmp_path).probabilities(images), expected)
+    plain["averaged"] = None
+    torch.save(plain, tmp_path / "best.pt")
+    expected = ensemble(runs[0]).probabilities(images)
+    assert torch.equal(ensemble(tmp_path).probabilities(images), expected)
+
+
+def test_a_checkpoint_of_an_older_version_is_read(tmp_path: Path, cache: Cache) -> None:
+    run = make_run(tmp_path / "old", cache)
+    content = checkpoint.load(run / "best.pt")
+    content["segmenter"]["model"]["num_grades"] = 0
+    torch.save(content, run / "best.pt")
+    assert ensemble(run).spec.model.classes == 1

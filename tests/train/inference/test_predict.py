@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import errno
 import shutil
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
-from brats_cache.discovery.cases import find_cases
 from brats_cache.format.reader import Cache
-from brats_train.inference.ensemble import Ensemble, load_ensemble, to_native
+from brats_train.inference.ensemble import load_ensemble, to_native
 from tests.train.runs import call, ids, index_of, make_run
 
 
@@ -122,37 +119,6 @@ def test_nothing_is_replaced_unless_it_is_said(
     assert contents(out) != before
 
 
-def test_resuming_makes_what_is_missing_and_no_more(
-    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-    predict(run, scans, out, "--probabilities")
-    whole = contents(out)
-    lost = sorted(out.glob("*_prob.nii.gz"))[0]
-    lost.unlink()
-    calls: list[int] = []
-    ask = Ensemble.probabilities
-
-    def counted(self: Ensemble, images: np.ndarray, tta: bool = False) -> Any:
-        calls.append(len(images))
-        return ask(self, images, tta)
-
-    monkeypatch.setattr(Ensemble, "probabilities", counted)
-    predict(run, scans, out, "--resume", "--probabilities")
-    assert len(calls) == 1
-    assert contents(out) == whole
-
-
-def test_masks_of_another_model_are_not_taken_for_its_own(
-    run: Path, scans: Path, tmp_path: Path, cache: Cache, capsys: pytest.CaptureFixture[str]
-) -> None:
-    predict(run, scans, tmp_path / "out")
-    other = make_run(tmp_path / "other", cache, target="regions", seed=7)
-    predict(other, scans, tmp_path / "out", "--resume", code=1)
-    assert "not made by this model" in capsys.readouterr().err
-    predict(run, scans, tmp_path / "out", "--resume", "--tta", code=1)
-
-
 def test_one_bad_case_does_not_stop_the_others(
     run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,41 +136,6 @@ def test_one_bad_case_does_not_stop_the_others(
     assert "t2" in told
     assert torn.name in told
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{good}.nii.gz"]
-
-
-def test_odd_names_stay_in_the_output_folder(run: Path, scans: Path, tmp_path: Path) -> None:
-    case = sorted(scans.iterdir())[0]
-    for place, name in enumerate(("a b;$(x)", "-rf", "é", "c..")):
-        for path in case.iterdir():
-            role = path.name.removeprefix(case.name)
-            target = tmp_path / "odd" / str(place) / f"{name}{role}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
-    predict(run, tmp_path / "odd", tmp_path / "here" / "out")
-    made = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*"))
-    assert len(made) == 5
-    assert all(path.parts[0] == "out" for path in made)
-
-
-def test_an_id_that_leads_elsewhere_is_a_fault(
-    run: Path,
-    scans: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    found = find_cases([scans])
-    evil = tuple(
-        replace(case, id=name) for case, name in zip(found.cases, ("../x", "/x"), strict=True)
-    )
-    monkeypatch.setattr(
-        "brats_train.inference.case_sources.find_cases",
-        lambda *_, **__: replace(found, cases=evil, notes=()),
-    )
-    predict(run, scans, tmp_path / "here" / "out", code=1)
-    assert "2 faults in 2 cases" in capsys.readouterr().err
-    assert not list((tmp_path / "here" / "out").iterdir())
-    assert not (tmp_path / "here" / "x.nii.gz").exists()
 
 
 def test_several_runs_are_averaged(run: Path, scans: Path, tmp_path: Path, cache: Cache) -> None:
@@ -243,27 +174,28 @@ def test_a_folder_that_cannot_be_made_is_one_message(
     assert "cannot be made" in capsys.readouterr().err
 
 
-def test_an_interrupted_run_keeps_its_masks_and_says_how_to_go_on(
-    run: Path,
-    scans: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_nothing_outside_the_brain_is_tumour(run: Path, scans: Path, tmp_path: Path) -> None:
+    predict(run, scans, tmp_path / "out", "--probabilities")
+    for folder in scans.iterdir():
+        outside = ~brain_of_scans(folder)
+        mask = np.asarray(nib.load(tmp_path / "out" / f"{folder.name}.nii.gz").dataobj).T
+        volume = np.asarray(nib.load(tmp_path / "out" / f"{folder.name}_prob.nii.gz").dataobj).T
+        assert mask.any()
+        assert not mask[outside].any()
+        assert not volume[:, outside].any()
+
+
+def test_the_model_is_named(
+    run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ask, calls = Ensemble.probabilities, []
+    predict(run, scans, tmp_path / "out")
+    assert f"Model: {run}/best.pt" in capsys.readouterr().err
 
-    def interrupted(self: Ensemble, images: np.ndarray, tta: bool = False) -> Any:
-        calls.append(len(images))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return ask(self, images, tta)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Ensemble, "probabilities", interrupted)
-        predict(run, scans, tmp_path / "out", code=130)
-    assert "--resume" in capsys.readouterr().err
-    kept = contents(tmp_path / "out")
-    assert len(kept) == 1
-    predict(run, scans, tmp_path / "out", "--resume")
+def test_a_checkpoint_and_a_run_are_not_asked_for_at_once(
+    run: Path, scans: Path, tmp_path: Path
+) -> None:
+    predict(run, scans, tmp_path / "out", "--checkpoint", run / "best.pt", code=2)
+    words = ("--checkpoint", run / "best.pt", "--out", tmp_path / "out", "--device", "cpu")
+    call("predict", scans, *words)
     assert len(contents(tmp_path / "out")) == 2
-    assert kept.items() <= contents(tmp_path / "out").items()

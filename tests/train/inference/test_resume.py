@@ -1,0 +1,165 @@
+"""Going on with a prediction: a mask is kept only where model and scans are the same."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brats_cache.format.reader import Cache
+from brats_train.inference.ensemble import Ensemble
+from tests.train.runs import call, ids, make_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, cache: Cache) -> Path:
+    return make_run(tmp_path_factory.mktemp("run") / "r", cache, target="regions")
+
+
+@pytest.fixture
+def scans(tmp_path: Path, phantom_dir: Path, cache: Cache) -> Path:
+    """Two cases of the phantom, without their masks."""
+    folder = tmp_path / "scans"
+    for case in ids(cache, "train")[:2]:
+        (source,) = (path.parent for path in phantom_dir.rglob(f"{case}_t1.nii"))
+        shutil.copytree(source, folder / case)
+        (folder / case / f"{case}_seg.nii").unlink()
+    return folder
+
+
+def predict(run: Path, scans: Path, out: Path, *words: object, code: int = 0) -> None:
+    call("predict", scans, "--run", run, "--out", out, "--device", "cpu", *words, code=code)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_resuming_makes_what_is_missing_and_no_more(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    predict(run, scans, out, "--probabilities")
+    whole = contents(out)
+    lost = sorted(out.glob("*_prob.nii.gz"))[0]
+    lost.unlink()
+    calls: list[int] = []
+    ask = Ensemble.probabilities
+
+    def counted(self: Ensemble, images: np.ndarray, tta: bool = False) -> Any:
+        calls.append(len(images))
+        return ask(self, images, tta)
+
+    monkeypatch.setattr(Ensemble, "probabilities", counted)
+    predict(run, scans, out, "--resume", "--probabilities")
+    assert len(calls) == 1
+    assert contents(out) == whole
+
+
+def test_masks_of_another_model_are_not_taken_for_its_own(
+    run: Path, scans: Path, tmp_path: Path, cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(run, scans, tmp_path / "out")
+    other = make_run(tmp_path / "other", cache, target="regions", seed=7)
+    predict(other, scans, tmp_path / "out", "--resume", code=1)
+    assert "not made by this model" in capsys.readouterr().err
+    predict(run, scans, tmp_path / "out", "--resume", "--tta", code=1)
+
+
+def test_an_interrupted_run_keeps_its_masks_and_says_how_to_go_on(
+    run: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ask, calls = Ensemble.probabilities, []
+
+    def interrupted(self: Ensemble, images: np.ndarray, tta: bool = False) -> Any:
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return ask(self, images, tta)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ensemble, "probabilities", interrupted)
+        predict(run, scans, tmp_path / "out", code=130)
+    assert "--resume" in capsys.readouterr().err
+    kept = contents(tmp_path / "out")
+    assert len(kept) == 1
+    predict(run, scans, tmp_path / "out", "--resume")
+    assert len(contents(tmp_path / "out")) == 2
+    assert kept.items() <= contents(tmp_path / "out").items()
+
+
+def test_a_mask_of_another_patient_is_never_kept(
+    run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two patients whose folders and files have equal names."""
+    for number, folder in enumerate(sorted(scans.iterdir())):
+        session = tmp_path / f"person{number}" / "baseline"
+        shutil.copytree(folder, session)
+        for path in session.iterdir():
+            path.rename(session / path.name.replace(folder.name, "scan"))
+    out = tmp_path / "out"
+    predict(run, tmp_path / "person0" / "baseline", out)
+    (name, before), *others = contents(out).items()
+    assert not others
+    predict(run, tmp_path / "person1" / "baseline", out, "--resume", code=1)
+    told = capsys.readouterr().err
+    assert "other scans" in told
+    assert str(tmp_path / "person1" / "baseline") in told
+    assert contents(out) == {name: before}
+    predict(run, tmp_path / "person1" / "baseline", out, "--overwrite")
+    assert contents(out)[name] != before
+
+
+def test_scans_that_were_moved_are_the_same_scans(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict(run, scans, tmp_path / "out")
+    scans.rename(tmp_path / "moved")
+
+    def asked(*_: object) -> None:
+        raise AssertionError("a mask that could be kept was made again")
+
+    monkeypatch.setattr(Ensemble, "probabilities", asked)
+    predict(run, tmp_path / "moved", tmp_path / "out", "--resume")
+
+
+def test_scans_that_changed_are_others(run: Path, scans: Path, tmp_path: Path) -> None:
+    predict(run, scans, tmp_path / "out")
+    (path,) = scans.rglob("*_001_flair.nii")
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    predict(run, scans, tmp_path / "out", "--resume", code=1)
+
+
+def test_scans_that_cannot_be_read_are_a_fault_of_their_case(
+    run: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The disk fails under one scan: its case is named, and what was made is not lost."""
+    predict(run, scans, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    bad = sorted(scans.rglob("*_t2.nii"))[-1]
+
+    def failing(path: Path) -> Any:
+        raise OSError(5, "Input/output error")
+
+    def open_others(path: Path, *arguments: Any) -> Any:
+        return failing(path) if path == bad else open(path, *arguments)
+
+    for module in ("brats_train.inference.targets", "brats_cache.imaging.nifti"):
+        monkeypatch.setattr(f"{module}.open", open_others, raising=False)
+    predict(run, scans, tmp_path / "out", "--resume", code=1)
+    assert "1 fault in 1 case" in (told := capsys.readouterr().err)
+    assert bad.name in told
+    assert contents(tmp_path / "out") == before

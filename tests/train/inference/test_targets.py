@@ -1,0 +1,154 @@
+"""Names of what is predicted: inside the output folder, different, short enough."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from brats_cache.discovery.cases import find_cases
+from brats_cache.format.reader import Cache
+from tests.train.runs import call, ids, make_run
+
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, cache: Cache) -> Path:
+    return make_run(tmp_path_factory.mktemp("run") / "r", cache, target="regions")
+
+
+@pytest.fixture
+def scans(tmp_path: Path, phantom_dir: Path, cache: Cache) -> Path:
+    """Two cases of the phantom, without their masks."""
+    folder = tmp_path / "scans"
+    for case in ids(cache, "train")[:2]:
+        (source,) = (path.parent for path in phantom_dir.rglob(f"{case}_t1.nii"))
+        shutil.copytree(source, folder / case)
+        (folder / case / f"{case}_seg.nii").unlink()
+    return folder
+
+
+def predict(run: Path, scans: Path, out: Path, *words: object, code: int = 0) -> None:
+    call("predict", scans, "--run", run, "--out", out, "--device", "cpu", *words, code=code)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_odd_names_stay_in_the_output_folder(run: Path, scans: Path, tmp_path: Path) -> None:
+    case = sorted(scans.iterdir())[0]
+    for place, name in enumerate(("a b;$(x)", "-rf", "é", "c..")):
+        for path in case.iterdir():
+            role = path.name.removeprefix(case.name)
+            target = tmp_path / "odd" / str(place) / f"{name}{role}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    predict(run, tmp_path / "odd", tmp_path / "here" / "out")
+    made = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*"))
+    assert len(made) == 5
+    assert all(path.parts[0] == "out" for path in made)
+
+
+def test_an_id_that_leads_elsewhere_is_a_fault(
+    run: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = find_cases([scans])
+    evil = tuple(
+        replace(case, id=name) for case, name in zip(found.cases, ("../x", "/x"), strict=True)
+    )
+    monkeypatch.setattr(
+        "brats_train.inference.case_sources.find_cases",
+        lambda *_, **__: replace(found, cases=evil, notes=()),
+    )
+    predict(run, scans, tmp_path / "here" / "out", code=1)
+    assert "2 faults in 2 cases" in capsys.readouterr().err
+    assert not list((tmp_path / "here" / "out").iterdir())
+    assert not (tmp_path / "here" / "x.nii.gz").exists()
+
+
+def copy_case(source: Path, folder: Path) -> None:
+    """A case under its role words alone, so that its folder names it."""
+    folder.mkdir(parents=True)
+    for path in source.iterdir():
+        shutil.copy(path, folder / path.name.removeprefix(f"{source.name}_"))
+
+
+def test_two_files_never_have_one_name(
+    run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = sorted(scans.iterdir())[0]
+    for name in ("Smith", "Smith_prob"):
+        copy_case(source, tmp_path / "both" / name)
+    predict(run, tmp_path / "both", tmp_path / "out", "--probabilities", code=1)
+    told = capsys.readouterr().err
+    assert "Smith_prob.nii.gz" in told
+    assert "Smith and Smith_prob" in told
+    assert not (tmp_path / "out").exists()
+    predict(run, tmp_path / "both", tmp_path / "out")
+    assert set(contents(tmp_path / "out")) == {"Smith.nii.gz", "Smith_prob.nii.gz"}
+
+
+@pytest.mark.parametrize("length", [231, 238, 252])
+def test_a_name_too_long_is_a_fault_of_its_case_alone(
+    run: Path, scans: Path, tmp_path: Path, length: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = sorted(scans.iterdir())[0]
+    long = "n" * length
+    for name in ("first", long, "zuletzt"):
+        copy_case(source, tmp_path / "in" / name)
+    is_short_enough = length == 231
+    made = {"first.nii.gz", "zuletzt.nii.gz", *([f"{long}.nii.gz"] if is_short_enough else [])}
+    for words in ((), ("--resume",)):
+        code = 0 if is_short_enough else 1
+        predict(run, tmp_path / "in", tmp_path / "out", *words, code=code)
+        assert set(contents(tmp_path / "out")) == made
+        told = capsys.readouterr().err
+        assert ("1 fault in 1 case" in told) is not is_short_enough
+
+
+def test_one_case_by_its_files(
+    run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = sorted(scans.iterdir())[0]
+    predict(run, source, tmp_path / "out")
+    expected = np.asarray(nib.load(next((tmp_path / "out").iterdir())).dataobj)
+    named = {name: source / f"{source.name}_{name}.nii" for name in MODALITIES}
+    odd = {
+        name: tmp_path / "odd" / f"Jane_Doe-{word}.nii"
+        for name, word in zip(MODALITIES, ("T1w", "T1w_Gd", "T2w", "FLAIR"), strict=True)
+    }
+    odd["t1"].parent.mkdir()
+    for name, path in odd.items():
+        shutil.copy(named[name], path)
+    bare = {
+        name: tmp_path / "visit 2" / f"{word}.nii"
+        for name, word in zip(MODALITIES, "abcd", strict=True)
+    }
+    bare["t1"].parent.mkdir()
+    for name, path in bare.items():
+        shutil.copy(named[name], path)
+    for files, case in ((named, source.name), (odd, "Jane_Doe"), (bare, "visit 2")):
+        words = [word for name, path in files.items() for word in (f"--{name}", path)]
+        out = tmp_path / "masks" / case
+        call("predict", *words, "--run", run, "--out", out, "--device", "cpu")
+        assert list(contents(out)) == [f"{case}.nii.gz"]
+        image, same = (
+            nib.load(folder)
+            for folder in (out / f"{case}.nii.gz", next((tmp_path / "out").iterdir()))
+        )
+        found, wanted = np.asarray(image.dataobj), np.asarray(same.dataobj)
+        assert np.array_equal(found > 0, wanted > 0)
+    call("predict", "--t1", named["t1"], "--run", run, "--device", "cpu", code=1)
+    assert "--flair" in capsys.readouterr().err
+    call("predict", source, "--t1", named["t1"], "--run", run, "--device", "cpu", code=2)
+    call("predict", "--run", run, code=2)
