@@ -24,7 +24,7 @@ from brats_cache.build.shards import Shard
 from brats_cache.build.splits import Assignment, split_table
 from brats_cache.build.survey import HeaderCheck, Survey
 from brats_cache.build.workers import Workers
-from brats_cache.common.errors import BratsError, DataFaults, Fault, printable, tell
+from brats_cache.common.errors import BratsError, DataFaults, Fault, print_message, printable
 from brats_cache.common.files import publish, write_atomically
 from brats_cache.common.process import usable_cores
 from brats_cache.common.progress import show_progress
@@ -62,7 +62,7 @@ def run_build(job: BuildJob) -> None:
         _check_replaceable(job.out)
     findings = find_cases(job.data, job.options.preparation.modalities)
     for note in findings.notes:
-        tell(printable(note), prefix="Note: ")
+        print_message(printable(note), prefix="Note: ")
     if not findings.cases:
         raise DataFaults(findings.faults, "Nothing was written.")
     if not findings.faults and not job.skip_bad:
@@ -73,7 +73,7 @@ def run_build(job: BuildJob) -> None:
         data_dirs = tuple(dict.fromkeys(survey.case.data_dir for survey in surveys))
         plan = make_plan(surveys, data_dirs, job.options, job.shard, whole)
         for warning in plan.warnings:
-            tell(printable(warning), prefix="Warning: ")
+            print_message(printable(warning), prefix="Warning: ")
         click.echo(describe_plan(plan, job.out))
         table = split_table(_sides(plan))
         if not job.overwrite:
@@ -86,7 +86,7 @@ def run_build(job: BuildJob) -> None:
         assert journal is not None, "only a dry run and a refused one have none"
         begun = begin(plan, journal)
         if begun.done:
-            tell(f"Resuming: {len(begun.done)} of {len(plan.cases)} cases are done.")
+            print_message(f"Resuming: {len(begun.done)} of {len(plan.cases)} cases are done.")
         with show_progress("Writing", "rows") as report:
             build(plan, journal, begun, workers, report)
         write_atomically(splits_path(job.out), table)  # first: where the cache is, it is too
@@ -122,14 +122,16 @@ def _journal(job: BuildJob) -> Iterator[Journal | None]:
         yield journal
     except BratsError:
         if journal.has_plan:
-            tell("What is done is kept: the same command goes on with it.", prefix="Note: ")
+            print_message(
+                "What is done is kept: the same command goes on with it.", prefix="Note: "
+            )
         else:
             journal.remove()
             for folder in made:
                 folder.rmdir()
         raise
     except KeyboardInterrupt:
-        tell("Interrupted. The same command goes on where this one stopped.")
+        print_message("Interrupted. The same command goes on where this one stopped.")
         raise
     finally:
         journal.close()
@@ -148,7 +150,9 @@ def _survey(
     if early:
         bad = len({fault.case for fault in early})
         what = f"{bad} of {len(findings.cases)} cases {'has' if bad == 1 else 'have'} faults"
-        tell(f"{what}; the scans are read on, to tell all faults together.", prefix="Note: ")
+        print_message(
+            f"{what}; the scans are read on, to tell all faults together.", prefix="Note: "
+        )
     own = job.shard.share(findings.cases)
     if not own:
         raise BratsError(f"--shard {job.shard}: there are only {len(findings.cases)} cases.")
@@ -185,7 +189,9 @@ def _leave_out(job: BuildJob, faults: Sequence[Fault], surveys: Sequence[Survey]
         raise DataFaults(of_no_case, advice)
     if not sound:
         raise DataFaults(faults, "Nothing was written: no case is without fault.")
-    tell(DataFaults(faults, f"{len(sound)} cases remain."), prefix="Warning: left out for ")
+    print_message(
+        DataFaults(faults, f"{len(sound)} cases remain."), prefix="Warning: left out for "
+    )
     return sound
 
 

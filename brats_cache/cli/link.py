@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from brats_cache.common.errors import printable, tell
+from brats_cache.common.errors import print_message, printable
 from brats_cache.format.cache_set import as_sets, missing_parts
 from brats_cache.format.link import write_link
 
@@ -27,6 +27,6 @@ def link(files: tuple[Path, ...], out: Path, overwrite: bool) -> None:
     for members in as_sets(caches):
         if members[0].shard[1] > 1 and (missing := missing_parts(members)):
             names = ", ".join(f"{index}/{members[0].shard[1]}" for index in missing)
-            tell(f"parts {names} of the set are missing.", prefix="Warning: ")
+            print_message(f"parts {names} of the set are missing.", prefix="Warning: ")
     num_rows = sum(cache.shape[0] for cache in caches)
     click.echo(f"{printable(out)} shows {num_rows} rows of {len(caches)} files.")

@@ -23,8 +23,8 @@ __all__ = [
     "LabelSchemeError",
     "RecipeError",
     "RunNotFoundError",
+    "print_message",
     "printable",
-    "tell",
     "wrapped",
 ]
 
@@ -126,7 +126,7 @@ class LabelSchemeError(DataFaults):
     """The meaning of the values in the masks cannot be told."""
 
 
-def tell(message: object, prefix: str = "") -> None:
+def print_message(message: object, prefix: str = "") -> None:
     """Says `prefix` and `message` on standard error: wrapped to the width of a terminal, unwrapped
     elsewhere, so that a log holds one line a fault. The names of `DataFaults` stay in one piece."""
     text = f"{prefix}{message}"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from brats_cache import __version__
-from brats_cache.common.errors import BratsError, tell
+from brats_cache.common.errors import BratsError, print_message
 
 __all__ = ["cli", "main"]
 
@@ -114,6 +114,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # What fails before the ranks have joined fails on all of them; one message is enough.
         if rank == 0 or error.rank is not None:
             where = f" (rank {error.rank})" if error.rank else ""
-            tell(error, prefix=f"Error{where}: ")
+            print_message(error, prefix=f"Error{where}: ")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

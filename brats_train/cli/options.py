@@ -63,7 +63,7 @@ def open_run_caches(config: Mapping[str, Any] | None, given: Sequence[Path]) -> 
     Raises:
         CacheNotFoundError: A cache is not where it was, or not where it is said to be.
     """
-    from brats_cache.common.errors import CacheNotFoundError, printable, tell
+    from brats_cache.common.errors import CacheNotFoundError, print_message, printable
     from brats_cache.format.cache_set import open_caches
 
     own = {Path(one["path"]): one["fingerprint"] for one in config["caches"]} if config else {}
@@ -75,7 +75,7 @@ def open_run_caches(config: Mapping[str, Any] | None, given: Sequence[Path]) -> 
     caches = open_caches(given or list(own))
     others = [cache for cache in caches if own and cache.fingerprint not in own.values()]
     if others and os.environ.get("RANK", "0") == "0":
-        tell(
+        print_message(
             f"{printable(others[0].path)}: not the cache that the run was trained on (fingerprint "
             f"{others[0].fingerprint}, not {' or '.join(own.values())}). Its cases may be among "
             "those that the model was trained on.",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from brats_cache.common.errors import printable, tell
+from brats_cache.common.errors import print_message, printable
 from brats_cache.common.progress import show_progress
 from brats_train.cli.options import (
     PATH,
@@ -102,7 +102,7 @@ def predict(
             ensemble = load_ensemble(checkpoint_paths(runs, checkpoint), world.device)
             findings = _find(cases, manifest, files, ensemble.spec.preparation.modalities)
         if world.is_main:
-            tell(printable(", ".join(map(str, ensemble.paths))), prefix="Model: ")
+            print_message(printable(", ".join(map(str, ensemble.paths))), prefix="Model: ")
         job = prediction.PredictionJob(
             findings=findings,
             out_dir=out_dir,
@@ -124,7 +124,7 @@ def predict(
         if not world.is_main:
             return
     for note in outcome.notes:
-        tell(printable(note), prefix="Note: ")
+        print_message(printable(note), prefix="Note: ")
     kept = f" ({len(outcome.kept)} more were there)" if outcome.kept else ""
     click.echo(f"{len(outcome.written)} masks in {out_dir}{kept}")
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brats_cache.common.errors import DataFaults, Fault, printable, tell, wrapped
+from brats_cache.common.errors import DataFaults, Fault, print_message, printable, wrapped
 
 FAULT = Fault(
     case="BraTS20_Training_355",
@@ -69,7 +69,7 @@ def test_cases_and_paths_stay_whole_when_wrapped() -> None:
 
 
 def test_told_unwrapped_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    tell(DataFaults([FAULT]), prefix="Error: ")
+    print_message(DataFaults([FAULT]), prefix="Error: ")
     assert capsys.readouterr().err == f"Error: 1 fault in 1 case:\n  {FAULT}\n"
 
 
@@ -80,7 +80,7 @@ def test_told_in_the_width_of_a_terminal(monkeypatch: pytest.MonkeyPatch, column
         termios.tcsetwinsize(follower, (24, columns))
         with os.fdopen(os.dup(follower), "w") as terminal:
             monkeypatch.setattr(sys, "stderr", terminal)
-            tell("word " * 60, prefix="Warning: ")
+            print_message("word " * 60, prefix="Warning: ")
         said = os.read(leader, 10_000).decode().splitlines()
     finally:
         os.close(leader)
