@@ -1,8 +1,8 @@
-"""What predicted probabilities are worth: calibration, and Dice at every threshold.
+"""Calibration of predicted probabilities, and Dice at every threshold.
 
-Everything is read off one table of integers a case and region, `(2, 3, num_bins) int64`: for truth
-0 and 1 the number of voxels in each bin of probability, the sum of their probabilities and the sum
-of the squares. Integers add up over chunks, cases and ranks exactly and in any order.
+Everything is computed from one table of integers a case and region, `(2, 3, num_bins) int64`: for
+truth 0 and 1 the number of voxels in each bin of probability, the sum of their probabilities and
+the sum of the squares. Integers add up over chunks, cases and ranks exactly and in any order.
 """
 
 from __future__ import annotations
@@ -37,8 +37,13 @@ _VOXELS_AT_ONCE = 1 << 14
 
 
 class Reliability(NamedTuple):
-    """A reliability diagram, each (num_bins,): mean probability and share of true voxels, both NaN
-    in an empty bin, and the number of voxels."""
+    """A reliability diagram.
+
+    Attributes:
+        probability: (num_bins,) mean probability, NaN in an empty bin.
+        frequency: (num_bins,) share of true voxels, NaN in an empty bin.
+        voxels: (num_bins,) number of voxels.
+    """
 
     probability: Floats
     frequency: Floats
@@ -48,14 +53,20 @@ class Reliability(NamedTuple):
 def probability_table(
     probabilities: NDArray[np.floating], truth: NDArray[np.bool_], num_bins: int = 128
 ) -> Table:
-    """The table of one set of voxels, (2, 3, num_bins) int64.
+    """Makes the table of one set of voxels.
 
-    probabilities  float16, float32 or float64 in [0, 1], any shape
-    truth          bool of the same shape
-    num_bins       a power of two: p * num_bins is then exact, so that bin k holds exactly the
-                   voxels with k / num_bins <= p < (k + 1) / num_bins, and 1 falls in the last
+    Args:
+        probabilities: float16, float32 or float64 in [0, 1], any shape.
+        truth: bool, of the same shape.
+        num_bins: A power of two: p * num_bins is then exact, so that bin k holds exactly the voxels
+            with k / num_bins <= p < (k + 1) / num_bins, and 1 falls in the last.
 
-    Raises ValueError for unequal shapes, a probability outside [0, 1] or NaN, or another num_bins.
+    Returns:
+        (2, 3, num_bins) int64.
+
+    Raises:
+        ValueError: The shapes differ, a probability is NaN or outside [0, 1], or `num_bins` is no
+            power of two.
     """
     if num_bins < 2 or num_bins & (num_bins - 1):
         raise ValueError(f"num_bins is {num_bins}, not a power of two above 1")
@@ -72,7 +83,11 @@ def probability_table(
 
 
 def brier_score(table: Table) -> float:
-    """The mean squared difference of probability and truth (Brier 1950); NaN without a voxel."""
+    """Computes the mean squared difference of probability and truth (Brier 1950).
+
+    Returns:
+        0 to 1; NaN without a voxel.
+    """
     num_voxels = int(table[:, 0].sum())
     true_voxels, true_probability = (int(row) for row in table[1, :2].sum(axis=1))
     squares = int(table[:, 2].sum()) - 2 * true_probability + true_voxels * _UNIT
@@ -80,9 +95,14 @@ def brier_score(table: Table) -> float:
 
 
 def reliability(table: Table, num_bins: int = 16) -> Reliability:
-    """Mean probability against share of true voxels, in `num_bins` bins merged from the table's.
+    """Compares mean probability and share of true voxels, bin by bin.
 
-    Raises ValueError where `num_bins` does not divide the table's number of bins.
+    Args:
+        table: (2, 3, M) int64 of `probability_table`.
+        num_bins: A divisor of M; bins of the table are merged.
+
+    Raises:
+        ValueError: `num_bins` does not divide M.
     """
     if num_bins < 1 or table.shape[2] % num_bins:
         raise ValueError(f"{num_bins} bins cannot be merged from {table.shape[2]}")
@@ -93,10 +113,16 @@ def reliability(table: Table, num_bins: int = 16) -> Reliability:
 
 
 def calibration_error(table: Table, num_bins: int = 16) -> float:
-    """Expected calibration error of the foreground probability (Guo et al. 2017), in [0, 1].
+    """Computes the expected calibration error of the foreground probability (Guo et al. 2017).
 
-    The mean, over voxels, of how far their bin's mean probability lies from its share of true
-    voxels; bins of equal width. NaN without a voxel.
+    It is the mean, over voxels, of |mean probability - share of true voxels| of their bin.
+
+    Args:
+        table: (2, 3, M) int64 of `probability_table`.
+        num_bins: Number of bins of equal width, a divisor of M.
+
+    Returns:
+        0 to 1; NaN without a voxel.
     """
     diagram = reliability(table, num_bins)
     held = diagram.voxels > 0
@@ -107,12 +133,20 @@ def calibration_error(table: Table, num_bins: int = 16) -> float:
 
 
 def thresholds(num_bins: int = 128) -> Floats:
-    """The thresholds a table answers exactly: k / num_bins for k > 0, (num_bins - 1,)."""
+    """Lists the thresholds a table answers exactly, k / num_bins for k > 0: (num_bins - 1,)."""
     return np.arange(1, num_bins) / num_bins
 
 
 def dice_by_threshold(table: Table, empty: EmptyRule = "official") -> Floats:
-    """Dice of one case at each of `thresholds(num_bins)`, where p >= threshold is foreground."""
+    """Computes Dice of one case at each threshold, where p >= threshold is foreground.
+
+    Args:
+        table: (2, 3, num_bins) int64 of `probability_table`.
+        empty: Row of `metrics.EMPTY_MASKS`.
+
+    Returns:
+        (num_bins - 1,) float64, in the order of `thresholds(num_bins)`.
+    """
     background, foreground = table[:, 0]
     overlap = foreground[::-1].cumsum()[::-1][1:]
     predicted = overlap + background[::-1].cumsum()[::-1][1:]
@@ -122,13 +156,19 @@ def dice_by_threshold(table: Table, empty: EmptyRule = "official") -> Floats:
 
 
 def best_threshold(dice_by_case: Mapping[str, Floats]) -> tuple[float, float]:
-    """The threshold with the greatest mean Dice over cases, and that mean.
-
-    dice_by_case  case id to what `dice_by_threshold` gave, all of one length
+    """Finds the threshold with the greatest mean Dice over cases.
 
     NaN is left out of its mean. Sums are exactly rounded, so neither the order of the cases nor
     the rank that held them matters; of equal means the threshold nearest 0.5 wins, then the lower.
-    Raises ValueError where no case has a defined Dice.
+
+    Args:
+        dice_by_case: Case id to what `dice_by_threshold` gave, all of one length.
+
+    Returns:
+        The threshold and its mean Dice.
+
+    Raises:
+        ValueError: No case has a defined Dice.
     """
     scores = np.array(list(dice_by_case.values()), np.float64)
     if not scores.size or np.isnan(scores).all():

@@ -1,7 +1,7 @@
-"""Lesion by lesion, as BraTS 2023 scored its challenges: a missed or invented lesion costs a whole
-lesion, however small.
+"""Lesion-wise Dice and HD95, as in the BraTS 2023 challenges.
 
-The rule, in the words of its authors (Saluja et al., github.com/rachitsaluja/BraTS-2023-Metrics):
+A missed lesion and a false one each count as a whole lesion, however small. The rule, in the words
+of its authors (Saluja et al., github.com/rachitsaluja/BraTS-2023-Metrics):
 true components that merge when the truth is dilated are one lesion; every predicted component that
 touches the dilated lesion is part of its prediction; true lesions up to a volume are left out; a
 missed lesion and a predicted component that touches no lesion each count with Dice 0 and HD95 374.
@@ -26,10 +26,11 @@ HD95_PENALTY_MM = 374.0
 
 @dataclass(frozen=True, kw_only=True)
 class LesionRule:
-    """What a challenge fixed; the defaults are those for adult glioma (BraTS-GLI 2023).
+    """Parameters of a challenge; the defaults are those for adult glioma (BraTS-GLI 2023).
 
-    num_dilations       how often the truth is dilated by its 18-neighbourhood before it is split
-    ignored_volume_mm3  true lesions of this volume or less are left out
+    Attributes:
+        num_dilations: How often the truth is dilated by its 18-neighbourhood before it is split.
+        ignored_volume_mm3: True lesions of this volume or less are left out.
     """
 
     num_dilations: int = 3
@@ -40,10 +41,12 @@ class LesionRule:
 class LesionScores:
     """Scores of the lesions of one region of one case.
 
-    num_true     true lesions above the ignored volume
-    num_missed   how many of them no predicted component touches
-    num_false    predicted components that touch no true lesion, ignored ones included
-    dice, hd95   means over num_true + num_false (mm for hd95); NaN where that is 0
+    Attributes:
+        num_true: True lesions above the ignored volume.
+        num_missed: How many of them no predicted component touches.
+        num_false: Predicted components that touch no true lesion, ignored ones included.
+        dice: Mean over num_true + num_false lesions; NaN where there are none.
+        hd95: Likewise, in mm.
     """
 
     num_true: int
@@ -56,9 +59,13 @@ class LesionScores:
 def score_lesions(
     prediction: Mask, truth: Mask, spacing_mm: Spacing, rule: LesionRule | None = None
 ) -> LesionScores:
-    """Lesion-wise Dice and HD95 of (Z, Y, X) bool masks; `spacing_mm` along Z, Y, X.
+    """Computes lesion-wise Dice and HD95; components are 26-connected.
 
-    Components are 26-connected. `rule` None means that of adult glioma.
+    Args:
+        prediction: (Z, Y, X) bool.
+        truth: (Z, Y, X) bool of the same shape.
+        spacing_mm: Size of a voxel along Z, Y, X in mm.
+        rule: Parameters; None for those of adult glioma.
     """
     rule = rule or LesionRule()
     box = bounding_box(prediction | truth, margin=rule.num_dilations)

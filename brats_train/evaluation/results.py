@@ -1,4 +1,4 @@
-"""What `brats eval` left in a run, read back: the summary and the scores of every case."""
+"""Reading the results of an evaluation: the summary and the scores of every case."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ class CaseRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """An evaluation as it lies in `folder`."""
+    """An evaluation.
+
+    Attributes:
+        folder: "RUN/eval/SPLIT".
+        summary: What summary.json holds.
+        rows: The rows of cases.csv.
+    """
 
     folder: Path
     summary: Mapping[str, Any]
@@ -34,24 +40,30 @@ class Results:
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """Those that were scored, in the order of the summary."""
+        """The regions that were scored, in the order of the summary."""
         return tuple(self.summary["regions"])
 
     @property
     def cases(self) -> tuple[str, ...]:
-        """Ids, each once, in the order of cases.csv."""
+        """Case ids, each once, in the order of cases.csv."""
         return tuple(dict.fromkeys(row.case for row in self.rows))
 
     def values(self, region: str, name: str) -> dict[str, float]:
-        """Case id to the score `name` of `region`, for the cases that have the region."""
+        """The score `name` of `region` by case id, for the cases that have the region."""
         return {
             row.case: row.scores.get(name, math.nan) for row in self.rows if row.region == region
         }
 
 
 def read_results(folder: Path) -> Results | None:
-    """The evaluation in `folder`, None where there is none. Raises `BratsError` where its files
-    cannot be understood."""
+    """Reads the evaluation in a folder.
+
+    Returns:
+        The evaluation, None where there is none.
+
+    Raises:
+        BratsError: Its files cannot be understood.
+    """
     summary_path, table_path = folder / "summary.json", folder / "cases.csv"
     if not summary_path.is_file() or not table_path.is_file():
         return None

@@ -45,12 +45,13 @@ _FACETS: dict[int, tuple[tuple[float, float, float], ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceDistances:
-    """How far each surface lies from the other: distances in mm, areas in mm^2, P and T points.
+    """Distances of each surface to the other.
 
-    prediction_to_truth  (P,) float64, from each corner of the predicted surface
-    prediction_areas     (P,) float64, the area each of them stands for
-    truth_to_prediction  (T,) float64, from each corner of the true surface
-    truth_areas          (T,) float64
+    Attributes:
+        prediction_to_truth: (P,) float64 mm, from each corner of the predicted surface.
+        prediction_areas: (P,) float64 mm^2, the area each of them stands for.
+        truth_to_prediction: (T,) float64 mm, from each corner of the true surface.
+        truth_areas: (T,) float64 mm^2.
     """
 
     prediction_to_truth: Floats
@@ -60,12 +61,15 @@ class SurfaceDistances:
 
 
 def surface_distances(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> SurfaceDistances:
-    """Distances from every surface corner of each mask to the nearest one of the other.
+    """Measures the distance from every surface corner of each mask to the nearest of the other.
 
-    prediction, truth  (Z, Y, X) bool, one shape, neither of them empty
-    spacing_mm         size of a voxel along Z, Y, X in mm
+    Args:
+        prediction: (Z, Y, X) bool, not empty.
+        truth: (Z, Y, X) bool of the same shape, not empty.
+        spacing_mm: Size of a voxel along Z, Y, X in mm.
 
-    Raises ValueError where a mask is empty: it has no surface, and a distance to it no meaning.
+    Raises:
+        ValueError: A mask is empty, so it has no surface.
     """
     if not prediction.any() or not truth.any():
         raise ValueError("an empty mask has no surface; the rule for empty masks comes first")
@@ -84,11 +88,17 @@ def surface_distances(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> Sur
 
 
 def hausdorff_distance(distances: SurfaceDistances, percent: float = 95.0) -> float:
-    """The robust Hausdorff distance in mm: the larger of the two directed percentiles.
+    """Computes the robust Hausdorff distance, the larger of the two directed percentiles.
 
     A directed percentile is the smallest distance within which at least `percent` of that
-    surface's area lies: an observed distance, never interpolated. 100 gives the plain Hausdorff
-    distance.
+    surface's area lies: an observed distance, never interpolated.
+
+    Args:
+        distances: Of two masks.
+        percent: 0 to 100; 100 gives the plain Hausdorff distance.
+
+    Returns:
+        The distance in mm.
     """
     return max(
         _area_percentile(distances.prediction_to_truth, distances.prediction_areas, percent),
@@ -97,7 +107,15 @@ def hausdorff_distance(distances: SurfaceDistances, percent: float = 95.0) -> fl
 
 
 def surface_dice(distances: SurfaceDistances, tolerance_mm: float = 1.0) -> float:
-    """Normalised surface Dice: the share of both surfaces' area within the tolerance, [0, 1]."""
+    """Computes the normalised surface Dice: the share of both surfaces' area within a tolerance.
+
+    Args:
+        distances: Of two masks.
+        tolerance_mm: Distances up to it count as agreement.
+
+    Returns:
+        0 to 1.
+    """
     limit = tolerance_mm * (1 + _RELATIVE_SLACK)
     within = (
         distances.prediction_areas[distances.prediction_to_truth <= limit].sum()

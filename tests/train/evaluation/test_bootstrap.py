@@ -80,3 +80,46 @@ def test_few_values() -> None:
 def test_what_has_no_interval_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"infinite|level"):
         bootstrap_interval(**arguments)  # type: ignore[arg-type]
+
+
+def test_the_cases_of_one_patient_are_drawn_together() -> None:
+    """Scored five times, a patient tells no more of other patients than scored once."""
+    values = np.random.default_rng(5).random(12)
+    once = bootstrap_interval(values)
+    patients = [f"patient {number}" for number in range(12)]
+    assert bootstrap_interval(values, patients) == pytest.approx(once)
+    five_times = bootstrap_interval(np.repeat(values, 5), np.repeat(patients, 5).tolist())
+    assert five_times == pytest.approx(once)
+    low, high = bootstrap_interval(np.repeat(values, 5))  # taken for sixty patients
+    assert high - low < 0.6 * (once[1] - once[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(values=scores, seed=st.integers(0, 2**31))
+def test_the_order_of_cases_and_the_names_of_patients_do_not_matter(
+    values: list[float], seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    patients = generator.integers(3, size=len(values))
+    expected = bootstrap_interval(values, [f"a{number}" for number in patients], num_resamples=100)
+    order = generator.permutation(len(values))
+    names = [f"b{2 - number}" for number in patients[order]]
+    assert bootstrap_interval(np.array(values)[order], names, num_resamples=100) == expected
+
+
+def test_one_patient_has_no_spread() -> None:
+    assert bootstrap_interval([0.2, 0.4], ["p", "p"]) == pytest.approx((0.3, 0.3))
+
+
+def test_intervals_over_patients_cover_the_true_mean_where_those_over_cases_do_not() -> None:
+    generator = np.random.default_rng(6)
+    patients = [str(number) for number in range(30) for _ in range(6)]
+    covered = {"patients": 0, "cases": 0}
+    for seed in range(200):
+        means = generator.normal(0.7, 0.1, 30)
+        values = np.repeat(means, 6) + generator.normal(0, 0.03, 180)
+        for name, units in (("patients", patients), ("cases", None)):
+            low, high = bootstrap_interval(values, units, num_resamples=400, seed=seed)
+            covered[name] += low <= 0.7 <= high
+    assert covered["patients"] >= 178  # of 190 expected
+    assert covered["cases"] <= 140
