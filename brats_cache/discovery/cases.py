@@ -1,23 +1,33 @@
 """Finding cases: from folders to `Case` values, by names alone; no scan is opened.
 
-Every file name claims a role of a case (`namings`), a Decathlon set several at once (`decathlon`).
-Claims of one id are brought together over all DATA arguments (`claims`), checked against what was
-asked for, and joined with what the tables say (`tables`).
+`gather` lists the files of all DATA arguments with the role that each name gives (`file_names`),
+`group` puts those of one case together, `choose` decides between files of one role, and `tables`
+adds what CSV files say.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from brats_cache.common.errors import BratsError, Fault
-from brats_cache.common.text import first_few
-from brats_cache.discovery.claims import choose, gather, group
-from brats_cache.discovery.namings import MASK, MODALITIES, Claim, collection_of, patient_of
+from brats_cache.discovery.candidates import find_candidates
+from brats_cache.discovery.case_notes import CaseNotes, file_notes
+from brats_cache.discovery.choose import Choice, choose
+from brats_cache.discovery.file_names import FileRole, plain_word
+from brats_cache.discovery.folder_names import case_folder_of
+from brats_cache.discovery.folders import NiftiFile
+from brats_cache.discovery.gather import gather
+from brats_cache.discovery.group import CaseFiles, group
+from brats_cache.discovery.namings import MASK, MODALITIES, collection_of
+from brats_cache.discovery.overlap import overlap_notes
+from brats_cache.discovery.patients import PatientCase, patient_notes, patient_of
 from brats_cache.discovery.tables import Tables, read_tables
 
-__all__ = ["Case", "Findings", "Scan", "find_cases"]
+__all__ = ["Case", "Findings", "Scan", "check_modalities", "find_cases"]
 
 _GRADE_FOLDERS = {"hgg": "HGG", "lgg": "LGG"}
 
@@ -26,8 +36,9 @@ _GRADE_FOLDERS = {"hgg": "HGG", "lgg": "LGG"}
 class Scan:
     """One file in one role.
 
-    path     the NIfTI file
-    channel  index along the 4th axis of a 4-D file, None for a 3-D file
+    Attributes:
+        path: The NIfTI file.
+        channel: Index along the 4th axis of a 4-D file, None for a 3-D file.
     """
 
     path: Path
@@ -38,20 +49,22 @@ class Scan:
 class Case:
     """One scan session of a patient.
 
-    id        as spelled in its file names
-    patient   one id for one person, also over BraTS years where a table joins them
-    naming    "brats2013", "brats2017", "brats2023", "msd" or "plain"
-    data_dir  the DATA argument that holds it
-    images    the requested modalities, in the requested order
-    mask      the segmentation, None where the case has none
-    grade     "HGG", "LGG", or "" where nothing tells
-    age       years, None where no table tells
-    survival  as the table says, "361" or "ALIVE (361 days later)", "" where none tells
-    labels    value and name of each label where a dataset.json tells
-    split     "train", "val" or "test" where a manifest says so, else ""
-    scheme    name of a label scheme where a manifest says so, else ""
-    unclaimed of a case without a mask, the NIfTI files in its folder or whose name begins with its
-              id that no rule understands: one of them could be its mask
+    Attributes:
+        id: As spelled in its file names.
+        patient: One id for one person, also over BraTS years where a table joins them.
+        naming: "brats2013", "brats2017", "brats2023", "msd" or "plain".
+        data_dir: The DATA argument that holds it, or the folder of its manifest.
+        images: The requested modalities, in the requested order.
+        mask: The segmentation, None where the case has none.
+        grade: "HGG", "LGG", or "" where nothing tells.
+        age: Years, None where no table tells.
+        survival: As the table says, "361" or "ALIVE (361 days later)", "" where none tells.
+        labels: Value and name of each label where a dataset.json tells.
+        split: "train", "val" or "test" where a manifest says so, else "".
+        scheme: Name of a label scheme where a manifest says so, else "".
+        unclaimed: Of a case without a mask, the NIfTI files that lie in its folder or whose name
+            begins with its id, that no naming rule understands and that are not known to be
+            something else: one of them could be its mask.
     """
 
     id: str
@@ -71,9 +84,12 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """The cases in order of their ids, the faults, and what a person should know besides.
+    """What was found.
 
-    A case with a fault is not among the cases.
+    Attributes:
+        cases: In order of their ids, without those that have a fault.
+        faults: What is wrong.
+        notes: What a person should know besides.
     """
 
     cases: tuple[Case, ...]
@@ -83,71 +99,85 @@ class Findings:
 
 def find_cases(
     data: Sequence[Path],
-    modalities: Sequence[str] = MODALITIES,
+    modalities: Sequence[str] | None = MODALITIES,
     *,
     mask_words: Sequence[str] = (),
     with_masks: bool = True,
 ) -> Findings:
-    """The cases under `data`, each with the requested `modalities`.
+    """Finds the cases under `data`, each with the requested `modalities`.
 
-    data        folders of any nesting, or single case folders
-    modalities  names of `MODALITIES`, in the order the images should have
-    mask_words  words that mean a mask, besides the known ones
-    with_masks  whether masks matter; without, every case has none and none is at fault
+    Args:
+        data: Folders of any nesting, or single case folders.
+        modalities: Names of `MODALITIES`, in the order the images should have. None takes what
+            each case has.
+        mask_words: Words in file names that mean a mask, besides the known ones.
+        with_masks: Whether masks matter; without, every case has none and none is at fault.
 
-    Raises BratsError for an unknown or repeated modality, or where `data` is empty.
+    Raises:
+        BratsError: A modality is unknown or repeated, or `data` is empty.
     """
-    _check_modalities(modalities)
+    if modalities is not None:
+        check_modalities(modalities)
     if not data:
         raise BratsError("no DATA folder given; expected at least one folder of cases")
-    gathered = gather([Path(data_dir) for data_dir in data])
+    words = frozenset(filter(None, map(plain_word, mask_words)))
+    folders = [Path(data_dir) for data_dir in data]
+    gathered = gather(folders, mask_words=words, with_masks=with_masks)
     tables = read_tables(dict.fromkeys(gathered.tables))
     groups = group(gathered)
-    faults = [*gathered.faults, *tables.faults]
+    faults = [*gathered.faults, *groups.faults, *tables.faults]
+    strays = [NiftiFile(stray.path, stray.path) for stray in groups.stray_masks]
+    unknown = [*gathered.unknown, *strays] if with_masks else []
+    candidates = find_candidates(groups.cases, unknown)
     cases: list[Case] = []
+    folder_of: dict[str, Path] = {}
     twice: list[str] = []
-    notes = list(gathered.notes)
-    for one in groups:
-        chosen, case_faults, is_twice = choose(one, modalities)
-        faults += case_faults
-        if case_faults:
+    unpacked: list[str] = []
+    case_notes = CaseNotes()
+    for key, one in groups.cases.items():
+        wanted = modalities or [name for name in MODALITIES if name in one.roles]
+        choice = choose(one, wanted)
+        faults += choice.faults
+        if choice.faults:
             continue
-        if fault := _unprintable_name(one.id, chosen):
+        if fault := _unprintable_name(one, choice):
             faults.append(fault)
             continue
-        case = _case(chosen, modalities, tables)
+        case = _case(choice.files, wanted, tables, candidates.get(key, ()))
         cases.append(case)
-        twice += [case.id] if is_twice else []
-        notes += _case_notes(case, chosen)
+        folder_of[case.id] = case_folder_of(one.folder)
+        twice += [case.id] if choice.is_twice else []
+        unpacked += choice.unpacked
+        _note(case_notes, case, choice)
     # A table that contradicts itself about a case, a broken link: faults found elsewhere.
     at_fault = {fault.case.lower() for fault in faults if fault.case}
     cases = sorted(
         (case for case in cases if case.id.lower() not in at_fault), key=lambda case: case.id
     )
-    if twice:
-        notes.append(f"{len(twice)} cases are there twice with equal files: {first_few(twice)}")
-    if gathered.unfit:
-        unfit = list(dict.fromkeys(gathered.unfit))
-        notes.append(f"{len(unfit)} NIfTI files fit no case: {first_few(unfit)}")
+    people = [PatientCase(c.id, c.patient, folder_of[c.id], c.data_dir) for c in cases]
+    notes = [
+        *gathered.notes,
+        *case_notes.lines(),
+        *file_notes(gathered, groups, twice, unpacked),
+        *overlap_notes({c.id: c.naming for c in cases}, tables.patients),
+        *patient_notes(people),
+    ]
     return Findings(
         cases=tuple(cases),
         faults=tuple(dict.fromkeys(faults)),
-        notes=(*dict.fromkeys(notes), *_overlap_notes(cases, tables)),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
-def _unprintable_name(case_id: str, chosen: Mapping[str, Claim]) -> Fault | None:
-    """A file name that is not UTF-8 is no text, which a cache could not hold."""
-    for claim in chosen.values():
-        try:
-            f"{case_id}{claim.path}".encode()
-        except UnicodeEncodeError:
-            found, expected = "a name that is not UTF-8", "UTF-8 names of files and folders"
-            return Fault(case=case_id, path=claim.path, found=found, expected=expected)
-    return None
+def check_modalities(modalities: Sequence[str]) -> None:
+    """Refuses modalities that are unknown, repeated or none.
 
+    Args:
+        modalities: Names.
 
-def _check_modalities(modalities: Sequence[str]) -> None:
+    Raises:
+        BratsError: They are not different names of `MODALITIES`.
+    """
     is_known = all(name in MODALITIES for name in modalities)
     if not modalities or not is_known or len(set(modalities)) < len(modalities):
         raise BratsError(
@@ -156,13 +186,50 @@ def _check_modalities(modalities: Sequence[str]) -> None:
         )
 
 
-def _case(chosen: Mapping[str, Claim], modalities: Sequence[str], tables: Tables) -> Case:
-    first = chosen[modalities[0]]
+def _unprintable_name(one: CaseFiles, choice: Choice) -> Fault | None:
+    """A fault where a name cannot be text, which a cache could not hold."""
+    for file in choice.files.values():
+        try:
+            f"{one.id}{file.path}".encode()
+        except UnicodeEncodeError:
+            return _locale_fault(file.path) or Fault(
+                case=one.id,
+                path=file.path,
+                found="a name that is not UTF-8",
+                expected="UTF-8 names of files and folders",
+            )
+    return None
+
+
+def _locale_fault(path: Path) -> Fault | None:
+    """The locale's fault, the same for every case, where the name itself is good UTF-8."""
+    encoding = sys.getfilesystemencoding()
+    try:
+        name = os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    first = next(part for part in Path(name).parts if not part.isascii())
+    return Fault(
+        case="",
+        path=None,
+        found=f"the locale's encoding is {encoding}, which has no word for the name {first}",
+        expected="a UTF-8 locale",
+        remedy="Set LC_ALL=C.UTF-8, or PYTHONUTF8=1; the files are in order.",
+    )
+
+
+def _case(
+    files: Mapping[str, FileRole],
+    modalities: Sequence[str],
+    tables: Tables,
+    unclaimed: tuple[Path, ...],
+) -> Case:
+    first = files[modalities[0]]
     key = first.case.lower()
-    patient = patient_of(first.case)
+    patient = _patient(first)
     # A barcode names a person, who may have no BraTS id among the scans.
     grade = tables.grades.get(key) or tables.grades.get(patient.lower(), "")
-    scans = {role: Scan(path=claim.path, channel=claim.channel) for role, claim in chosen.items()}
+    scans = {role: Scan(path=file.path, channel=file.channel) for role, file in files.items()}
     return Case(
         id=first.case,
         patient=tables.patients.get(patient.lower(), patient),
@@ -174,47 +241,48 @@ def _case(chosen: Mapping[str, Claim], modalities: Sequence[str], tables: Tables
         age=tables.ages.get(key),
         survival=tables.survivals.get(key, ""),
         labels=first.labels,
+        unclaimed=unclaimed,
     )
 
 
-def _case_notes(case: Case, chosen: Mapping[str, Claim]) -> list[str]:
-    """What was decided about a case that its owner may want to check."""
-    notes = []
-    if MASK in chosen and chosen[MASK].is_misnamed:
-        name = chosen[MASK].path.name
-        notes.append(f"{case.id}: {name}, a known misnomer, is taken as its segmentation")
-    folder_grade = _folder_grade(next(iter(chosen.values())))
+def _patient(file: FileRole) -> str:
+    """The patient by the rule for the id, else by the folder above a session."""
+    by_id = patient_of(file.case)
+    has_rule = file.naming != "plain" or collection_of(file.case, "") or by_id != file.case
+    return by_id if has_rule else file.patient or by_id
+
+
+def _note(notes: CaseNotes, case: Case, choice: Choice) -> None:
+    mask = choice.files.get(MASK)
+    if mask is not None and mask.is_misnamed:
+        notes.add(case.id, f"{mask.path.name}, a known misnomer, is taken as the segmentation")
+    if mask is not None and mask.rank == 2:
+        notes.add(case.id, "an automatic segmentation is taken as the mask, for want of another")
+    for role, (chosen, other) in choice.passed_over.items():
+        if role == MASK:
+            taken, left = _without_id(chosen), _without_id(other)
+            notes.add(case.id, f"several masks; {taken} is taken, {left} is not")
+        elif chosen.rank < 0:
+            notes.add(case.id, "scans corrected for the bias field are taken before the others")
+        else:
+            notes.add(case.id, f"several files for {role}; the one of the plainest name is taken")
+    folder_grade = _folder_grade(next(iter(choice.files.values())))
     if folder_grade and folder_grade != case.grade:
-        notes.append(
-            f"{case.id}: {case.grade} by its table but in a folder {folder_grade}; "
-            "the table is believed"
+        notes.add(
+            case.id,
+            f"{case.grade} by the table but in a folder {folder_grade}; the table is believed",
         )
-    return notes
 
 
-def _folder_grade(claim: Claim) -> str:
+def _without_id(file: FileRole) -> str:
+    name = file.path.name
+    return name[len(file.case) :].lstrip("_-. ") if name.startswith(file.case) else name
+
+
+def _folder_grade(file: FileRole) -> str:
     """HGG or LGG where a folder from the file's up to the DATA argument has this name; where the
     DATA argument is the case folder itself, the folder around it counts too."""
-    folder, root = claim.path.parent.absolute(), claim.data_dir.absolute()
+    folder, root = file.path.parent.absolute(), file.data_dir.absolute()
     depth = max(len(folder.parts) - len(root.parts) + 1, 2)
     nearest_first = [part.lower() for part in folder.parts[-depth:][::-1]]
     return next((_GRADE_FOLDERS[name] for name in nearest_first if name in _GRADE_FOLDERS), "")
-
-
-def _overlap_notes(cases: Sequence[Case], tables: Tables) -> list[str]:
-    """A warning where cases of several public collections meet without a table that joins them."""
-    collections = {case.id: collection_of(case.id, case.naming) for case in cases}
-    names = sorted(set(collections.values()) - {""})
-    unmapped = [
-        case_id
-        for case_id, name in collections.items()
-        if name and patient_of(case_id).lower() not in tables.patients
-    ]
-    if len(names) < 2 or not unmapped:
-        return []
-    return [
-        f"cases of {', '.join(names)} are combined, and no table with the ids of several years "
-        f"(name_mapping.csv) names {len(unmapped)} of them ({first_few(unmapped)}): one person may "
-        "be there under two ids, and so in two splits. Put such a table, saved as CSV, beside the "
-        "scans."
-    ]

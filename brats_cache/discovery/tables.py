@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from brats_cache.common.errors import DataFaults, Fault
-from brats_cache.discovery.namings import patient_of, year_of
+from brats_cache.discovery.namings import year_of
+from brats_cache.discovery.patients import patient_of
 
 __all__ = ["Row", "Tables", "read_csv", "read_tables"]
 

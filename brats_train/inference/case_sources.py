@@ -12,7 +12,9 @@ import xxhash
 
 from brats_cache.common.errors import BratsError
 from brats_cache.discovery.cases import Case, Findings, Scan, find_cases
-from brats_cache.discovery.namings import naming_of, parse_name, patient_of
+from brats_cache.discovery.file_names import parse_name
+from brats_cache.discovery.namings import naming_of
+from brats_cache.discovery.patients import patient_of
 from brats_cache.imaging.labels import SCHEMES, Scheme, detect_scheme
 
 __all__ = [
@@ -73,8 +75,8 @@ def findings_of_files(files: Mapping[str, Path], modalities: Sequence[str]) -> F
 
 
 def _common_id(paths: Sequence[Path]) -> str:
-    claims = [parse_name(path, path.parent) for path in paths]
-    ids = {claim.case if claim else "" for claim in claims}
+    roles = [parse_name(path, path.parent) for path in paths]
+    ids = {role.case if role else "" for role in roles}
     if len(ids) == 1 and "" not in ids:
         return ids.pop()
     stems = [_NIFTI_SUFFIX.sub("", path.name) for path in paths]

@@ -21,8 +21,6 @@ import numpy as np
 
 from brats_cache.common.errors import BratsError, DataFaults, printable
 from brats_cache.discovery.cases import Case, Scan, find_cases
-from brats_cache.discovery.claims import gather, group
-from brats_cache.discovery.namings import MODALITIES
 from brats_cache.imaging.nifti import Header, encode_volume, read_contents, read_header
 from brats_cache.imaging.nifti import read_labels as labels_of
 from brats_cache.imaging.nifti import read_volume as volume_of
@@ -129,23 +127,19 @@ def start_server(page: bytes, port: int) -> tuple[ThreadingHTTPServer, str]:
 
 def _find_case(folder: Path) -> Case:
     """The case in `folder` with all the modalities it has."""
-    gathered = gather([folder])
-    if gathered.faults:
-        raise DataFaults(gathered.faults)
-    groups = group(gathered)
-    if len(groups) != 1:
-        names = ", ".join(one.id for one in groups[:3])
-        raise BratsError(
-            f"{folder}: holds {len(groups)} cases ({printable(names)}, ...); expected one. Name a "
-            "case folder."
-        )
-    present = [name for name in MODALITIES if name in groups[0].claims]
-    if not present:
-        raise BratsError(f"{folder}: holds no scan, only a mask.")
-    findings = find_cases([folder], present)
+    findings = find_cases([folder], None)
     if findings.faults:
         raise DataFaults(findings.faults)
-    return findings.cases[0]
+    cases = findings.cases
+    if not cases:
+        raise BratsError(f"{folder}: holds no scan, only a mask.")
+    if len(cases) != 1:
+        names = ", ".join(case.id for case in cases[:3])
+        raise BratsError(
+            f"{folder}: holds {len(cases)} cases ({printable(names)}, ...); expected one. Name a "
+            "case folder."
+        )
+    return cases[0]
 
 
 def _read(scan: Scan) -> _Volume:

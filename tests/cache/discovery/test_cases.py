@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from brats_cache.common.errors import BratsError
 from brats_cache.discovery.cases import find_cases
-from brats_cache.discovery.namings import MODALITIES, parse_name, patient_of
+from brats_cache.discovery.file_names import parse_name
+from brats_cache.discovery.namings import MODALITIES
+from brats_cache.discovery.patients import patient_of
 
 OLD = ("t1", "t1ce", "t2", "flair")
 NEW = ("t1n", "t1c", "t2w", "t2f")
