@@ -323,8 +323,8 @@ def test_a_bad_state_never_replaces_a_good_one(
     job = job_of(cache_path, "epochs=2", "batch_size=4", save_minutes=0.0)
     spoil = TrainStep.__call__
 
-    def spoiled(self: TrainStep, *arguments: Any) -> None:
-        spoil(self, *arguments)
+    def spoiled(self: TrainStep, *arguments: Any, **named: Any) -> None:
+        spoil(self, *arguments, **named)
         self.first_nonfinite.fill_(0)
 
     monkeypatch.setattr(TrainStep, "__call__", spoiled)
