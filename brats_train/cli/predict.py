@@ -126,7 +126,8 @@ def predict(
     for note in outcome.notes:
         print_message(printable(note), prefix="Note: ")
     kept = f" ({len(outcome.kept)} more were there)" if outcome.kept else ""
-    click.echo(f"{len(outcome.written)} masks in {out_dir}{kept}")
+    noun = "mask" if len(outcome.written) == 1 else "masks"
+    click.echo(f"{len(outcome.written)} {noun} in {out_dir}{kept}")
 
 
 def _find(

@@ -150,8 +150,8 @@ def is_complete(target: Target, model: str) -> bool:
         elif scans is None:
             return False  # predicting the case will tell what is wrong with its scans
         elif found != description_of(model, scans):
-            files = ", ".join(str(scan.path) for scan in target.case.images.values())
-            what = f"was made of other scans than {files}"
+            folders = {str(scan.path.parent): None for scan in target.case.images.values()}
+            what = f"was made of other scans than those in {', '.join(folders)}"
         else:
             continue
         raise BratsError(
