@@ -212,7 +212,7 @@ def _locale_fault(path: Path) -> Fault | None:
     return Fault(
         case="",
         path=None,
-        found=f"the locale's encoding is {encoding}, which has no word for the name {first}",
+        found=f"a locale whose encoding, {encoding}, cannot express the name {first}",
         expected="a UTF-8 locale",
         remedy="Set LC_ALL=C.UTF-8, or PYTHONUTF8=1; the files are in order.",
     )

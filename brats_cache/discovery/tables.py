@@ -1,10 +1,10 @@
 """The tables beside the scans: grade, age and survival, and which ids of different years are one
 person.
 
-Read are `name_mapping.csv` and its kin (each row: one person's ids over the years), and
-`survival_data.csv`, `survival_info.csv`, `survival_evaluation.csv`. A CSV file is one of these when
-a column is headed by BraTS ids (`BraTS_2019_subject_ID`, `Brats17ID`, `BraTS2021`); any other CSV
-file is left alone.
+Read are `name_mapping.csv` and its kin (each row: one person's ids over the years),
+`survival_data.csv`, `survival_info.csv`, `survival_evaluation.csv`, and the metadata of UCSF-PDGM
+with its column of BraTS 2021 ids. A CSV file is one of these when a column is headed by BraTS ids
+(`BraTS_2019_subject_ID`, `Brats17ID`, `BraTS2021`, `BraTS21 ID`); any other CSV file is left alone.
 """
 
 from __future__ import annotations
@@ -25,16 +25,23 @@ __all__ = ["Row", "Tables", "read_csv", "read_tables"]
 
 _ID_COLUMN = re.compile(r"brats(?:20)?\d\d(?:subject)?(?:id)?|tcga\w*id")
 _OWN_NAME = re.compile(r"name_mapping|survival_(?:data|info|evaluation)", re.IGNORECASE)
-_ID = re.compile(r"brats|tcga|tcia", re.IGNORECASE)
+_ID = re.compile(r"(?:brats|tcga|tcia|ucsf-pdgm|upenn-gbm).*\d", re.IGNORECASE)
+# Ids of the collections that BraTS took cases from, under whatever heading.
+_SOURCE_ID = re.compile(
+    r"(?:ucsf-pdgm|upenn-gbm|ucsd-ptgbm)-\d+\w*|tcga-[a-z0-9]{2}-[a-z0-9]{4}|patientid_\d+",
+    re.IGNORECASE,
+)
 _EMPTY = {"", "na", "n/a", "nan", "none"}
 _GRADES = {"hgg": "HGG", "lgg": "LGG"}
 
 
 class Row(NamedTuple):
-    """A row of a CSV file: its last line, from 1, and its cells by column name.
+    """A row of a CSV file.
 
-    Column names are lower case without anything but letters and digits; cells are stripped, and ""
-    stands for an empty cell and for NA.
+    Attributes:
+        line: Its last line, from 1.
+        cells: By column name, in lower case without anything but letters and digits. Cells are
+            stripped, and "" stands for an empty cell and for NA.
     """
 
     line: int
@@ -52,9 +59,12 @@ class _Statement(NamedTuple):
 class Tables:
     """What all tables together say.
 
-    grades, ages, survivals   by case id in lower case; "HGG" or "LGG", years, the cell's own text
-    patients                  by patient id in lower case: the one id that stands for the person
-    faults                    what is wrong, naming file and line
+    Attributes:
+        grades: "HGG" or "LGG" by case id in lower case.
+        ages: Years by case id in lower case.
+        survivals: The cell's own text by case id in lower case.
+        patients: By patient id in lower case, the one id that stands for the person.
+        faults: What is wrong, naming file and line.
     """
 
     grades: dict[str, str] = field(default_factory=dict)
@@ -65,10 +75,14 @@ class Tables:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """The rows of a CSV file with a header, blank rows left out.
+    """Reads the rows of a CSV file with a header, blank rows left out.
 
-    UTF-8 with or without a byte order mark, any line ends, quoted cells, comma or semicolon.
-    Raises DataFaults naming file and line.
+    Args:
+        path: In UTF-8 with or without a byte order mark, with any line ends, quoted cells, comma
+            or semicolon.
+
+    Raises:
+        DataFaults: The file cannot be read or is no such table; the fault names file and line.
     """
     try:
         content = path.read_bytes()
@@ -100,11 +114,15 @@ def read_csv(path: Path) -> list[Row]:
 
 
 def read_tables(paths: Iterable[Path]) -> Tables:
-    """Everything the tables among `paths` say; of equal statements one, of contradictory a fault.
+    """Reads what the tables among `paths` say; of contradictory statements a fault.
 
-    One person's ids are joined over all rows of all tables, by a shared id of any year or a TCGA
-    barcode. The id that stands for the person is that of the newest BraTS year, of several the
-    first by name: a function of the tables alone, not of which scans are there.
+    One person's ids are joined over all rows of all tables, by a shared id of any year or of the
+    collection it was taken from. The id that stands for the person is that of the newest BraTS
+    year, of several the first by name: a function of the tables alone, not of which scans are
+    there. Blank and NA cells join nobody.
+
+    Args:
+        paths: CSV files.
     """
     tables = Tables()
     statements: dict[tuple[str, str], _Statement] = {}
@@ -116,12 +134,13 @@ def read_tables(paths: Iterable[Path]) -> Tables:
             tables.faults += error.faults
             continue
         for row in rows:
-            ids = [v for k, v in row.cells.items() if _ID_COLUMN.fullmatch(k) and _ID.match(v)]
+            ids = _ids_of(row)
             if not ids:
-                tables.faults.append(_fault(path, row, "no case id", "an id of BraTS or TCGA"))
+                if _OWN_NAME.match(path.name):  # in any other table there may be other patients
+                    tables.faults.append(_fault(path, row, "no case id", "an id of BraTS or TCGA"))
                 continue
             tables.faults += _enter(statements, path, row, ids)
-            if sum(1 for column in row.cells if _ID_COLUMN.fullmatch(column)) > 1:
+            if len(ids) > 1 or sum(1 for column in row.cells if _ID_COLUMN.fullmatch(column)) > 1:
                 links.append([patient_of(case_id) for case_id in ids])
     for (kind, key), statement in statements.items():
         if kind == "grade":
@@ -132,6 +151,15 @@ def read_tables(paths: Iterable[Path]) -> Tables:
             tables.survivals[key] = statement.value
     tables.patients = _join(links)
     return tables
+
+
+def _ids_of(row: Row) -> list[str]:
+    """The ids of one person: those in columns of BraTS ids, and of other collections anywhere."""
+    return [
+        cell
+        for column, cell in row.cells.items()
+        if (_ID_COLUMN.fullmatch(column) and _ID.match(cell)) or _SOURCE_ID.fullmatch(cell)
+    ]
 
 
 def _rows_of(path: Path) -> list[Row]:
