@@ -1,9 +1,11 @@
-"""The command `brats demo`: the whole way on synthetic cases."""
+"""The command `brats demo`: the whole pipeline on synthetic cases."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -17,7 +19,7 @@ __all__ = ["demo"]
 
 NUM_TEST_CASES = 2
 MARK = "README.txt"
-# A quarter of the paper's pixels and a high rate, so that something is learnt in a minute on a CPU.
+# A quarter of the paper's pixels and a high learning rate: Dice rises within a minute on a CPU.
 _TRAINING = "--recipe strong --encoder-weights none --batch-size 16 --lr 1e-3 --epochs 12"
 
 
@@ -25,10 +27,10 @@ _TRAINING = "--recipe strong --encoder-weights none --batch-size 16 --lr 1e-3 --
 @click.option(
     "--out", type=PATH, default=Path("demo"), show_default=True, help="Folder for everything."
 )
-@click.option("--cases", default=12, show_default=True, help="Synthetic cases to learn from.")
+@click.option("--cases", default=12, show_default=True, help="Synthetic cases with masks.")
 @click.option("--minutes", default=1.5, show_default=True, help="Of training, at most.")
 def demo(out: Path, cases: int, minutes: float) -> None:
-    """The whole way on synthetic cases: cache, training, scores, masks, figures.
+    """Run the whole pipeline on synthetic cases: cache, training, scores, masks, figures.
 
     Replaces an earlier demo in the same folder.
     """
@@ -36,8 +38,11 @@ def demo(out: Path, cases: int, minutes: float) -> None:
 
 
 def _run_demo(out: Path, *, num_cases: int, max_minutes: float) -> None:
-    """Leaves scans, cache, run, masks and figures in `out`, replacing an earlier demo. Raises
-    `BratsError` where `out` is a folder that no demo made."""
+    """Writes scans, cache, run, masks and figures into `out`, replacing an earlier demo.
+
+    Raises:
+        BratsError: `out` is a folder that no demo made.
+    """
     if out.exists() and not (out / MARK).is_file():
         raise BratsError(f"{out}: exists, and is no earlier demo. Name another folder with --out.")
     shutil.rmtree(out, ignore_errors=True)
@@ -46,29 +51,42 @@ def _run_demo(out: Path, *, num_cases: int, max_minutes: float) -> None:
     started = time.monotonic()
     scans, cache, run = out / "scans", out / "brats.h5", out / "run"
     masks = out / "masks"
-    _type(f"phantom {_quote(scans)} --cases {num_cases} --test-cases {NUM_TEST_CASES}")
-    _type(f"build-cache {_quote(scans)} --out {_quote(cache)} --size 128")
+    _run(f"phantom {_quote(scans)} --cases {num_cases} --test-cases {NUM_TEST_CASES}")
+    _run(f"build-cache {_quote(scans)} --out {_quote(cache)} --size 128")
     limit = f"--max-minutes {max_minutes:g}"
-    _type(f"train --cache {_quote(cache)} --run {_quote(run)} {_TRAINING} {limit}")
-    _type(f"eval --run {_quote(run)} --split val")
+    _run(f"train --cache {_quote(cache)} --run {_quote(run)} {_TRAINING} {limit}")
+    _run(f"eval --run {_quote(run)} --split val")
     validation = scans / "BraTS2020_ValidationData"
-    _type(f"predict {_quote(validation)} --run {_quote(run)} --out {_quote(masks)}")
-    _type(f"report --run {_quote(run)}")
-    click.echo(f"\nDone in {time.monotonic() - started:.0f} s. Worth opening:")
+    _run(f"predict {_quote(validation)} --run {_quote(run)} --out {_quote(masks)}")
+    _run(f"report --run {_quote(run)}")
+    click.echo(f"\nDone in {time.monotonic() - started:.0f} s. Results:")
     for path, what in {
         run / "report.html": "the run on one page, with slices of every case to browse",
         run / "figures" / "panels.png": "scans, truth and prediction side by side",
-        run / "figures" / "curves.png": "how training went",
+        run / "figures" / "curves.png": "loss and IoU by epoch",
         run / "eval" / "val" / "cases.csv": "scores of every case",
         masks: "masks of the test cases, for any NIfTI viewer",
     }.items():
         click.echo(f"  {path}  ({what})")
+    case = min(path.parent for path in validation.rglob("*_flair.nii*"))
+    view = f"view {_quote(case)} --mask {_quote(masks / f'{case.name}.nii.gz')}"
+    click.echo(f"Next: {_program()} {view}")
 
 
-def _type(words: str) -> None:
+def _run(words: str) -> None:
     """Shows a command and runs it."""
     click.echo(f"\n$ brats {words}")
     cli.main(shlex.split(words), prog_name="brats", standalone_mode=False)
+
+
+def _program() -> str:
+    """How `brats` can be called from here: by its name where that is on PATH, else by its path."""
+    if shutil.which("brats"):
+        return "brats"
+    path = Path(sys.argv[0])
+    if not os.access(path, os.X_OK):  # python -m brats_train
+        return f"{shlex.quote(sys.executable)} -m brats_train"
+    return _quote(path.resolve())
 
 
 def _quote(path: Path) -> str:

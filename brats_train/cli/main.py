@@ -1,7 +1,7 @@
-"""The `brats` command: names and one line each here, everything else imported when called.
+"""The `brats` command: the table of its subcommands, and error messages and exit codes.
 
-So `brats --help` needs neither torch nor numpy. `main` turns what went wrong into one message and
-an exit code: 0 done, 1 the data or the run failed, 2 wrong usage, 130 interrupted.
+A subcommand's module is imported when it is called, so `brats --help` needs neither torch nor
+numpy. Exit codes: 0 done, 1 the data or the run failed, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import click
 
 from brats_cache import __version__
 from brats_cache.common.errors import BratsError, print_message
+from brats_train.cli.environment import name_variables, unknown_variables
 
 __all__ = ["cli", "main"]
 
@@ -25,7 +26,12 @@ COMMANDS = {
         "build_cache",
         "Convert NIfTI cases into one cache file.",
     ),
-    "info": ("brats_cache.cli.info", "info", "Say what a cache holds."),
+    "scan": (
+        "brats_cache.cli.scan",
+        "scan",
+        "List the cases that are found, as a table to correct.",
+    ),
+    "info": ("brats_cache.cli.info", "info", "Describe a cache."),
     "verify": (
         "brats_cache.cli.verify",
         "verify",
@@ -35,16 +41,20 @@ COMMANDS = {
     "phantom": (
         "brats_cache.cli.phantom",
         "phantom",
-        "Make synthetic cases shaped like BraTS 2020.",
+        "Make synthetic cases in the layout of BraTS 2020.",
     ),
     "train": ("brats_train.cli.train", "train", "Train the U-Net on a cache."),
     "eval": ("brats_train.cli.evaluate", "evaluate", "Score a run on a split of its cache."),
     "predict": ("brats_train.cli.predict", "predict", "Segment scans: NIfTI in, NIfTI out."),
-    "report": ("brats_train.cli.report", "report", "Figures and one page of a run."),
-    "view": ("brats_train.cli.view", "view", "Look at a scan and its mask in the browser."),
-    "demo": ("brats_train.cli.demo", "demo", "The whole way on synthetic cases, in minutes."),
-    "bench": ("brats_train.cli.bench", "bench", "Measure what costs what on this machine."),
-    "doctor": ("brats_train.cli.doctor", "doctor", "Say what this machine lacks."),
+    "report": (
+        "brats_train.cli.report",
+        "report",
+        "Make the figures and the report page of a run.",
+    ),
+    "view": ("brats_train.cli.view", "view", "Show a scan and its masks in the browser."),
+    "demo": ("brats_train.cli.demo", "demo", "Run the whole pipeline on synthetic cases."),
+    "bench": ("brats_train.cli.bench", "bench", "Benchmark a part of the pipeline."),
+    "doctor": ("brats_train.cli.doctor", "doctor", "Check what this machine has and lacks."),
 }
 
 
@@ -60,7 +70,8 @@ class LazyGroup(click.Group):
         module, attribute, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), attribute)
         if not any(parameter.name == "debug" for parameter in command.params):
-            command.params.append(_debug_option())
+            command.params.append(_debug_option(allow_from_autoenv=False))
+            name_variables(cmd_name, command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -68,18 +79,19 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, summary) for name, (_, _, summary) in COMMANDS.items()])
 
 
-def _debug_option() -> click.Option:
+def _debug_option(*, allow_from_autoenv: bool) -> click.Option:
     return click.Option(
         ["--debug"],
         is_flag=True,
         expose_value=False,
+        allow_from_autoenv=allow_from_autoenv,
         help="Show the traceback of a failure.",
     )
 
 
 @click.group(
     cls=LazyGroup,
-    params=[_debug_option()],
+    params=[_debug_option(allow_from_autoenv=True)],  # BRATS_DEBUG
     context_settings={
         "auto_envvar_prefix": "BRATS",
         "help_option_names": ["-h", "--help"],
@@ -88,7 +100,7 @@ def _debug_option() -> click.Option:
 )
 @click.version_option(__version__, prog_name="brats")
 def cli() -> None:
-    """Train and judge a brain-tumour segmenter on BraTS MRI.
+    """Train and evaluate a brain-tumour segmenter on BraTS MRI.
 
     Every option can come from the environment, as BRATS_TRAIN_EPOCHS=5 does for train --epochs.
     """
@@ -100,16 +112,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("Error: brats runs on Linux; on Windows, use it inside WSL2.")
     words = list(sys.argv[1:] if arguments is None else arguments)
     rank = int(os.environ.get("RANK", 0))
+    if rank == 0:  # every process under torchrun has the same words and variables
+        _warn_of_unknown_variables()
     try:
         code = cli.main(words, prog_name="brats", standalone_mode=False)
     except click.ClickException as error:
-        if rank == 0:  # every process under torchrun was given the same words
+        if rank == 0:
             error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BratsError as error:
-        if "--debug" in words:
+        if "--debug" in words or _is_on(os.environ.get("BRATS_DEBUG", "")):
             traceback.print_exc()
         # What fails before the ranks have joined fails on all of them; one message is enough.
         if rank == 0 or error.rank is not None:
@@ -117,3 +131,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print_message(error, prefix=f"Error{where}: ")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _warn_of_unknown_variables() -> None:
+    context = click.Context(cli)
+
+    def get_command(name: str) -> click.Command:
+        command = cli.get_command(context, name)
+        assert command is not None, "the name comes from COMMANDS"
+        return command
+
+    for line in unknown_variables(os.environ, COMMANDS, get_command):
+        print_message(line, prefix="Warning: ")
+
+
+def _is_on(text: str) -> bool:
+    """What click takes for a flag that is set; it has refused what is neither on nor off."""
+    return text.strip().lower() in ("1", "true", "t", "yes", "y", "on")

@@ -1,6 +1,6 @@
-"""A cache as a plain PyTorch dataset, one slice at a time, for notebooks and other people's code.
+"""A cache as a PyTorch map-style dataset, one slice an item, for notebooks and other programs.
 
-Training does not use it: `loader` gathers whole batches by a thread, without worker processes.
+Training does not use it: `loader` and `feeders` read whole batches in threads, without workers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from brats_cache.format.cache_set import open_caches
 from brats_cache.format.reader import Cache
+from brats_cache.format.schema import SPLITS
 from brats_cache.imaging.labels import REGIONS
 from brats_train.data.selection import ROWS, select_rows
 from brats_train.data.targets import region_targets
@@ -24,16 +25,31 @@ __all__ = ["BratsSlices"]
 
 
 class BratsSlices(Dataset[tuple[Tensor, Tensor]]):
-    """The slices of one split of one or several caches; each item an image and its mask or target.
+    """The slices of one split of one or several caches, as pairs of an image and its mask.
 
-    image   (C, S, S) float32, modalities in the order of `modalities`
-    mask    (1, S, S) uint8 canonical labels: 0 background, 1 NCR/NET, 2 ED, 3 ET, 4 resection
-            cavity; 0 throughout for a case without a mask
-    target  with `regions` in place of the mask: (K, S, S) float32, 1 inside the region, else 0
+    An item is `(image, mask)`:
 
-    Items are copies that the caller may change. A pickled or forked dataset maps the files anew or
-    shares the maps, which are read-only; no handle of the HDF5 library outlives the constructor.
+    - image: (C, S, S) float32, one channel a modality, in the order of `modalities`.
+    - mask: (1, S, S) uint8 canonical labels: 0 background, 1 necrotic and non-enhancing core,
+      2 oedema, 3 enhancing tumour, 4 resection cavity; 0 throughout for a case without a mask. With
+      `regions` it is a target instead: (K, S, S) float32, 1 inside the region, else 0.
+
+    Items are copies, which the caller may change. The dataset can be pickled and forked, as a
+    `DataLoader` with workers does: a pickled one maps the files anew, a forked one shares the maps.
+
+    Attributes:
+        modalities: Names of the channels, of "t1", "t1ce", "t2" and "flair".
+
+    Example::
+
+        from brats_train import BratsSlices
+
+        dataset = BratsSlices("data/brats.h5", "val")
+        image, mask = dataset[0]
+        case, z = dataset.where(0)
     """
+
+    modalities: tuple[str, ...]
 
     def __init__(
         self,
@@ -44,16 +60,22 @@ class BratsSlices(Dataset[tuple[Tensor, Tensor]]):
         fold: int | None = None,
         regions: Sequence[str] = (),
     ) -> None:
-        """`caches` are one or several files that were prepared alike.
+        """Opens the caches and selects their rows.
 
-        split    "train", "val" or "test"
-        rows     "all", "middle" (z = Z // 2 of each case) or "tumor"
-        fold     this fold validates and the others train, in place of the cache's own split
-        regions  of "wt", "tc" and "et"; none for masks
+        Args:
+            caches: One cache file, or several that were prepared alike.
+            split: "train", "val" or "test".
+            rows: Slices of each case: "all" that the cache holds, "middle" (z = Z // 2), or "tumor"
+                (those with tumour in their mask).
+            fold: This fold is "val" and the others are "train", in place of the cache's own split.
+            regions: Channels of the target, of "wt", "tc" and "et"; none for masks.
 
-        Raises `BratsError` where a cache cannot be read or lacks the rows or the fold, ValueError
-        for regions and rows that do not exist.
+        Raises:
+            BratsError: A cache cannot be read, or lacks the rows or the fold.
+            ValueError: There is no such split, rule for rows, or region.
         """
+        if split not in SPLITS:
+            raise ValueError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
         if unknown := set(regions) - set(REGIONS):
             raise ValueError(f"regions {sorted(unknown)}; expected some of {', '.join(REGIONS)}")
         if rows not in ROWS:
@@ -77,8 +99,7 @@ class BratsSlices(Dataset[tuple[Tensor, Tensor]]):
         return image, mask
 
     def where(self, index: int) -> tuple[str, int]:
-        """The case an item comes from, and its place z in the canonical scan, from 0 at the feet's
-        side."""
+        """The id of the case that an item comes from, and z of its slice: 0 is the lowest one."""
         cache, row = self._find(index)
         record = cache.slices[row]
         return cache.cases["id"][record["case"]].decode(), int(record["z"])

@@ -94,3 +94,16 @@ def test_workers_read_the_same_rows(cache: Cache, method: str) -> None:
 def test_a_cache_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(BratsError, match=r"nothing\.h5"):
         BratsSlices(tmp_path / "nothing.h5")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ({"split": "vall"}, "split is 'vall'; expected one of train, val, test"),
+        ({"rows": "each"}, "rows is 'each'"),
+        ({"regions": ("tumour",)}, "tumour"),
+    ],
+)
+def test_what_does_not_exist_is_refused(cache: Cache, words: dict, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        BratsSlices(cache.path, **words)

@@ -1,0 +1,80 @@
+"""The demo calls the commands that a person would type, and prints what to type next."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from brats_train.cli import demo
+from brats_train.cli.main import cli
+from tests.train.runs import call
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The commands that the demo has run; only the scans are made."""
+    words: list[str] = []
+
+    def run(command: str) -> None:
+        words.append(command)
+        if command.startswith("phantom"):
+            folder = Path(shlex.split(command)[1]) / "BraTS2020_ValidationData" / "Case_1"
+            folder.mkdir(parents=True)
+            (folder / "Case_1_flair.nii").touch()
+
+    monkeypatch.setattr(demo, "_run", run)
+    return words
+
+
+def test_every_command_and_the_next_one_can_be_typed(
+    typed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "with a space"
+    call("demo", "--out", out)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: "))
+    _, *following = shlex.split(line.removeprefix("Next: "))
+    commands = [*map(shlex.split, typed), following]
+    names = [name for name, *_ in commands]
+    assert names == ["phantom", "build-cache", "train", "eval", "predict", "report", "view"]
+    for name, *words in commands:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        command.make_context(name, list(words))  # raises for words that it does not know
+
+
+@pytest.mark.parametrize(
+    ("on_path", "started_as", "expected"),
+    [
+        (True, "/somewhere/bin/brats", "brats"),
+        (False, "brats", "'{folder}/brats'"),
+        (False, "__main__.py", "{python} -m brats_train"),
+    ],
+)
+def test_the_program_is_named_so_that_it_is_found(
+    on_path: bool,
+    started_as: str,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "a checkout"
+    folder.mkdir()
+    for name, mode in (("brats", 0o755), ("__main__.py", 0o644)):
+        (folder / name).touch(mode)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [started_as, "demo"])
+    monkeypatch.setattr(demo.shutil, "which", lambda name: "/bin/brats" if on_path else None)
+    assert demo._program() == expected.format(folder=folder, python=shlex.quote(sys.executable))
+
+
+def test_a_folder_that_no_demo_made_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    call("demo", "--out", tmp_path, code=1)
+    assert "no earlier demo" in capsys.readouterr().err
+    assert (tmp_path / "mine.txt").read_text() == "mine"

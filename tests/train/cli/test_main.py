@@ -1,0 +1,80 @@
+"""The command line: options from the environment, and what BRATS_* variables do."""
+
+from __future__ import annotations
+
+import pytest
+
+from brats_train.cli.main import COMMANDS, cli
+from tests.train.runs import call
+
+
+def test_every_command_can_be_described(capsys: pytest.CaptureFixture[str]) -> None:
+    call("--help")
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    for command in COMMANDS:
+        assert f"\n  {command} " in text
+        call(command, "--help")
+
+
+@pytest.mark.parametrize("variable", ["BRATS_TRAIN_CACHE", "BRATS_TRAIN_CACHES"])
+def test_an_option_comes_from_the_variable_named_after_its_flag(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also by the name that click gives it, for runs that were started so."""
+    monkeypatch.setenv(variable, "not-there.h5")
+    call("train", "--device", "cpu", code=1)
+    text = capsys.readouterr().err
+    assert "not-there.h5: no such file" in text
+    assert "Warning" not in text
+
+
+def test_both_flags_of_an_option_have_a_variable() -> None:
+    train = cli.get_command(None, "train")  # type: ignore[arg-type]
+    assert train is not None
+    (run,) = (option for option in train.params if option.name == "run_dir")
+    assert run.envvar == ["BRATS_TRAIN_RUN", "BRATS_TRAIN_RUN_DIR"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("BRATS_INFO_JSN", "Did you mean BRATS_INFO_JSON?"),
+        ("BRATS_TRAIN_EPOCH", "Did you mean BRATS_TRAIN_EPOCHS?"),
+        ("BRATS_BUILD_CACHE_SLICE", "Did you mean BRATS_BUILD_CACHE_SLICES?"),
+        ("BRATS_DEBUGGING", ""),
+    ],
+)
+def test_a_variable_that_nothing_reads_is_named(
+    variable: str, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    call("info", "not-there.h5", code=1)
+    text = capsys.readouterr().err
+    assert f"Warning: {variable}: no option reads this environment variable." in text
+    assert hint in text
+
+
+def test_known_variables_draw_no_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("REAL_DATA", "VENV", "PYTHON", "TRAIN_EPOCHS", "TRAIN_SET", "EVAL_TTA"):
+        monkeypatch.setenv(f"BRATS_{name}", "1")
+    call("info", "not-there.h5", code=1)
+    assert "Warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "is_shown"), [("1", True), ("true", True), ("0", False)])
+def test_brats_debug_shows_the_traceback(
+    value: str, is_shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BRATS_DEBUG", value)
+    call("info", "not-there.h5", code=1)
+    text = capsys.readouterr().err
+    assert ("Traceback" in text) == is_shown
+    assert "Error: not-there.h5: no such file" in text
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    call("info", "not-there.h5", "--debug", code=1)
+    assert "Traceback" in capsys.readouterr().err
