@@ -434,3 +434,17 @@ def test_intervals_are_over_patients(tmp_path: Path, cache: Cache) -> None:
         summary = summarise(told.cases if has_interval else scored, rules, split="val", facts={})
         assert math.isnan(summary["regions"]["wt"]["dice"]["low"]) is not has_interval
         assert summary["num_patients"] == (2 if has_interval else 1)
+
+
+def test_what_is_scored_is_what_predict_writes(
+    tmp_path: Path, run: Path, cache: Cache, phantom_dir: Path
+) -> None:
+    """Outside the brain, too, where both write background."""
+    for case in ids(cache, "val"):
+        folder = truth_file(phantom_dir, case).parent
+        call("predict", folder, "--run", run, "--out", tmp_path, "--device", "cpu")
+        written = np.asarray(nib.load(tmp_path / f"{case}.nii.gz").dataobj)
+        scored = np.asarray(nib.load(run / "eval" / "val" / "masks" / f"{case}.nii.gz").dataobj)
+        assert np.array_equal(written, scored)
+        scans = [np.asarray(nib.load(path).dataobj) for path in folder.glob("*.nii")]
+        assert not scored[np.all([scan == 0 for scan in scans], axis=0)].any()
