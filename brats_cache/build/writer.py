@@ -18,7 +18,12 @@ from h5py import h5d, h5f, h5p, h5s, h5t
 from brats_cache.build.plan import Plan
 from brats_cache.build.tables import about, cases_table, plain_attributes, slices_table
 from brats_cache.common.errors import BratsError, printable
-from brats_cache.format.checksum import Range, Seal, find_seal, outside_digest
+from brats_cache.format.checksum import (
+    ByteRange,
+    ChecksumRecord,
+    find_checksum_record,
+    metadata_digest,
+)
 
 __all__ = ["Layout", "create", "finish", "write_all"]
 
@@ -38,14 +43,14 @@ class Layout:
     mask_row_bytes: int
     file_bytes: int
 
-    def rows(self, first: int, num: int) -> tuple[Range, Range]:
+    def rows(self, first: int, num: int) -> tuple[ByteRange, ByteRange]:
         """Where the images and the masks of `num` rows from `first` on lie."""
         return (
-            Range(
+            ByteRange(
                 offset=self.images_offset + first * self.image_row_bytes,
                 num_bytes=num * self.image_row_bytes,
             ),
-            Range(
+            ByteRange(
                 offset=self.masks_offset + first * self.mask_row_bytes,
                 num_bytes=num * self.mask_row_bytes,
             ),
@@ -60,16 +65,16 @@ def create(path: Path, plan: Plan) -> Layout:
     """
     try:
         path.unlink(missing_ok=True)
-        places = _lay_out(path, plan)
+        byte_ranges = _lay_out(path, plan)
         file_bytes = path.stat().st_size
         with open(path, "r+b") as file:
             start = file.read(_FIRST_BYTES)
-            blank = find_seal(start)
+            blank = find_checksum_record(start)
             assert blank is not None, "the first attribute lies in the first bytes"
             text = about(plan).encode()
-            places["about"] = Range(offset=start.index(text), num_bytes=len(text))
-            seal = replace(blank, file_bytes=file_bytes, places=places)
-            os.pwrite(file.fileno(), str(seal).encode(), seal.place)
+            byte_ranges["about"] = ByteRange(offset=start.index(text), num_bytes=len(text))
+            record = replace(blank, file_bytes=file_bytes, byte_ranges=byte_ranges)
+            os.pwrite(file.fileno(), str(record).encode(), record.offset)
             # Early allocation only lengthens the file; a disk that is too small must say so now.
             os.posix_fallocate(file.fileno(), 0, file_bytes)
             os.fsync(file.fileno())
@@ -81,9 +86,9 @@ def create(path: Path, plan: Plan) -> Layout:
         ) from error
     _, channels, size, _ = plan.image_shape
     return Layout(
-        images_offset=places["images"].offset,
-        masks_offset=places["masks"].offset,
-        cases_offset=places["cases"].offset,
+        images_offset=byte_ranges["images"].offset,
+        masks_offset=byte_ranges["masks"].offset,
+        cases_offset=byte_ranges["cases"].offset,
         image_row_bytes=channels * size * size * 2,
         mask_row_bytes=size * size,
         file_bytes=file_bytes,
@@ -91,17 +96,17 @@ def create(path: Path, plan: Plan) -> Layout:
 
 
 def finish(path: Path, plan: Plan, layout: Layout, checksums: np.ndarray) -> None:
-    """Puts the checksums of the cases' rows, (cases,) uint64, and the seal into a file whose rows
-    are written, and syncs it. May be repeated."""
+    """Puts the checksums of the cases' rows, (cases,) uint64, and the checksum of everything else
+    into a file whose rows are written, and syncs it. May be repeated."""
     cases = cases_table(plan)
     cases["checksum"] = checksums
     try:
         with open(path, "r+b") as file:
             write_all(file.fileno(), cases, layout.cases_offset)
-            seal = find_seal(file.read(_FIRST_BYTES))
-            assert seal is not None, "a file made here is sealed in its first bytes"
-            digest = outside_digest(file.fileno(), seal)
-            os.pwrite(file.fileno(), digest.encode(), seal.digest_place)
+            record = find_checksum_record(file.read(_FIRST_BYTES))
+            assert record is not None, "a file made here has its checksum record in its first bytes"
+            digest = metadata_digest(file.fileno(), record)
+            os.pwrite(file.fileno(), digest.encode(), record.digest_offset)
             os.fsync(file.fileno())
     except OSError as error:
         raise BratsError(f"{printable(path)}: cannot be written ({error.strerror}).") from error
@@ -115,7 +120,7 @@ def write_all(descriptor: int, array: np.ndarray, offset: int) -> None:
         remaining, offset = remaining[written:], offset + written
 
 
-def _lay_out(path: Path, plan: Plan) -> dict[str, Range]:
+def _lay_out(path: Path, plan: Plan) -> dict[str, ByteRange]:
     """Creates the file through the library; where the datasets lie in it."""
     rows, _, size, _ = plan.image_shape
     text = about(plan).encode()
@@ -125,8 +130,8 @@ def _lay_out(path: Path, plan: Plan) -> dict[str, Range]:
             "be kept. Name a folder that holds them all instead."
         )
     with _new_file(path, alignment_threshold=rows * size * size) as file:
-        # The seal comes first, so that it lies in the file's first bytes.
-        file.attrs.create("seal", np.bytes_(str(Seal.blank()).encode()))
+        # The checksum record comes first, so that it lies in the file's first bytes.
+        file.attrs.create("seal", np.bytes_(str(ChecksumRecord.blank()).encode()))
         file.attrs.create("about", np.bytes_(text))
         for name, value in plain_attributes(plan).items():
             file.attrs.create(name, value)
@@ -145,7 +150,7 @@ def _new_file(path: Path, alignment_threshold: int) -> h5py.File:
     return h5py.File(h5f.create(os.fsencode(path), h5f.ACC_EXCL, fapl=access))
 
 
-def _reserve(file: h5py.File, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> Range:
+def _reserve(file: h5py.File, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> ByteRange:
     """A contiguous dataset with its bytes placed and left unwritten; where they lie."""
     creation = h5p.create(h5p.DATASET_CREATE)
     creation.set_layout(h5d.CONTIGUOUS)
@@ -156,10 +161,10 @@ def _reserve(file: h5py.File, name: str, dtype: np.dtype, shape: tuple[int, ...]
     dataset = h5d.create(file.id, name.encode(), kind, h5s.create_simple(shape), creation)
     offset = dataset.get_offset()
     assert offset is not None, "early allocation places a contiguous dataset at once"
-    return Range(offset=int(offset), num_bytes=math.prod(shape) * dtype.itemsize)
+    return ByteRange(offset=int(offset), num_bytes=math.prod(shape) * dtype.itemsize)
 
 
-def _put_table(file: h5py.File, name: str, table: np.ndarray) -> Range:
+def _put_table(file: h5py.File, name: str, table: np.ndarray) -> ByteRange:
     place = _reserve(file, name, table.dtype, table.shape)
     file[name][...] = table
     return place

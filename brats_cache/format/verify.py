@@ -40,7 +40,7 @@ def verify_rows(caches: Sequence[Cache], num_threads: int, progress: Progress) -
     `progress(bytes done, bytes)` is called as cases finish. (Everything else in a file was compared
     when it was opened.)"""
     tasks = [(cache, case) for cache in caches for case in range(len(cache.cases))]
-    sizes = [sum(place.num_bytes for place in cache.rows_of(case)) for cache, case in tasks]
+    sizes = [sum(place.num_bytes for place in cache.row_byte_ranges(case)) for cache, case in tasks]
     jobs = [partial(_check_rows, cache, case) for cache, case in tasks]
     return _run(jobs, sizes, num_threads, progress)
 
@@ -81,7 +81,7 @@ def _check_rows(cache: Cache, case: int) -> Fault | None:
     wanted = int(cache.cases["checksum"][case])
     try:
         with open(cache.path, "rb") as file:
-            found = read_rows_checksum(file.fileno(), cache.rows_of(case))
+            found = read_rows_checksum(file.fileno(), cache.row_byte_ranges(case))
     except (OSError, ValueError) as error:
         what = f"rows that cannot be read ({error})"
     else:

@@ -34,7 +34,7 @@ from brats_cache.build.writer import create, finish
 from brats_cache.common.errors import BratsError
 from brats_cache.discovery.cases import Case, Scan
 from brats_cache.discovery.namings import MODALITIES
-from brats_cache.format.checksum import BLANK, find_seal, outside_digest
+from brats_cache.format.checksum import BLANK_DIGEST, find_checksum_record, metadata_digest
 from brats_cache.format.reader import open_cache
 from brats_cache.format.verify import verify_rows
 from brats_cache.imaging.nifti import read_contents, read_header, read_labels, read_volume
@@ -166,8 +166,8 @@ def hostile_cache(number: int) -> bytes:
     if number % 4 == 1:
         return sealed(_about(small_cache(), rng))
     raw = bytearray(small_cache())
-    seal = find_seal(raw)
-    assert seal is not None
+    record = find_checksum_record(raw)
+    assert record is not None
     for _ in range(int(rng.integers(1, 4))):
         first, last = _structure(raw) if rng.random() < 0.8 else (0, max(len(raw), 1))
         place = min(int(rng.integers(first, last)), len(raw) - 1)
@@ -184,26 +184,26 @@ def hostile_cache(number: int) -> bytes:
 
 def _structure(raw: bytes) -> tuple[int, int]:
     """Where HDF5's own structures and the tables lie: all but the rows."""
-    seal = find_seal(raw)
-    end = seal.places["images"].offset if seal else 0
+    record = find_checksum_record(raw)
+    end = record.byte_ranges["images"].offset if record else 0
     return (0, end) if 0 < end <= len(raw) else (0, max(len(raw), 1))
 
 
 def sealed(raw: bytes) -> bytes:
-    """`raw` with the digest of its seal, and the length it states, made to agree with its bytes."""
-    seal = find_seal(raw)
-    if seal is None:
+    """`raw` with the digest and the length in its checksum record made to agree with its bytes."""
+    record = find_checksum_record(raw)
+    if record is None:
         return raw
-    seal = replace(seal, digest=BLANK, file_bytes=len(raw))
-    raw = raw[: seal.place] + str(seal).encode() + raw[seal.place + len(str(seal)) :]
+    record = replace(record, digest=BLANK_DIGEST, file_bytes=len(raw))
+    raw = raw[: record.offset] + str(record).encode() + raw[record.offset + len(str(record)) :]
     with tempfile.TemporaryFile() as file:
         file.write(raw)
         file.flush()
         try:
-            digest = outside_digest(file.fileno(), seal)
+            digest = metadata_digest(file.fileno(), record)
         except ValueError:
             return raw
-    return raw[: seal.digest_place] + digest.encode() + raw[seal.digest_place + 32 :]
+    return raw[: record.digest_offset] + digest.encode() + raw[record.digest_offset + 32 :]
 
 
 @cache
@@ -350,10 +350,10 @@ def _attribute(file: h5py.File, name: str, rng: np.random.Generator) -> None:
 
 def _about(raw: bytes, rng: np.random.Generator) -> bytes:
     """A cache that says other things of itself, in as many bytes."""
-    seal = find_seal(raw)
-    assert seal is not None
-    place = seal.places["about"]
-    text = raw[place.offset : place.end].decode()
+    record = find_checksum_record(raw)
+    assert record is not None
+    about = record.byte_ranges["about"]
+    text = raw[about.offset : about.end].decode()
     values = (
         "null", "-1", "0", "1e99", "[]", "{}", '""', "NaN", '"../.."', "[[[", '["t1"]', "99999999",
         '"\\u001b[2J"', '"\\ud800"', "true", '{"x": 1}',
@@ -364,7 +364,7 @@ def _about(raw: bytes, rng: np.random.Generator) -> bytes:
     rest = r'(\{.*?\}|\[.*?\]|".*?"|[^,}]*)'
     changed = re.sub(rf'"{key}": {rest}', lambda _: f'"{key}": {value}', text, count=1)
     changed = changed.ljust(len(text))[: len(text)]
-    return raw[: place.offset] + changed.encode() + raw[place.end :]
+    return raw[: about.offset] + changed.encode() + raw[about.end :]
 
 
 _CRAFTS: tuple[Callable[[h5py.File, str, np.random.Generator], None], ...] = (

@@ -78,7 +78,7 @@ def test_a_sparse_file_of_terabytes_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_a_caches_hdf5_structures_are_not_believed(tmp_path: Path) -> None:
-    """The reader takes what the seal covers; a link that HDF5 would follow leads it nowhere."""
+    """The reader takes what the checksum covers; a link that HDF5 would follow leads nowhere."""
     elsewhere, path = tmp_path / "elsewhere.h5", tmp_path / "x.h5"
     with h5py.File(elsewhere, "w") as file:
         file["images"] = np.zeros((10, 4, 16, 16), np.float16)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brats_cache.common.errors import BratsError
-from brats_cache.format.checksum import BLANK, find_seal
+from brats_cache.format.checksum import BLANK_DIGEST, find_checksum_record
 from brats_cache.format.reader import Cache, open_cache
-from tests.cache.hostile import small_cache
+from tests.cache.hostile import sealed, small_cache
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def test_what_is_read_is_what_hdf5_reads(path: Path) -> None:
 
 def test_each_kind_of_wrong_file_has_its_own_message(path: Path, tmp_path: Path) -> None:
     raw = small_cache()
-    seal = find_seal(raw)
-    assert seal is not None
-    version = seal.place + len("brats-cache ")
+    record = find_checksum_record(raw)
+    assert record is not None
+    version = record.offset + len("brats-cache ")
     foreign = tmp_path / "foreign.h5"
     with h5py.File(foreign, "w") as file:
         file["images"] = np.zeros(3)
@@ -62,7 +62,7 @@ def test_each_kind_of_wrong_file_has_its_own_message(path: Path, tmp_path: Path)
         "format version 0 is older.*Build it again": raw[:version] + b"0000" + raw[version + 4 :],
         "truncated: .* bytes of": raw[:-1],
         "longer than it was made": raw + b"\0",
-        "unfinished": raw.replace(seal.digest.encode(), BLANK.encode()),
+        "unfinished": raw.replace(record.digest.encode(), BLANK_DIGEST.encode()),
         "damaged": raw.replace(b'"writer"', b'"Writer"'),
     }
     for message, content in wrong.items():
@@ -78,9 +78,11 @@ def test_any_bit_flipped_outside_the_rows_is_found(
     tmp_path_factory: pytest.TempPathFactory, part: float, bit: int
 ) -> None:
     raw = bytearray(small_cache())
-    seal = find_seal(raw)
-    assert seal is not None
-    rows = [range(r.offset, r.end) for r in (seal.places["images"], seal.places["masks"])]
+    record = find_checksum_record(raw)
+    assert record is not None
+    rows = [
+        range(r.offset, r.end) for r in (record.byte_ranges["images"], record.byte_ranges["masks"])
+    ]
     others = [n for n in range(len(raw)) if not any(n in row for row in rows)]
     raw[others[min(int(part * len(others)), len(others) - 1)]] ^= 1 << bit
     path = tmp_path_factory.getbasetemp() / "flipped.h5"
@@ -97,3 +99,22 @@ def test_nothing_stays_open(path: Path) -> None:
     caches: list[Cache] = [open_cache(path) for _ in range(5)]
     assert all(len(cache.cases) for cache in caches)
     assert handles() == before
+
+
+@pytest.mark.parametrize("case_id", [b"", b".", b"..", b"../../x", b"/tmp/x", b"a\x1b[2J", b"a\nb"])
+def test_a_case_id_that_is_no_file_name_is_refused(path: Path, case_id: bytes) -> None:
+    with h5py.File(path, "r+") as file:
+        records = file["cases"][:]
+        records["id"][0] = case_id
+        file["cases"][...] = records
+    path.write_bytes(sealed(path.read_bytes()))
+    with pytest.raises(BratsError, match=r"small\.h5: .*case id"):
+        open_cache(path)
+
+
+def test_the_rows_of_a_case_are_those_its_table_names(path: Path) -> None:
+    cache = open_cache(path)
+    for case in range(len(cache.cases)):
+        rows = cache.row_slice(case)
+        assert (cache.slices["case"][rows] == case).all()
+        assert np.count_nonzero(cache.slices["case"] == case) == rows.stop - rows.start

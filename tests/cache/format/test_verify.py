@@ -24,7 +24,7 @@ def quiet(done: int, total: int) -> None:
 def place_of(cache: Cache, byte: int) -> str:
     """The case whose rows hold a byte of the file."""
     for case in range(len(cache.cases)):
-        if any(place.offset <= byte < place.end for place in cache.rows_of(case)):
+        if any(place.offset <= byte < place.end for place in cache.row_byte_ranges(case)):
             return str(cache.cases["id"][case].decode())
     raise AssertionError(f"byte {byte} is no row's")
 
@@ -68,7 +68,7 @@ def test_the_command_names_every_damaged_case_of_every_file(brats: Commands) -> 
     cache = open_cache(out)
     raw = bytearray(out.read_bytes())
     for case in (1, 3):
-        raw[cache.rows_of(case)[1].offset] ^= 255
+        raw[cache.row_byte_ranges(case)[1].offset] ^= 255
     out.write_bytes(raw)
     Path("other.h5").write_bytes(raw[:-1])
     said = brats("verify", "other.h5", out, code=1).err
