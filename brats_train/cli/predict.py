@@ -143,5 +143,5 @@ def _find(
     if files:
         return findings_of_files(files, modalities)
     if manifest is not None:
-        return read_manifest(manifest, modalities)
+        return read_manifest(manifest, modalities, with_masks=False)
     return find_scans(cases, modalities)

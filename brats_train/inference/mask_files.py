@@ -14,6 +14,7 @@ import numpy as np
 from isal import igzip
 
 from brats_cache.common.errors import DataFaults, Fault
+from brats_cache.common.names import check_file_name
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import NO_LABEL, Scheme, canonical_table
 from brats_cache.imaging.nifti import Header, read_contents, read_header, read_labels
@@ -80,11 +81,12 @@ def mask_path(folder: Path, case: str, suffix: str = ".nii.gz") -> Path:
     Raises:
         DataFaults: The id leads out of the folder, as one in a forged cache may.
     """
-    path = folder / f"{case}{suffix}"
-    if path.parent != folder or "\0" in case:
-        found, expected = "an id that is no file name", "a name without separators"
-        raise DataFaults([Fault(case=case, path=None, found=found, expected=expected)])
-    return path
+    try:
+        check_file_name(case)
+    except ValueError as error:
+        found, expected = f"an id that is no file name: {error}", "a name without separators"
+        raise DataFaults([Fault(case=case, path=None, found=found, expected=expected)]) from None
+    return folder / f"{case}{suffix}"
 
 
 def encode_mask(mask: np.ndarray, grid: Grid) -> bytes:

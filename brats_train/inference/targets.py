@@ -14,6 +14,7 @@ import xxhash
 
 from brats_cache.common.errors import BratsError, DataFaults, Fault
 from brats_cache.discovery.cases import Case
+from brats_cache.imaging.labels import SCHEMES
 from brats_cache.imaging.nifti import read_header
 from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble
@@ -50,7 +51,8 @@ def plan_targets(
     """Names the files of every case.
 
     Returns:
-        The targets, and a fault of each case whose id cannot be a file name.
+        The targets, and a fault of each case whose id cannot be a file name or whose label scheme
+        is unknown.
 
     Raises:
         BratsError: Two files would have one name.
@@ -68,7 +70,7 @@ def plan_targets(
         target = Target(
             case=case, mask=mask, probabilities=probabilities if with_probabilities else None
         )
-        if fault := _length_fault(target, longest):
+        if fault := _length_fault(target, longest) or _scheme_fault(case):
             faults.append(fault)
         else:
             targets.append(target)
@@ -87,6 +89,13 @@ def _length_fault(target: Target, longest: int) -> Fault | None:
         expected=f"at most {longest} bytes, so that {target.mask.parent} can hold it",
         remedy="Rename its files, or give it another id in a manifest.",
     )
+
+
+def _scheme_fault(case: Case) -> Fault | None:
+    if not case.scheme or case.scheme in SCHEMES:
+        return None
+    found, expected = f"the label scheme {case.scheme!r}", f"one of {', '.join(SCHEMES)}, or none"
+    return Fault(case=case.id, path=None, found=found, expected=expected)
 
 
 def _longest_name(out_dir: Path) -> int:
