@@ -30,15 +30,15 @@ class CaseNotes:
     """Collects what is said of single cases, so that what is said of many is one line."""
 
     def __init__(self) -> None:
-        self._cases: dict[str, list[str]] = defaultdict(list)
+        self._cases: dict[str, dict[str, None]] = defaultdict(dict)  # the cases of a text, once
 
     def add(self, case_id: str, text: str) -> None:
         """Enters what is said of a case, as it continues "3 cases (a, b, c): "."""
-        self._cases[text].append(case_id)
+        self._cases[text][case_id] = None
 
     def lines(self) -> list[str]:
         """Returns a line for each text, in the order in which they were first said."""
-        return [f"{counted(cases, 'case')}: {text}" for text, cases in self._cases.items()]
+        return [f"{counted(list(cases), 'case')}: {text}" for text, cases in self._cases.items()]
 
 
 def file_notes(

@@ -100,7 +100,7 @@ def _add_wrapped_scan(tree: Tree, folder: Path, entries: list[os.DirEntry[str]])
     is_scan = is_nifti(folder.name)
     if not is_scan:  # also BraTS2021_00000/BraTS2021_00000_flair/00000057_brain_flair.nii
         role = parse_name(folder, folder)
-        is_scan = role is not None and role.case == folder.parent.name
+        is_scan = role is not None and role.case == folder.absolute().parent.name
         entries = [entry for entry in entries if is_nifti(entry.name)] if is_scan else entries
         if not is_scan or len(entries) != 1:
             return False

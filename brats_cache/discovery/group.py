@@ -17,6 +17,7 @@ from brats_cache.discovery.file_names import FileRole, begins_with
 from brats_cache.discovery.folder_names import case_folder_of, case_of_folder
 from brats_cache.discovery.gather import Gathered
 from brats_cache.discovery.namings import MASK, naming_of
+from brats_cache.discovery.patients import is_session
 
 __all__ = ["CaseFiles", "Groups", "group"]
 
@@ -103,17 +104,27 @@ def _by_role(roles: Iterable[FileRole]) -> dict[str, list[FileRole]]:
 
 
 def _with_distinct_ids(roles: Sequence[FileRole]) -> list[FileRole]:
-    """The roles, with more folders in those ids that several folders with other files share."""
-    sharing: dict[str, list[FileRole]] = defaultdict(list)
+    """The roles, with folders in those ids that several folders with other files share."""
+    sharing: dict[tuple[str, bool], list[FileRole]] = defaultdict(list)
     for role in roles:
-        if role.is_named_by_folder:
-            sharing[role.case.lower()].append(role)
+        sharing[role.case.lower(), role.is_named_by_folder].append(role)
     renamed: dict[int, FileRole] = {}
-    for same in sharing.values():
-        is_image = {case_folder_of(role.folder) for role in same if role.role != MASK}
-        if len(is_image) > 1:
+    for (_, is_named_by_folder), same in sharing.items():
+        folders = {case_folder_of(role.folder) for role in same if role.role != MASK}
+        if len(folders) < 2 or not _has_conflict(same):
+            continue
+        if is_named_by_folder:
             renamed |= {id(old): new for old, new in zip(same, _distinct(same), strict=True)}
+        elif all(is_session(folder.name) for folder in folders):
+            renamed |= {id(role): _with_session(role) for role in same}
     return [renamed.get(id(role), role) for role in roles]
+
+
+def _with_session(role: FileRole) -> FileRole:
+    """The role of a file named after the patient alone, with the folder of the session in its id."""
+    folder = case_folder_of(role.folder).name
+    case = f"{role.case}_{folder}" if is_session(folder) else role.case
+    return replace(role, case=case, patient=role.patient or role.case)
 
 
 def _distinct(same: list[FileRole]) -> list[FileRole]:

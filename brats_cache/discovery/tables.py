@@ -140,7 +140,9 @@ def read_tables(paths: Iterable[Path]) -> Tables:
                     tables.faults.append(_fault(path, row, "no case id", "an id of BraTS or TCGA"))
                 continue
             tables.faults += _enter(statements, path, row, ids)
-            if len(ids) > 1 or sum(1 for column in row.cells if _ID_COLUMN.fullmatch(column)) > 1:
+            num_columns = sum(1 for column in row.cells if _ID_COLUMN.fullmatch(column))
+            # A row of one id beside blank ones says that the person has no others.
+            if num_columns > 1 or any(map(_SOURCE_ID.fullmatch, ids)):
                 links.append([patient_of(case_id) for case_id in ids])
     for (kind, key), statement in statements.items():
         if kind == "grade":
