@@ -19,7 +19,7 @@ from brats_train.data.feeders import make_feeder
 from brats_train.data.loader import Batch, Batches
 from brats_train.data.sampler import Sampler
 from brats_train.runtime.distributed import World
-from brats_train.runtime.precision import set_up
+from brats_train.runtime.precision import configure_torch
 from brats_train.training.recipe import Recipe
 from brats_train.training.train_step import TrainStep
 from brats_train.training.validation import NAMES
@@ -50,7 +50,7 @@ def bench_step(
                "auto" on a CPU
     """
     device = world.device
-    set_up(device, deterministic=False)
+    configure_torch(device, deterministic=False)
     fed = {"real": _fed(caches, world, recipe, num_steps, "never")}
     if resident == "always" or (resident == "auto" and device.type == "cuda"):
         fed["resident"] = _fed(caches, world, recipe, num_steps, "always")

@@ -1,1 +1,1 @@
-"""Processes, precision, compilation and signals: what the machine needs, not the model."""
+"""Distributed processes, mixed precision, torch.compile, signals and the environment."""

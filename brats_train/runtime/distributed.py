@@ -1,6 +1,7 @@
-"""Ranks: joining them, dividing work, adding up. The only module that calls torch.distributed.
+"""The process group, collectives and the share of each rank.
 
-With one process every function is the identity, so callers have one path.
+The only module that calls torch.distributed. With one process every collective is the identity, so
+callers need no special case.
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ TIMEOUT = timedelta(minutes=10)
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """This process among its peers."""
+    """This process and its process group.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
+        device: The device that this process computes on.
+    """
 
     rank: int
     size: int
@@ -40,26 +47,26 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """True on the one rank that speaks and writes."""
+        """True on rank 0, which alone prints and writes files."""
         return self.rank == 0
 
     def local_slice(self, total: int) -> slice:
-        """This rank's contiguous share of `total` items; shares differ by at most one."""
+        """This rank's contiguous part of `total` items; parts differ by at most one item."""
         return slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)
 
     def sum_over_ranks(self, tensor: Tensor) -> Tensor:
-        """The sum over ranks, in place."""
+        """Sums a tensor over ranks, in place (all-reduce)."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     @property
     def differentiable_sum(self) -> Callable[[Tensor], Tensor] | None:
-        """A sum over ranks whose gradients are summed as well; None in a world of one."""
+        """A sum over ranks that gradients flow through, summed as well; None with one process."""
         return dist_functional.all_reduce if self.size > 1 else None
 
     def max_over_ranks(self, value: E) -> E:
-        """The greatest `value` of all ranks. It lies in host memory, so no GPU is waited for."""
+        """The greatest value of all ranks. Exchanged in host memory, so no GPU is synchronised."""
         if self.size == 1:
             return value
         greatest = torch.tensor(int(value))
@@ -67,17 +74,17 @@ class World:
         return type(value)(int(greatest))
 
     def min_over_ranks(self, number: int) -> int:
-        """The least of the ranks' numbers."""
+        """The least number of all ranks."""
         return min(self.all_gather(number))
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
-        """A context in which backward passes keep their gradients to this rank."""
+        """A context in which backward passes do not exchange gradients (DDP's no_sync)."""
         if isinstance(model, nn.parallel.DistributedDataParallel):
             return model.no_sync()
         return nullcontext()
 
     def broadcast(self, value: T) -> T:
-        """The main rank's `value` (any plain object) on every rank."""
+        """Sends rank 0's `value`, any object that can be pickled, to every rank."""
         if self.size == 1:
             return value
         box: list[Any] = [value]
@@ -85,7 +92,7 @@ class World:
         return box[0]
 
     def all_gather(self, value: T) -> list[T]:
-        """The values of all ranks, in rank order, on every rank."""
+        """Collects the values of all ranks, in rank order, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -93,10 +100,10 @@ class World:
         return values
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with its gradients averaged over ranks.
+        """Wraps a model in DistributedDataParallel, which averages gradients over ranks.
 
-        Batch-norm buffers follow the main rank at every forward pass, so that they are equal when
-        the model is judged or saved.
+        The buffers of batch normalisation are copied from rank 0 at every forward pass, so they are
+        equal on all ranks when the model is validated or saved.
         """
         if self.size == 1:
             return model
@@ -106,7 +113,7 @@ class World:
         )
 
     def broadcast_buffers(self, model: nn.Module) -> None:
-        """Gives every rank the main rank's buffers, batch norm's running statistics."""
+        """Copies rank 0's buffers, the running statistics of batch normalisation, to every rank."""
         if self.size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
@@ -114,12 +121,19 @@ class World:
 
 @contextmanager
 def process_group(device: str = "auto") -> Iterator[World]:
-    """Joins the processes torchrun started, or makes a world of one.
+    """Joins the process group that torchrun started, or makes a `World` of one process.
 
-    device  "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N"
+    An error on one rank ends that rank at once, so that torchrun can end the others. No collective
+    waits longer than ten minutes.
 
-    A failure on one rank leaves at once, so that torchrun can end the others; none waits longer
-    than ten minutes for its peers.
+    Args:
+        device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Yields:
+        The `World` of this process.
+
+    Raises:
+        BratsError: The device does not exist, or another process was lost.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     size = int(os.environ.get("WORLD_SIZE", 1))
@@ -133,10 +147,10 @@ def process_group(device: str = "auto") -> Iterator[World]:
         yield World(rank=0, size=1, device=chosen)
         return
     if chosen.type == "cpu":
-        # torchrun gives each rank one thread; share the cores among the ranks of this machine.
+        # torchrun gives each rank one thread; divide the cores among the ranks of this machine.
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
-    # Actions and objects travel by gloo, in host memory, whatever carries the tensors.
+    # Step actions and objects go through gloo, in host memory, whatever backend tensors use.
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     store, rank, _ = next(rendezvous("env://", timeout=TIMEOUT))
     # After a failure torchrun may offer the same store, with the addresses of dead processes in it.
@@ -161,7 +175,7 @@ def process_group(device: str = "auto") -> Iterator[World]:
 
 @contextmanager
 def same_error_on_all_ranks() -> Iterator[None]:
-    """A context for what every rank does alike: a `BratsError` of it is told by the main one."""
+    """A context for work that all ranks do alike: rank 0 alone prints a `BratsError` of it."""
     try:
         yield
     except BratsError as error:
@@ -170,7 +184,7 @@ def same_error_on_all_ranks() -> Iterator[None]:
 
 
 def _is_about_peers(error: RuntimeError) -> bool:
-    """Whether a collective failed because a peer did; gloo says so in words alone."""
+    """Whether a collective failed because another rank did; gloo tells by its message alone."""
     return isinstance(error, dist.DistBackendError) or "gloo" in str(error).lower()
 
 

@@ -1,4 +1,4 @@
-"""What runs here: device, library versions, age of this process, the torchrun that started it."""
+"""Device name, library versions, age of this process, and the torchrun that started it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["device_name", "launcher_id", "process_age", "versions"]
 
 
 def device_name(device: torch.device) -> str:
-    """ "cpu", or the GPU's name."""
+    """Names a device: "cpu", or the model of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def versions() -> dict[str, str]:
-    """Of this program, Python and torch."""
+    """The versions of this program, Python and torch, by name."""
     return {
         "brats": __version__,
         "python": platform.python_version(),
@@ -30,15 +30,15 @@ def versions() -> dict[str, str]:
 
 
 def process_age() -> float:
-    """Seconds since this process was started, its imports included."""
+    """Seconds since this process was started, imports included."""
     ticks = _start_ticks("self") / os.sysconf("SC_CLK_TCK")
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks)
 
 
 def launcher_id() -> str | None:
-    """Identifies the torchrun process that started this one, None where there is none.
+    """Identifies the torchrun process that started this one; None where there is none.
 
-    Its run id will not do: without --rdzv-id every torchrun has the same one.
+    The run id of torchrun is not enough: without --rdzv-id it is the same every time.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
@@ -47,5 +47,5 @@ def launcher_id() -> str | None:
 
 
 def _start_ticks(pid: str) -> int:
-    """When a process started, in clock ticks after the system (field 22 of proc(5)'s stat)."""
+    """Start time of a process in clock ticks since boot (field 22 of /proc/PID/stat)."""
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])

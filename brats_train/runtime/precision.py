@@ -1,4 +1,4 @@
-"""Mixed precision: what the hardware has, and the context to compute in."""
+"""Mixed precision, TF32, determinism and cuDNN autotuning."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ import torch
 
 from brats_cache.common.errors import BratsError
 
-__all__ = ["autocast", "choose_amp", "set_up", "tuned_convolutions"]
+__all__ = ["autocast", "choose_amp", "configure_torch", "cudnn_autotuning"]
 
 
 def choose_amp(wanted: str, device: torch.device) -> str:
-    """ "bf16", "fp16" or "off" for a wanted "auto", "bf16", "fp16" or "off".
+    """Chooses the number format of forward passes.
 
-    auto takes bf16 where the hardware computes in it (emulated bf16 is slower than float32), else
-    fp16 with loss scaling on CUDA, else nothing. Raises `BratsError` for fp16 on a CPU.
+    Args:
+        wanted: "bf16", "fp16" or "off" as it stands; "auto" takes bf16 where the hardware computes
+            in it (emulated bf16 is slower than float32), else fp16 on CUDA, else "off".
+        device: Where the model computes.
+
+    Returns:
+        "bf16", "fp16" (which needs loss scaling) or "off" (float32).
+
+    Raises:
+        BratsError: fp16 on a CPU.
     """
     if wanted == "fp16" and device.type == "cpu":
         raise BratsError("--amp fp16: the CPU computes in float32 or bf16; use auto, bf16 or off.")
@@ -30,14 +38,17 @@ def choose_amp(wanted: str, device: torch.device) -> str:
 
 
 def autocast(amp: str, device: torch.device) -> AbstractContextManager[None]:
-    """The context of a forward pass under `amp`, as `choose_amp` gives it."""
+    """The autocast context of a forward pass; `amp` is what `choose_amp` returns."""
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=amp != "off")
 
 
-def set_up(device: torch.device, *, deterministic: bool) -> None:
-    """Process-wide settings: TF32 on CUDA, and where asked for equal results for equal runs.
-    Deterministic CUDA matrix products need a setting from before CUDA's first use."""
+def configure_torch(device: torch.device, *, deterministic: bool) -> None:
+    """Sets torch's process-wide switches: TF32 on CUDA, and deterministic algorithms if asked for.
+
+    Call it before CUDA is first used: deterministic matrix products need an environment variable
+    that is read then.
+    """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -47,10 +58,13 @@ def set_up(device: torch.device, *, deterministic: bool) -> None:
 
 
 @contextmanager
-def tuned_convolutions(enabled: bool) -> Iterator[None]:
-    """A context in which cuDNN tries out which of its algorithms is the fastest, unless equal
-    results are asked for. That takes seconds for each new shape, hence not for an epoch's last and
-    smaller batch, validation and prediction. Forward and backward pass belong into one."""
+def cudnn_autotuning(enabled: bool) -> Iterator[None]:
+    """A context in which cuDNN times its algorithms and takes the fastest (cudnn.benchmark).
+
+    Off under deterministic algorithms. It takes seconds for each new shape, so it is not used for
+    the smaller last batch of an epoch, validation and prediction. Forward and backward pass must
+    run in the same context.
+    """
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark
     cudnn.benchmark = enabled and not torch.are_deterministic_algorithms_enabled()

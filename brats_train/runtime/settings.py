@@ -1,7 +1,7 @@
-"""Checked settings: frozen pydantic dataclasses, changed by field, errors in plain words.
+"""Validated settings: frozen pydantic dataclasses, changed field by field.
 
-A settings class stands beside the code that uses it. pydantic converts text from the command line,
-checks types, choices and bounds, and this module says what is wrong in one line.
+A settings class is defined beside the code that uses it. pydantic converts text from the command
+line and checks types, choices and bounds; this module turns its errors into one line.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ SETTINGS = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def with_field(settings: S, path: str, value: Any) -> S:
-    """`settings` with one field changed.
+    """Copies settings with one field changed.
 
     Args:
         settings: A frozen pydantic dataclass, whose fields may be settings themselves.
-        path: Name of the field, "lr", or of a field of a part, "augment.hflip".
+        path: A field, such as "lr", or a field of nested settings, such as "augment.hflip".
         value: The new value, or text that pydantic converts to it.
 
     Returns:
         A changed copy.
 
     Raises:
-        ValueError: No such field, with the nearest name, or a value that is not allowed, with what
-            is.
+        ValueError: There is no such field (the nearest name is given), or the value is not allowed
+            (what is allowed is given).
     """
     return _changed(settings, path.split("."), value, path)
 
@@ -57,10 +57,10 @@ def _changed(owner: Any, path: list[str], value: Any, shown: str) -> Any:
     try:
         return replace(owner, **{name: value})
     except ValidationError as error:
-        raise ValueError(_explained(error, shown)) from None
+        raise ValueError(_describe_error(error, shown)) from None
 
 
-def _explained(error: ValidationError, shown: str) -> str:
+def _describe_error(error: ValidationError, shown: str) -> str:
     """The first error in one line: the field, its value and what is allowed."""
     first = error.errors()[0]
     allowed = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")

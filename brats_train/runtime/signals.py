@@ -1,6 +1,6 @@
-"""Ctrl-C and the cluster's warning, heard between two steps.
+"""SIGINT (Ctrl-C) and SIGTERM (a cluster's warning) as a flag that training reads after a step.
 
-The first signal asks the run to save and leave; a second one leaves at once.
+The first signal asks the run to save a checkpoint and exit; a second one ends the process at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptHandler:
-    """A context in which SIGINT and SIGTERM set `requested` instead of ending the process."""
+    """A context in which SIGINT and SIGTERM set `requested` instead of ending the process.
+
+    Attributes:
+        requested: Whether a signal has arrived.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -22,10 +26,10 @@ class InterruptHandler:
 
     def __enter__(self) -> InterruptHandler:
         for number in _SIGNALS:
-            self._before[number] = signal.signal(number, self._hear)
+            self._before[number] = signal.signal(number, self._handle)
         return self
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)

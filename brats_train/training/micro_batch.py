@@ -7,7 +7,7 @@ from torch import nn
 
 from brats_cache.common.errors import BratsError
 from brats_train.runtime.distributed import World
-from brats_train.runtime.precision import autocast, tuned_convolutions
+from brats_train.runtime.precision import autocast, cudnn_autotuning
 
 __all__ = ["choose_micro_batch", "is_out_of_memory"]
 
@@ -82,7 +82,7 @@ def _fits(
             device=device,
         )
         images = torch.randn(size, *shape[1:], device=device)
-        with tuned_convolutions(True):
+        with cudnn_autotuning(True):
             with autocast(amp, device):
                 logits = model(images.contiguous(memory_format=torch.channels_last))
             logits.float().square().mean().backward()

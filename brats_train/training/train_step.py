@@ -17,9 +17,9 @@ from brats_train.data import augmentation as augment
 from brats_train.data.loader import Batch
 from brats_train.data.targets import region_targets
 from brats_train.models.checkpoint import SegmenterSpec
-from brats_train.runtime.compile import compiled
+from brats_train.runtime.compile import compile_model
 from brats_train.runtime.distributed import World
-from brats_train.runtime.precision import autocast, choose_amp, tuned_convolutions
+from brats_train.runtime.precision import autocast, choose_amp, cudnn_autotuning
 from brats_train.training import losses
 from brats_train.training.micro_batch import choose_micro_batch
 from brats_train.training.recipe import Recipe
@@ -71,7 +71,7 @@ class TrainStep:
         if recipe.sync_batchnorm and device.type == "cuda" and world.size > 1:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ddp_model = world.wrap(compiled(self.model) if is_compiled else self.model)
+        self.ddp_model = world.wrap(compile_model(self.model) if is_compiled else self.model)
         self.ema = make_ema(self.model, recipe.ema)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, recipe), lr=recipe.lr, fused=True
@@ -146,7 +146,7 @@ class TrainStep:
         # An epoch's last and smaller batch comes once; its shapes are not worth preparing for.
         is_usual = -(-batch.global_size // self.world.size) == self.largest
         model = self.ddp_model if is_usual or self.world.size > 1 else self.model
-        with tuned_convolutions(is_usual):
+        with cudnn_autotuning(is_usual):
             with autocast(self.amp, self.world.device):
                 logits = model(images.contiguous(memory_format=torch.channels_last))
             terms = losses.compute(

@@ -31,7 +31,7 @@ from brats_train.evaluation.tune_postprocessing import choose_postprocessing, re
 from brats_train.inference.ensemble import load_ensemble
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
-from brats_train.runtime.precision import choose_amp, set_up
+from brats_train.runtime.precision import choose_amp, configure_torch
 from brats_train.runtime.signals import InterruptHandler
 from brats_train.training.checkpoint_writer import Saver
 from brats_train.training.loggers import Trackers
@@ -121,7 +121,7 @@ class Trainer:
         self.train_rows = select_rows(self.caches, "train", recipe.rows, job.fold)
         val_rows = select_rows(self.caches, "val", recipe.rows, job.fold)
         check_data(self.caches, self.train_rows, val_rows, self.job, world, log)
-        set_up(device, deterministic=job.deterministic)
+        configure_torch(device, deterministic=job.deterministic)
         background = recipe.background if recipe.sampling == "tumor" else None
         sampler = make_sampler(self.caches, self.train_rows, recipe.seed, background)
         # Samples that this rank sees at most in a step.

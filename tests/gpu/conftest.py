@@ -14,7 +14,7 @@ from brats_train.data.loader import Batches
 from brats_train.data.sampler import Sampler
 from brats_train.data.selection import select_rows
 from brats_train.runtime.distributed import World
-from brats_train.runtime.precision import set_up
+from brats_train.runtime.precision import configure_torch
 from brats_train.training.recipe import Recipe, change
 from brats_train.training.train_step import TrainStep
 from tests.commands import run_brats
@@ -48,7 +48,7 @@ def make_train_step(cache: Cache, device: torch.device) -> MakeTrainStep:
 
     def make(*settings: str, micro_batch: str = "auto") -> TrainStep:
         recipe = change(Recipe(), ["encoder_weights=none", *settings])
-        set_up(device, deterministic=False)
+        configure_torch(device, deterministic=False)
         train_step = TrainStep(
             recipe,
             [cache],

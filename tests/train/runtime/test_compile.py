@@ -14,7 +14,7 @@ from functorch.compile import make_boxed_func
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 
-from brats_train.runtime.compile import compiled
+from brats_train.runtime.compile import compile_model
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_a_failing_compiler_is_said_in_one_line_and_gone_without(
         lambda graph, inputs, **_: backend(graph, inputs),
     )
     plain = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    model = compiled(plain)
+    model = compile_model(plain)
     images = torch.randn(5, 3)
     for _ in range(2):
         outputs = model(images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from brats_train.runtime.precision import tuned_convolutions
+from brats_train.runtime.precision import cudnn_autotuning
 from brats_train.training.micro_batch import is_out_of_memory
 
 
@@ -27,9 +27,9 @@ def test_every_way_of_running_out_of_memory_is_known(error: RuntimeError, expect
 def test_convolutions_are_tuned_within_the_context_alone() -> None:
     cudnn = torch.backends.cudnn
     assert not cudnn.benchmark
-    with tuned_convolutions(True):
+    with cudnn_autotuning(True):
         assert cudnn.benchmark
-        with tuned_convolutions(False):
+        with cudnn_autotuning(False):
             assert not cudnn.benchmark
         assert cudnn.benchmark
     assert not cudnn.benchmark
@@ -38,7 +38,7 @@ def test_convolutions_are_tuned_within_the_context_alone() -> None:
 def test_equal_results_go_before_speed() -> None:
     torch.use_deterministic_algorithms(True)
     try:
-        with tuned_convolutions(True):
+        with cudnn_autotuning(True):
             assert not torch.backends.cudnn.benchmark
     finally:
         torch.use_deterministic_algorithms(False)
