@@ -121,7 +121,7 @@ def _with_distinct_ids(roles: Sequence[FileRole]) -> list[FileRole]:
 
 
 def _with_session(role: FileRole) -> FileRole:
-    """The role of a file named after the patient alone, with the folder of the session in its id."""
+    """The role of a file named after its patient alone, with the session folder in its id."""
     folder = case_folder_of(role.folder).name
     case = f"{role.case}_{folder}" if is_session(folder) else role.case
     return replace(role, case=case, patient=role.patient or role.case)
