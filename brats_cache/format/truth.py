@@ -15,34 +15,45 @@ __all__ = ["true_labels"]
 
 
 def true_labels(cache: Cache, case: int, whole: bool = False) -> np.ndarray:
-    """(Z, Y, X) uint8 canonical labels of case number `case`, background in slices that are not in
-    the cache; with `whole`, as the source has them there too.
+    """Returns the true labels of a case on the grid of its scan.
 
-    Where the slices were not made smaller the cached masks give it back exactly; else, or where
-    other slices hold labels that are asked for, the source is read again. Raises `BratsError` where
-    that is gone or has changed.
+    Where the slices were not made smaller the cached masks give them back exactly; else, or where
+    labels of other slices are asked for, the source mask is read again.
+
+    Args:
+        cache: The cache.
+        case: Number of the case in it.
+        whole: Whether slices that are not in the cache hold the labels of the source instead of
+            background.
+
+    Returns:
+        (Z, Y, X) uint8 canonical labels.
+
+    Raises:
+        BratsError: The source mask is needed and gone, or has changed.
     """
     record = cache.cases[case]
     permutation = Orientation.of(record["affine"]).permutation
     depth, height, width = (int(record["native_shape"][axis]) for axis in permutation)
-    rows = slice(int(record["first_row"]), int(record["first_row"] + record["rows"]))
-    places = cache.slices["z"][rows]
+    rows = cache.row_slice(case)
+    z_indices = cache.slices["z"][rows]
     labels = np.zeros((depth, height, width), np.uint8)
     if max(height, width) <= cache.shape[-1]:
         masks = np.asarray(cache.masks[rows])[:, 0]
-        labels[places] = restore_masks(masks, height, width, cache.preparation.fit)
+        labels[z_indices] = restore_masks(masks, height, width, cache.preparation.fit)
     else:
         why = (
             f"slices of {record['native_shape'][0]} x {record['native_shape'][1]} do not fit in "
             f"{cache.shape[-1]} pixels"
         )
-        labels[places] = _from_source(cache, case, why)[places]
+        labels[z_indices] = _from_source(cache, case, why)[z_indices]
     if whole and np.count_nonzero(labels) < record["native_voxel_counts"][1:].sum():
         return _from_source(cache, case, "the cache lacks slices with labels")
     return labels
 
 
 def _from_source(cache: Cache, case: int, why: str) -> np.ndarray:
+    """(Z, Y, X) uint8 canonical labels, read from the source mask."""
     record = cache.cases[case]
     path = cache.data_dirs[record["data_dir"]] / record["source_name"][-1].decode()
     why += ", so the truth is read from the scans"

@@ -76,9 +76,8 @@ def rows_by_rule(cache: Cache, case: int, rule: str) -> np.ndarray:
 
 def _rows_of(cache: Cache, cases: np.ndarray, rule: str) -> np.ndarray:
     """The rows of `cases`, numbers in ascending order, that `rule` names; looks at no other row."""
-    counts = cache.cases["rows"][cases]
-    firsts = cache.cases["first_row"][cases]
-    ranges = [np.arange(first, first + count) for first, count in zip(firsts, counts, strict=True)]
+    spans = [cache.row_slice(int(case)) for case in cases]
+    ranges = [np.arange(span.start, span.stop) for span in spans]
     rows = np.concatenate([np.zeros(0, np.int64), *ranges])
     slices = cache.slices[rows]
     if rule == "tumor":
@@ -86,7 +85,7 @@ def _rows_of(cache: Cache, cases: np.ndarray, rule: str) -> np.ndarray:
         return rows[pixels.any(axis=1)]
     if rule == "middle":
         depths = np.array([cache.depth(int(case)) for case in cases], np.int64)
-        is_middle = slices["z"] == np.repeat(depths, counts) // 2
+        is_middle = slices["z"] == np.repeat(depths, [len(part) for part in ranges]) // 2
         missing = np.setdiff1d(cases, slices["case"][is_middle])
         if len(missing):
             names = first_few([cache.cases["id"][case].decode() for case in missing])

@@ -190,8 +190,7 @@ def _score_file(task: ScoringTask, cache: Cache, path: Path) -> CaseScores:
 
 def _z_indices(cache: Cache, case: int) -> np.ndarray:
     """The z of each row of a case."""
-    first, count = int(cache.cases["first_row"][case]), int(cache.cases["rows"][case])
-    return np.asarray(cache.slices["z"][first : first + count])
+    return np.asarray(cache.slices["z"][cache.row_slice(case)])
 
 
 def _num_labelled(cache: Cache, case: int) -> int:

@@ -203,7 +203,7 @@ def _predict(
     """Runs the model on a case."""
     cache, index = case
     prediction = predict_cached_case(cache, index, ensemble, tta)
-    rows = rows_by_rule(cache, index, rules.slice_rows) - int(cache.cases["first_row"][index])
+    rows = rows_by_rule(cache, index, rules.slice_rows) - cache.row_slice(index).start
     slices = (prediction.network_output >= slice_threshold).cpu().numpy()[rows]
     return ScoringTask(
         cache_path=cache.path,

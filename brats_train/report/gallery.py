@@ -196,8 +196,8 @@ def _truth(cache: Cache, index: int, labels: np.ndarray, regions: tuple[str, ...
 
 def _rows(cache: Cache, index: int) -> tuple[np.ndarray, np.ndarray]:
     """The rows of a case and their z."""
-    first, count = int(cache.cases["first_row"][index]), int(cache.cases["rows"][index])
-    rows = np.arange(first, first + count)
+    span = cache.row_slice(index)
+    rows = np.arange(span.start, span.stop)
     return rows, cache.slices["z"][rows]
 
 

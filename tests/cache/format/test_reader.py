@@ -101,7 +101,7 @@ def test_nothing_stays_open(path: Path) -> None:
     assert handles() == before
 
 
-@pytest.mark.parametrize("case_id", [b"", b".", b"..", b"../../x", b"/tmp/x", b"a\x1b[2J", b"a\nb"])
+@pytest.mark.parametrize("case_id", [b"", b".", b"..", b"../../x", b"/tmp/x", b"\x1b7", b"\n"])
 def test_a_case_id_that_is_no_file_name_is_refused(path: Path, case_id: bytes) -> None:
     with h5py.File(path, "r+") as file:
         records = file["cases"][:]
