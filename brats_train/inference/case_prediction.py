@@ -14,12 +14,13 @@ from torch import Tensor
 from brats_cache.build.survey import load_case
 from brats_cache.discovery.cases import Case
 from brats_cache.format.reader import Cache
+from brats_cache.imaging.grid import Grid
 from brats_cache.imaging.orientation import Orientation
 from brats_cache.imaging.preprocess import Preparation, brain_of, measure, prepare_images
 from brats_train.inference.brain import brain_of_images
 from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble, to_native
-from brats_train.inference.mask_files import Grid, grid_of
+from brats_train.inference.mask_files import grid_of
 
 __all__ = [
     "CasePrediction",

@@ -6,7 +6,7 @@ Everything here is numpy, so that the processes that score cases start without t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -16,56 +16,12 @@ from isal import igzip
 from brats_cache.common.errors import DataFaults, Fault
 from brats_cache.common.names import check_file_name
 from brats_cache.format.reader import Cache
+from brats_cache.imaging.grid import GRID_TOLERANCE_MM, Grid, largest_displacement
 from brats_cache.imaging.labels import NO_LABEL, Scheme, canonical_table
 from brats_cache.imaging.nifti import Header, read_contents, read_header, read_labels
 from brats_cache.imaging.orientation import Orientation
 
-__all__ = ["Grid", "encode_mask", "grid_of", "mask_path", "read_mask"]
-
-GRID_TOLERANCE_MM = 0.05  # as among the files of a case
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Grid:
-    """Where a scan's voxels lie.
-
-    Attributes:
-        shape: (X, Y, Z) voxels as in its file.
-        affine: (4, 4) float64, voxel to RAS mm.
-    """
-
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-
-    @property
-    def canonical_shape(self) -> tuple[int, int, int]:
-        """(Z, Y, X)."""
-        z, y, x = (self.shape[axis] for axis in Orientation.of(self.affine).permutation)
-        return z, y, x
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Size of a voxel in mm along Z, Y, X."""
-        sides = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
-        dz, dy, dx = (float(sides[axis]) for axis in Orientation.of(self.affine).permutation)
-        return dz, dy, dx
-
-    def corners(self) -> np.ndarray:
-        """Positions of the eight corner voxels of the canonical (Z, Y, X) array, (3, 8) RAS mm.
-
-        They are equal for files that store one grid in different orders of axes.
-        """
-        orientation = Orientation.of(self.affine)
-        ends = []
-        for axis, is_flipped in zip(orientation.permutation, orientation.flips, strict=True):
-            last = self.shape[axis] - 1
-            ends.append((last, 0) if is_flipped else (0, last))
-        index = np.ones((4, 8))
-        index[list(orientation.permutation)] = np.array(np.meshgrid(*ends, indexing="ij")).reshape(
-            3, 8
-        )
-        positions: np.ndarray = (self.affine @ index)[:3]
-        return positions
+__all__ = ["encode_mask", "grid_of", "mask_path", "read_mask"]
 
 
 def grid_of(cache: Cache, case: int) -> Grid:
@@ -147,7 +103,9 @@ def _misplaced(header: Header, case: str, grid: Grid) -> Fault | None:
         expected = f"the scan's grid of {_by(grid.shape)}, in any order of the axes"
         remedy = "Resample it to the scan."
     else:
-        distance = float(np.linalg.norm(own.corners() - grid.corners(), axis=0).max())
+        distance = largest_displacement(
+            own.canonical_shape, own.canonical_affine, grid.canonical_affine
+        )
         if distance <= GRID_TOLERANCE_MM:
             return None
         found = f"an affine that puts voxels up to {distance:.3g} mm away from the scan's"

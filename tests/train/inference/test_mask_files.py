@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from brats_cache.common.errors import DataFaults
+from brats_cache.imaging.grid import Grid
 from brats_cache.imaging.labels import SCHEMES, source_table
 from brats_cache.imaging.orientation import Orientation
-from brats_train.inference.mask_files import Grid, encode_mask, read_mask
+from brats_train.inference.mask_files import encode_mask, read_mask
 
 ORNTS = [
     np.array(list(zip(axes, signs, strict=True)), float)
