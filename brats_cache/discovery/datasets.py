@@ -62,7 +62,7 @@ def read_dataset(
     for folder in folders:
         scans = _files(root / folder)
         masks = _files(root / folder.replace("images", "labels")) if with_masks else {}
-        channels = group_channels(scans)
+        channels = group_channels(scans, description)
         cases = scans if channels is None else channels
         unpaired = set(masks) - set(cases)
         if folder == "imagesTr":

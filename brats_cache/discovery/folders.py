@@ -97,13 +97,15 @@ def _visible_entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _add_wrapped_scan(tree: Tree, folder: Path, entries: list[os.DirEntry[str]]) -> bool:
     """Enters the one file of a folder that is named like a scan of its parent's case."""
-    is_scan = is_nifti(folder.name)
-    if not is_scan:  # also BraTS2021_00000/BraTS2021_00000_flair/00000057_brain_flair.nii
-        role = parse_name(folder, folder)
-        is_scan = role is not None and role.case == folder.absolute().parent.name
-        entries = [entry for entry in entries if is_nifti(entry.name)] if is_scan else entries
-        if not is_scan or len(entries) != 1:
+    role = parse_name(folder, folder)
+    is_wrapper = role is not None and is_nifti(folder.name)
+    if not is_wrapper:  # also BraTS2021_00000/BraTS2021_00000_flair/00000057_brain_flair.nii
+        entries = [entry for entry in entries if is_nifti(entry.name)]
+        is_of_case = role is not None and role.case == folder.absolute().parent.name
+        if not is_of_case or len(entries) != 1:
             return False
+    if not entries:
+        return False
     if len(entries) == 1 and entries[0].is_file():
         tree.nifti.append(NiftiFile(folder / entries[0].name, folder))
     else:

@@ -23,20 +23,26 @@ __all__ = ["group_channels", "nnunet_roles"]
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
-def group_channels(scans: Mapping[str, Path]) -> dict[str, dict[int, Path]] | None:
+def group_channels(
+    scans: Mapping[str, Path], description: DatasetDescription
+) -> dict[str, dict[int, Path]] | None:
     """Groups the files of an images folder by case.
 
     Args:
         scans: Files by name without suffix.
+        description: What dataset.json says.
 
     Returns:
-        The file of each channel by case, None where a name has no channel at its end, as in a
-        Decathlon set.
+        The file of each channel by case, None where a name has no channel at its end, or a number
+        that can be none (BRATS_9485), as in a Decathlon set.
     """
+    num_channels = len(description.channels)
     cases: dict[str, dict[int, Path]] = {}
     for stem, path in scans.items():
         match = _CHANNEL.fullmatch(stem)
         if match is None:
+            return None
+        if not description.file_ending and int(match["channel"]) >= num_channels:
             return None
         cases.setdefault(match["case"], {})[int(match["channel"])] = path
     return cases
