@@ -1,1 +1,1 @@
-"""From mapped caches to augmented batches: row selection, loading, augmentation, targets."""
+"""Row selection, sampling, batch loading, augmentation and targets."""

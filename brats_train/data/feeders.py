@@ -1,4 +1,8 @@
-"""Feeders bring selected rows to the device: streamed through a ring of buffers, or resident."""
+"""Feeders bring selected rows to the device: streamed through a ring of buffers, or resident on it.
+
+`RingFeeder` copies rows in threads into a ring of (pinned) buffers, and from there to the device on
+a CUDA stream of its own, while the device computes. `ResidentFeeder` keeps all rows on the device.
+"""
 
 from __future__ import annotations
 
@@ -16,28 +20,35 @@ from torch import Tensor
 
 from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache
-from brats_train.data.mmap_gather import CopyingThreads, MappedRows
+from brats_train.data.mmap_gather import CopyThreadPool, MappedRows
 from brats_train.data.selection import RowSet
 
 __all__ = ["Feeder", "make_feeder"]
 
-NUM_SLOTS = 4  # two being filled or waiting, two on their way to the device
-RESIDENT_SHARE = 0.1  # of the device's free memory: the rest is the model's
-Chunks = Sequence[np.ndarray]  # places in a RowSet, one array for each batch
+NUM_SLOTS = 4  # two being filled or full, two being copied to the device or in use
+RESIDENT_SHARE = 0.1  # of the device's free memory: the model needs the rest
+Chunks = Sequence[np.ndarray]  # (n,) int64 positions in a RowSet for each batch
 
 
 class Feeder(Protocol):
-    """Where the pixels of a RowSet come from.
+    """Brings the pixels of a RowSet to the device.
 
-    waited_seconds  what the caller of the last `feed` has spent waiting
+    Attributes:
+        waited_seconds: Seconds that the caller of the last `feed` has waited for data.
     """
 
     waited_seconds: float
 
     def feed(self, chunks: Chunks) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each chunk its images, (B, C, S, S) float16, and masks, (B, 1, S, S) uint8, on the
-        device. No chunk is larger than the feeder was made for. A pair may be overwritten once the
-        next is asked for."""
+        """Yields images and masks of each chunk, in order.
+
+        Args:
+            chunks: Positions in the RowSet, at most `largest` for each batch.
+
+        Yields:
+            (B, C, S, S) float16 images and (B, 1, S, S) uint8 masks on the device. They may be
+            overwritten once the next pair is requested.
+        """
         ...
 
 
@@ -49,12 +60,18 @@ def make_feeder(
     device: torch.device,
     resident: str = "auto",
 ) -> Feeder:
-    """A feeder for chunks of up to `largest` rows.
+    """Makes a feeder.
 
-    resident  "always" keeps the rows on the device, "never" streams them, "auto" keeps them where
-              they take at most a tenth of a CUDA device's free memory
+    Args:
+        caches: The caches that `rows` refers to.
+        rows: The selected rows.
+        largest: The most rows of a batch.
+        device: Where the batches are needed.
+        resident: "always" keeps all rows on the device, "never" streams them, "auto" keeps them
+            where they take at most a tenth of a CUDA device's free memory.
 
-    Raises `BratsError` where "always" does not fit.
+    Raises:
+        BratsError: The rows do not fit on the device, with "always".
     """
     _, channels, height, width = caches[0].shape
     num_bytes = len(rows) * height * width * (2 * channels + 1)
@@ -72,10 +89,10 @@ def make_feeder(
 
 
 class RingFeeder:
-    """Streams rows from the maps through a ring of buffers, pinned on CUDA.
+    """Streams rows from the memory maps through a ring of buffers, pinned for CUDA.
 
-    On a CPU the buffers themselves are handed out: new memory for every batch would take the kernel
-    four times longer to clear than filling it takes.
+    On a CPU the buffers themselves are yielded: the kernel would take four times longer to clear
+    new memory for every batch than copying the rows takes.
     """
 
     def __init__(
@@ -101,12 +118,12 @@ class RingFeeder:
         num_sent = 0
         try:
             for _ in range(len(chunks)):
-                # Copies run ahead of the computation by as much as the thread has gathered.
+                # Copies to the device run ahead of the computation as far as rows are gathered.
                 while num_sent < len(chunks) and (not sent or not ready.empty()):
                     slot = self._next(ready)
                     sent.append(self._send(slot))
                     if self._copies is not None:
-                        free.put(slot)  # the thread waits for the copy before it refills the slot
+                        free.put(slot)  # `start_filling` waits for the copy
                     num_sent += 1
                     if len(sent) == NUM_SLOTS - 2:
                         break
@@ -134,12 +151,11 @@ class RingFeeder:
         ready: queue.SimpleQueue[_Slot | BaseException],
         stop: threading.Event,
     ) -> None:
-        """The thread's life: has rows copied into free slots, in order, and the kernel read those
-        of the next chunk meanwhile."""
-        if self._device.type == "cuda":  # else this thread would open a context on the first GPU
+        """Runs in a thread: copies the chunks into free slots, and prefetches the next chunk."""
+        if self._device.type == "cuda":  # else this thread would open a context on GPU 0
             torch.cuda.set_device(self._device)
         try:
-            with CopyingThreads() as threads:
+            with CopyThreadPool() as pool:
                 before: _Slot | None = None
                 for number, chunk in enumerate(chunks):
                     slot = free.get()
@@ -147,10 +163,10 @@ class RingFeeder:
                         return
                     if number == 0:
                         self._source.prefetch(chunk)
-                    slot.start_filling(self._source, chunk, threads)
+                    slot.start_filling(self._source, chunk, pool)
                     if number + 1 < len(chunks):
                         self._source.prefetch(chunks[number + 1])
-                    # The next slot is begun before this one is done, so that no thread runs dry.
+                    # The next slot is begun before this one is done, so that no thread is idle.
                     if before is not None:
                         ready.put(before.filled())
                     before = slot
@@ -160,7 +176,7 @@ class RingFeeder:
             ready.put(error)
 
     def _send(self, slot: _Slot) -> _Sent:
-        """Starts the way of a slot's rows to the device."""
+        """Starts copying a slot to the device, on the stream of copies."""
         images, masks = slot.images, slot.masks
         if slot.copied is not None:
             with torch.cuda.stream(self._copies):
@@ -170,11 +186,11 @@ class RingFeeder:
         return _Sent(images=images, masks=masks, slot=slot)
 
     def _arrived(self, sent: _Sent) -> tuple[Tensor, Tensor]:
-        """Orders the computation after the copies, without the host waiting for either."""
+        """Makes the computing stream wait for the copy; the host waits for neither."""
         if sent.slot.copied is not None:
             current = torch.cuda.current_stream(self._device)
-            # The event, not the stream: that would wait for the next batch's copies as well. The
-            # slot cannot have been sent again, for only two batches are ever under way.
+            # The event, not the stream: that would wait for the next batch's copy as well. The slot
+            # cannot have been sent again, because at most two batches are in flight.
             current.wait_event(sent.slot.copied)
             sent.images.record_stream(current)
             sent.masks.record_stream(current)
@@ -182,7 +198,7 @@ class RingFeeder:
 
 
 class ResidentFeeder:
-    """Keeps all rows on the device, float16 as in the cache, and gathers there."""
+    """Keeps all rows on the device, as they are in the cache, and gathers batches there."""
 
     def __init__(
         self, caches: Sequence[Cache], rows: RowSet, *, largest: int, device: torch.device
@@ -197,10 +213,10 @@ class ResidentFeeder:
         self._masks = torch.empty((num, 1, height, width), dtype=torch.uint8, device=device)
         source = MappedRows(caches, rows)
         slot = _Slot(min(largest, num), caches[0].shape, torch.device("cpu"))
-        with CopyingThreads() as threads:
+        with CopyThreadPool() as pool:
             for start in range(0, num, largest):
                 stop = min(start + largest, num)
-                slot.start_filling(source, np.arange(start, stop), threads)
+                slot.start_filling(source, np.arange(start, stop), pool)
                 slot.filled()
                 self._images[start:stop] = slot.images.to(device)
                 self._masks[start:stop] = slot.masks.to(device)
@@ -210,14 +226,18 @@ class ResidentFeeder:
         if not chunks:
             return
         order = torch.from_numpy(np.concatenate(chunks))
-        if self._device.type == "cuda":  # one copy an epoch, which the host does not wait for
+        if self._device.type == "cuda":  # one copy for the epoch, which the host does not wait for
             order = order.pin_memory().to(self._device, non_blocking=True)
-        for places in order.split([len(chunk) for chunk in chunks]):
-            yield self._images.index_select(0, places), self._masks.index_select(0, places)
+        for indices in order.split([len(chunk) for chunk in chunks]):
+            yield self._images.index_select(0, indices), self._masks.index_select(0, indices)
 
 
 class _Slot:
-    """One buffer of the ring, pinned for a GPU."""
+    """One buffer of the ring, pinned for CUDA.
+
+    Attributes:
+        copied: CUDA event of the last copy to the device; None on a CPU.
+    """
 
     def __init__(
         self, largest: int, shape: tuple[int, int, int, int], device: torch.device
@@ -229,7 +249,7 @@ class _Slot:
         )
         self._masks = torch.empty((largest, 1, height, width), dtype=torch.uint8, pin_memory=pinned)
         self._num = 0
-        self._shares: list[Future[None]] = []
+        self._copies: list[Future[None]] = []
         self.copied = torch.cuda.Event() if pinned else None
 
     @property
@@ -240,26 +260,24 @@ class _Slot:
     def masks(self) -> Tensor:
         return self._masks[: self._num]
 
-    def start_filling(
-        self, source: MappedRows, places: np.ndarray, threads: CopyingThreads
-    ) -> None:
-        """Has rows copied in. Waits for the copy to the device that last read this slot."""
+    def start_filling(self, source: MappedRows, indices: np.ndarray, pool: CopyThreadPool) -> None:
+        """Starts copying rows in, once the last copy to the device has read this slot."""
         if self.copied is not None:
             self.copied.synchronize()
-        self._num = len(places)
+        self._num = len(indices)
         images, masks = self.images.numpy(), self.masks.numpy()
-        self._shares = source.start_copying(places, images, masks, threads)
+        self._copies = source.start_copying(indices, images, masks, pool)
 
     def filled(self) -> _Slot:
-        """This slot, once its rows are there. Raises what copying them raised."""
-        for share in self._shares:
-            share.result()
+        """Waits until the rows are copied in. Raises what copying them raised."""
+        for copy in self._copies:
+            copy.result()
         return self
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Sent:
-    """A batch under way: where its rows will be on the device, and the slot they come from."""
+    """A batch being copied: its tensors on the device, and the slot it comes from."""
 
     images: Tensor
     masks: Tensor

@@ -1,7 +1,7 @@
-"""Changes of intensity that scanners and protocols make, on batches of slices on the device.
+"""Changes of intensity, such as scanners and protocols make, on batches of slices on the device.
 
-Everything here is deterministic: the parameters are drawn elsewhere (`augmentation.draw`), one a
-sample or one a sample and modality. Background, exactly zero in all modalities, stays zero.
+Everything here is deterministic: the parameters are drawn elsewhere (`augmentation.draw`), for each
+sample or for each sample and modality. Background, exactly zero in all modalities, stays zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MEAN_OVER_DEVIATION = 3.0
 
 
 def brain_mask(images: Tensor) -> Tensor:
-    """(B, C, H, W) float32 -> (B, 1, H, W) float32: 1 where any modality is not zero."""
+    """(B, C, H, W) float32 -> (B, 1, H, W) float32, 1 in the brain: where any modality is not 0."""
     # The sum of magnitudes is 0 only where all are, and takes a CPU half as long as comparisons.
     magnitude = images[:, :1].abs()
     for modality in range(1, images.shape[1]):
@@ -29,14 +29,14 @@ def brain_mask(images: Tensor) -> Tensor:
 def brightness_contrast(
     images: Tensor, brightness: Tensor | None, contrast: Tensor | None
 ) -> Tensor:
-    """Brightness f, then contrast g about the brain's mean m, for brain voxels x.
+    """Scales brain voxels x by brightness f, after contrast g about the brain's mean m.
 
     f (m + g (x - m)) = f g x + f (1 - g) m: the two commute, and both are one scale and one shift.
 
     Args:
         images: (B, C, H, W) float32.
-        brightness: (B, C) factors, None for none.
-        contrast: (B, C) factors, None for none.
+        brightness: (B, C) factors f, None for no change.
+        contrast: (B, C) factors g, None for no change.
     """
     if contrast is None:
         return images if brightness is None else images * brightness[:, :, None, None]
@@ -50,12 +50,17 @@ def brightness_contrast(
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Moves every modality towards or from the mean of the modalities by (B,) factors."""
+    """Scales the distance of every modality from the mean of the modalities.
+
+    Args:
+        images: (B, C, H, W) float32.
+        factor: (B,) factors, 1 for no change.
+    """
     return torch.lerp(images.mean(1, keepdim=True), images, factor[:, None, None, None])
 
 
 def gamma(images: Tensor, exponent: Tensor) -> Tensor:
-    """Raises magnitudes to a power and keeps signs: r sign(x) |x / r|**g, r the brain's RMS.
+    """Raises magnitudes to a power and keeps signs: r sign(x) |x / r|**g, with r the brain's RMS.
 
     Args:
         images: (B, C, H, W) float32.
@@ -67,8 +72,10 @@ def gamma(images: Tensor, exponent: Tensor) -> Tensor:
 
 
 def bias_field(images: Tensor, coefficients: Tensor) -> Tensor:
-    """Multiplies raw intensities by 1 + b, b a polynomial of degree 2 over the slice, as the coils
-    of a scanner do, with z-scored images in mind.
+    """Multiplies intensities by a smooth field 1 + b, b a polynomial of degree 2 over the slice.
+
+    Receive coils do so to raw intensities. The images are z-scored, so three standard deviations,
+    about the mean of raw brain, are added first.
 
     Args:
         images: (B, C, H, W) float32.
@@ -80,17 +87,17 @@ def bias_field(images: Tensor, coefficients: Tensor) -> Tensor:
     by_x, by_y, by_xy, by_xx, by_yy = coefficients[..., None, None].unbind(2)
     # No matrix product: it would be rounded to 10 bits where training has allowed TF32.
     field = (by_x * x + by_xx * x * x) + (by_y * y + by_yy * y * y) + (by_xy * y) * x
-    # Sums of a slice's own content would change with what is cut off; the offset is fixed.
+    # A fixed shift: one computed from the slice would depend on how much brain it holds.
     raw = images + _MEAN_OVER_DEVIATION * brain_mask(images)
     return torch.addcmul(images, field, raw)
 
 
 def blur(images: Tensor, weight: Tensor) -> Tensor:
-    """Mixes in the slice at half resolution, as partial volumes and interpolation do.
+    """Blends in the slice at half resolution, like partial volumes and interpolation.
 
     Args:
         images: (B, C, H, W) float32, H and W even.
-        weight: (B,) share of the coarse slice, 0 for no change.
+        weight: (B,) weight of the coarse slice, in [0, 1], 0 for no change.
     """
     coarse = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2.0, mode="bilinear")
     return torch.lerp(images, coarse * brain_mask(images), weight[:, None, None, None])

@@ -1,8 +1,8 @@
-"""Batches from memory maps: a thread gathers rows into a ring of buffers while the device computes.
+"""The training batches of one rank.
 
 The order of an epoch is a pure function of (seed, epoch) over the rows of all caches, and each rank
-takes its part of every global batch, so the state of the data path is three integers: seed, epoch
-and step. Where the rows fit on the device with room to spare they are kept there instead.
+takes its part of every global batch. So the state of the data path is three integers: seed, epoch
+and step. Pixels come from a `Feeder` (see `feeders`).
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ __all__ = ["Batch", "Batches"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """This rank's part of one global batch. Its tensors may be overwritten once the next is asked
-    for.
+    """This rank's part of one global batch.
 
-    images        (B, C, S, S) float16 on the device
-    masks         (B, 1, S, S) uint8 canonical labels on the device
-    step          number of the step in its epoch
-    global_size   samples of the batch over all ranks
-    part          this rank's samples among them
-    weight        0 where a rank has no sample of its own and computes another's, else 1
+    Its tensors may be overwritten once the next batch is requested.
+
+    Attributes:
+        images: (B, C, S, S) float16 on the device.
+        masks: (B, 1, S, S) uint8 canonical labels on the device.
+        step: Step of the epoch, from 0.
+        global_size: Samples of the batch over all ranks.
+        part: This rank's samples, as positions in the global batch.
+        weight: 1; 0 on a rank that has no sample of its own and computes another rank's.
     """
 
     images: Tensor
@@ -47,8 +49,17 @@ class Batches:
     """The training batches of one rank."""
 
     def __init__(self, feeder: Feeder, sampler: Sampler, *, batch_size: int, world: World) -> None:
-        """`batch_size` counts the samples of all ranks. Raises `BratsError` for fewer samples than
-        ranks."""
+        """Prepares the epochs.
+
+        Args:
+            feeder: Brings the selected rows to the device.
+            sampler: Decides which samples an epoch holds, and their order.
+            batch_size: Samples of a step over all ranks, at least one for each rank.
+            world: This process and its process group.
+
+        Raises:
+            BratsError: There are fewer samples than ranks.
+        """
         num_samples = sampler.num_samples
         if num_samples < world.size:
             raise BratsError(
@@ -60,7 +71,7 @@ class Batches:
 
     @property
     def num_steps(self) -> int:
-        """Steps of an epoch, a last and smaller batch included."""
+        """Steps of an epoch, including a smaller last batch."""
         return -(-self._num_samples // self._batch_size)
 
     def num_samples_in(self, num_steps: int) -> int:
@@ -69,11 +80,11 @@ class Batches:
 
     @property
     def waited_seconds(self) -> float:
-        """What the caller has spent waiting for data since `epoch` was called."""
+        """Seconds that the caller has waited for data since `epoch` was called."""
         return self._feeder.waited_seconds
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from step `first_step` on, in order."""
+        """Yields the batches of an epoch in order, from step `first_step` on."""
         steps = range(first_step, self.num_steps)
         order = self._sampler.order(epoch)
         pixels = self._feeder.feed([self._indices(order, step) for step in steps])
@@ -91,7 +102,7 @@ class Batches:
                 )
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
-        """(B,) int64, this rank's samples of one step as positions among the training rows."""
+        """This rank's samples of one step, (B,) int64 positions in the selection of rows."""
         return self._indices(self._sampler.order(epoch), step)
 
     def _indices(self, order: np.ndarray, step: int) -> np.ndarray:
@@ -101,8 +112,8 @@ class Batches:
     def _part(self, global_size: int) -> tuple[slice, float]:
         """This rank's samples of a batch and their weight.
 
-        A batch can be smaller than the world. A rank without a sample of its own computes the first
-        one with weight 0, because every rank takes part in exchanging gradients.
+        A batch can hold fewer samples than there are ranks. A rank without a sample of its own
+        computes the first one with weight 0, because all ranks take part in the all-reduce.
         """
         part = self._world.local_slice(global_size)
         return (part, 1.0) if part.stop > part.start else (slice(0, 1), 0.0)

@@ -1,8 +1,8 @@
-"""Rows out of memory maps into buffers: threads that copy, and word to the kernel ahead.
+"""Copying rows of memory-mapped caches into buffers: prefetching, and a pool of copying threads.
 
-The copies are NumPy's and not PyTorch's, whose threads share each row and wait for each other after
-it. Outside the main thread they sleep in between, and waking four of them takes several times
-longer than copying a row of half a megabyte.
+The copies are NumPy's. PyTorch's threads split every row and synchronise after it; outside the main
+thread they sleep in between, and waking four of them takes several times longer than copying a row
+of half a megabyte.
 """
 
 from __future__ import annotations
@@ -18,66 +18,88 @@ import torch
 from brats_cache.format.reader import Cache
 from brats_train.data.selection import RowSet
 
-__all__ = ["CopyingThreads", "MappedRows"]
+__all__ = ["CopyThreadPool", "MappedRows"]
 
-MOST_THREADS = 8  # what saturates the memory of a large machine
+MAX_THREADS = 8  # enough to saturate the memory bandwidth of a large machine
 
 
-class CopyingThreads(ThreadPoolExecutor):
-    """Threads to copy with: as many as PyTorch takes for an operation."""
+class CopyThreadPool(ThreadPoolExecutor):
+    """A thread pool for copies, with as many threads as PyTorch uses for one operation.
+
+    Attributes:
+        num_threads: Threads of the pool.
+    """
 
     def __init__(self) -> None:
-        self.num = min(torch.get_num_threads(), MOST_THREADS)
-        super().__init__(self.num, "copy")
+        self.num_threads = min(torch.get_num_threads(), MAX_THREADS)
+        super().__init__(self.num_threads, "copy")
 
 
 class MappedRows:
-    """The chosen rows of several caches, in the order in which `rows` has them."""
+    """Reads the selected rows of several caches.
+
+    Attributes:
+        rows: The selection; all `indices` below are positions in it.
+    """
 
     def __init__(self, caches: Sequence[Cache], rows: RowSet) -> None:
         self.rows = rows
         self._pixels = [(np.asarray(cache.images), np.asarray(cache.masks)) for cache in caches]
         self._maps = [(_map_of(cache.images), _map_of(cache.masks)) for cache in caches]
 
-    def prefetch(self, places: np.ndarray) -> None:
-        """Has the kernel read the rows at `places` ahead. A row is far larger than its own
-        read-ahead, so that with a cold page cache this makes gathering nearly twice as fast;
-        warm it costs a tenth."""
-        rows = self.rows[places]
-        for index, row in zip(rows.cache.tolist(), rows.row.tolist(), strict=True):
-            for mapped, start, row_bytes in self._maps[index]:
+    def prefetch(self, indices: np.ndarray) -> None:
+        """Asks the kernel to read rows into the page cache (madvise WILLNEED).
+
+        A row is far larger than the kernel's read-ahead: with a cold page cache this makes reading
+        nearly twice as fast, with a warm one it costs a tenth.
+
+        Args:
+            indices: (n,) int64 positions in `rows`.
+        """
+        rows = self.rows[indices]
+        for cache, row in zip(rows.cache.tolist(), rows.row.tolist(), strict=True):
+            for mapped, start, row_bytes in self._maps[cache]:
                 first = start + row * row_bytes
                 aligned = first - first % mmap.PAGESIZE
                 mapped.madvise(mmap.MADV_WILLNEED, aligned, first + row_bytes - aligned)
 
     def start_copying(
-        self, places: np.ndarray, images: np.ndarray, masks: np.ndarray, threads: CopyingThreads
+        self, indices: np.ndarray, images: np.ndarray, masks: np.ndarray, pool: CopyThreadPool
     ) -> list[Future[None]]:
-        """Has the rows at `places` (n,) copied into `images`, (n, C, S, S) float16, and `masks`,
-        (n, 1, S, S) uint8, each thread its share; they are there when all shares are done."""
-        bounds = [len(places) * share // threads.num for share in range(threads.num + 1)]
+        """Starts copying rows into buffers, each thread a contiguous part.
+
+        Args:
+            indices: (n,) int64 positions in `rows`.
+            images: (n, C, S, S) float16, to be filled.
+            masks: (n, 1, S, S) uint8, to be filled.
+            pool: Copies.
+
+        Returns:
+            A future for each part; the rows are copied once all are done.
+        """
+        bounds = [len(indices) * part // pool.num_threads for part in range(pool.num_threads + 1)]
         return [
-            threads.submit(
-                self._copy, self.rows[places[start:stop]], images[start:stop], masks[start:stop]
+            pool.submit(
+                self._copy, self.rows[indices[start:stop]], images[start:stop], masks[start:stop]
             )
             for start, stop in pairwise(bounds)
         ]
 
     def _copy(self, rows: RowSet, images: np.ndarray, masks: np.ndarray) -> None:
-        for index in np.unique(rows.cache):
-            source_images, source_masks = self._pixels[index]
-            places = np.flatnonzero(rows.cache == index)
-            if len(places) == len(rows):
-                # "clip", because "raise" would go through a buffer; the rows are in range.
+        for cache in np.unique(rows.cache):
+            source_images, source_masks = self._pixels[cache]
+            indices = np.flatnonzero(rows.cache == cache)
+            if len(indices) == len(rows):
+                # mode "raise" would copy through a buffer of NumPy's; the rows are in range.
                 np.take(source_images, rows.row, axis=0, out=images, mode="clip")
                 np.take(source_masks, rows.row, axis=0, out=masks, mode="clip")
                 continue
-            for place, row in zip(places.tolist(), rows.row[places].tolist(), strict=True):
-                images[place], masks[place] = source_images[row], source_masks[row]
+            for index, row in zip(indices.tolist(), rows.row[indices].tolist(), strict=True):
+                images[index], masks[index] = source_images[row], source_masks[row]
 
 
 def _map_of(array: np.ndarray) -> tuple[mmap.mmap, int, int]:
-    """The map under a memory-mapped array, where in it the array starts, and a row's bytes."""
+    """The map under an array, the byte at which the array starts in it, and the bytes of a row."""
     assert isinstance(array, np.memmap)
     mapped = array._mmap  # type: ignore[attr-defined]
     return mapped, array.offset % mmap.ALLOCATIONGRANULARITY, array[:1].nbytes

@@ -1,4 +1,4 @@
-"""Which samples an epoch holds and in which order, a pure function of (seed, epoch)."""
+"""The samples of an epoch and their order, a pure function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from brats_train.data.selection import RowSet
 
 __all__ = ["Sampler", "make_sampler"]
 
-NEAR_SLICES = 3  # from the tumour: where a model hesitates
+NEAR_SLICES = 3  # slices from the tumour, where most false positives are
 NEAR_WEIGHT = 3.0
 
 

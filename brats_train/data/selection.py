@@ -1,4 +1,4 @@
-"""Which rows of which caches, and in which order: pure arithmetic on the tables, no pixels."""
+"""Selecting rows of caches by split, fold and rule, from the tables alone."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ ROWS: tuple[str, ...] = get_args(RowRule)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RowSet:
-    """Rows of one or several caches, in a fixed order.
+    """A selection of rows of one or several caches, in a fixed order.
 
-    cache  (n,) int64, number of the cache
-    row    (n,) int64, row in that cache
+    Attributes:
+        cache: (n,) int64, the cache of each, as a position in the list of caches.
+        row: (n,) int64, the row of each in that cache file.
     """
 
     cache: np.ndarray
@@ -39,9 +40,18 @@ class RowSet:
 
 
 def case_splits(cache: Cache, fold: int | None) -> np.ndarray:
-    """The split of each case, (cases,) of str: the cache's own, or what `fold` makes of it.
+    """The split of each case of a cache.
 
-    With a fold, its cases validate and all others that are not test train.
+    Args:
+        cache: The cache.
+        fold: None for the cache's own split. With a fold, its cases are "val", the cases of other
+            folds "train", and those without a fold "test".
+
+    Returns:
+        (cases,) str, "train", "val" or "test".
+
+    Raises:
+        BratsError: The cache has no such fold.
     """
     splits = np.char.decode(cache.cases["split"])
     if fold is None:
@@ -56,9 +66,16 @@ def case_splits(cache: Cache, fold: int | None) -> np.ndarray:
 
 
 def select_rows(caches: Sequence[Cache], split: str, rule: str, fold: int | None = None) -> RowSet:
-    """The rows of `split` that `rule` ("middle", "all", "tumor") names, caches in order.
+    """Selects the rows of a split, in the order of the caches and of their rows.
 
-    Raises `BratsError` where "middle" is asked of a cache that lacks the middle slice of a case.
+    Args:
+        caches: One or several caches.
+        split: "train", "val" or "test".
+        rule: "all" rows of a case, its "middle" slice, or those with "tumor".
+        fold: See `case_splits`.
+
+    Raises:
+        BratsError: A cache lacks the fold, or with "middle" the middle slice of a case.
     """
     parts = [
         _rows_of(cache, np.flatnonzero(case_splits(cache, fold) == split), rule) for cache in caches
@@ -70,12 +87,12 @@ def select_rows(caches: Sequence[Cache], split: str, rule: str, fold: int | None
 
 
 def rows_by_rule(cache: Cache, case: int, rule: str) -> np.ndarray:
-    """The rows of case number `case` that `rule` names, ascending, (n,) int64."""
+    """Selects rows of case number `case`: (n,) int64 rows of the cache file, ascending."""
     return _rows_of(cache, np.array([case]), rule)
 
 
 def _rows_of(cache: Cache, cases: np.ndarray, rule: str) -> np.ndarray:
-    """The rows of `cases`, numbers in ascending order, that `rule` names; looks at no other row."""
+    """The rows of the cache file that `rule` selects of cases, whose numbers are ascending."""
     spans = [cache.row_slice(int(case)) for case in cases]
     ranges = [np.arange(span.start, span.stop) for span in spans]
     rows = np.concatenate([np.zeros(0, np.int64), *ranges])

@@ -1,4 +1,4 @@
-"""Training targets: one binary channel per region."""
+"""Training targets: one binary channel for each region."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ __all__ = ["region_targets"]
 
 
 def region_targets(masks: Tensor, regions: Sequence[str]) -> Tensor:
-    """(B, 1, H, W) uint8 canonical labels -> (B, K, H, W) bool, a channel a region."""
+    """Turns canonical labels into one binary channel for each region.
+
+    Args:
+        masks: (B, 1, H, W) uint8 canonical labels.
+        regions: K of "wt", "tc" and "et", see `brats_cache.imaging.labels.REGIONS`.
+
+    Returns:
+        (B, K, H, W) bool, True inside the region.
+    """
     channels = []
     for region in regions:
         first, *others = sorted(REGIONS[region])
