@@ -17,12 +17,11 @@ from brats_cache.common.errors import DataFaults, Fault
 from brats_cache.discovery.cases import Case, Scan
 from brats_cache.imaging.nifti import (
     Contents,
-    Header,
     read_contents,
-    read_header,
     read_labels,
     read_volume,
 )
+from brats_cache.imaging.nifti_header import Header, read_header
 from brats_cache.imaging.preprocess import Normalization, Preparation, brain_of, measure
 
 __all__ = ["HeaderCheck", "LoadedCase", "Source", "Survey", "check_header", "load_case"]

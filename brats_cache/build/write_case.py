@@ -16,7 +16,8 @@ from brats_cache.build.survey import Survey
 from brats_cache.build.writer import Layout, write_all
 from brats_cache.common.errors import BratsError, DataFaults, Fault, printable
 from brats_cache.imaging.labels import canonical_table
-from brats_cache.imaging.nifti import Contents, read_contents, read_header, read_labels, read_volume
+from brats_cache.imaging.nifti import Contents, read_contents, read_labels, read_volume
+from brats_cache.imaging.nifti_header import read_header
 from brats_cache.imaging.preprocess import Preparation, brain_of, fit_masks, prepare_images
 
 __all__ = ["WriteTask", "write_case"]

@@ -7,7 +7,8 @@ import numpy as np
 from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import canonical_table
-from brats_cache.imaging.nifti import read_contents, read_header, read_labels
+from brats_cache.imaging.nifti import read_contents, read_labels
+from brats_cache.imaging.nifti_header import read_header
 from brats_cache.imaging.orientation import Orientation
 from brats_cache.imaging.preprocess import restore_masks
 

@@ -18,7 +18,8 @@ from brats_cache.common.names import check_file_name
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.grid import GRID_TOLERANCE_MM, Grid, largest_displacement
 from brats_cache.imaging.labels import NO_LABEL, Scheme, canonical_table
-from brats_cache.imaging.nifti import Header, read_contents, read_header, read_labels
+from brats_cache.imaging.nifti import read_contents, read_labels
+from brats_cache.imaging.nifti_header import Header, read_header
 from brats_cache.imaging.orientation import Orientation
 
 __all__ = ["encode_mask", "grid_of", "mask_path", "read_mask"]

@@ -17,7 +17,8 @@ import numpy as np
 from brats_cache.common.errors import BratsError, DataFaults, Fault
 from brats_cache.common.files import write_atomically
 from brats_cache.discovery.cases import Case, Findings
-from brats_cache.imaging.nifti import Header, encode_volume, read_header
+from brats_cache.imaging.nifti_header import Header, read_header
+from brats_cache.imaging.nifti_writer import encode_volume
 from brats_train.inference.case_prediction import (
     CasePrediction,
     PreparedCase,

@@ -15,7 +15,7 @@ import xxhash
 from brats_cache.common.errors import BratsError, DataFaults, Fault
 from brats_cache.discovery.cases import Case
 from brats_cache.imaging.labels import SCHEMES
-from brats_cache.imaging.nifti import read_header
+from brats_cache.imaging.nifti_header import read_header
 from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.mask_files import mask_path

@@ -21,9 +21,11 @@ import numpy as np
 
 from brats_cache.common.errors import BratsError, DataFaults, printable
 from brats_cache.discovery.cases import Case, Scan, find_cases
-from brats_cache.imaging.nifti import Header, encode_volume, read_contents, read_header
+from brats_cache.imaging.nifti import read_contents
 from brats_cache.imaging.nifti import read_labels as labels_of
 from brats_cache.imaging.nifti import read_volume as volume_of
+from brats_cache.imaging.nifti_header import Header, read_header
+from brats_cache.imaging.nifti_writer import encode_volume
 from brats_cache.imaging.preprocess import brain_of
 from brats_train.report.display import PERCENTILES
 from brats_train.report.html import assemble, asset, embedded_json

@@ -37,7 +37,8 @@ from brats_cache.discovery.namings import MODALITIES
 from brats_cache.format.checksum import BLANK_DIGEST, find_checksum_record, metadata_digest
 from brats_cache.format.reader import open_cache
 from brats_cache.format.verify import verify_rows
-from brats_cache.imaging.nifti import read_contents, read_header, read_labels, read_volume
+from brats_cache.imaging.nifti import read_contents, read_labels, read_volume
+from brats_cache.imaging.nifti_header import read_header
 from brats_cache.imaging.preprocess import Preparation
 
 MEMORY = 1 << 30  # bytes beyond what the process has when it begins

@@ -18,13 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brats_cache.common.errors import DataFaults
-from brats_cache.imaging.nifti import (
-    encode_volume,
-    read_contents,
-    read_header,
-    read_labels,
-    read_volume,
-)
+from brats_cache.imaging.nifti import read_contents, read_labels, read_volume
+from brats_cache.imaging.nifti_header import read_header
+from brats_cache.imaging.nifti_writer import encode_volume
 from brats_cache.imaging.orientation import Orientation
 from tests.cache.scans import LPS, SHAPE, edit, image, write
 
