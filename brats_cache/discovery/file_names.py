@@ -38,6 +38,7 @@ _WORDS = {
     "flair": "flair t2f t2flair t2wflair fla t2fla flairw",
 }
 _ROLE_OF = {word: role for role, words in _WORDS.items() for word in words.split()}
+_WEIGHTINGS = ("t1", "t2", "fla")
 _MOST_WORDS = 3  # t1_post_contrast
 _NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 _WORD = re.compile(r"[^_\-. ]+")
@@ -197,7 +198,8 @@ def _parse_modality(stem: str, spans: list[re.Match[str]], words: list[str]) -> 
     rank = _RANK_PLAIN if end == len(words) else _RANK_CORRECTED
     for count in range(min(_MOST_WORDS, end), 0, -1):
         role = _ROLE_OF.get("".join(words[end - count : end]))
-        if role is None:
+        # c_t1 is T1 of a case c and not CT1: of separate words the first one names the weighting.
+        if role is None or (count > 1 and not words[end - count].startswith(_WEIGHTINGS)):
             continue
         start = end - count
         while start > 0 and words[start - 1] in _BETWEEN:

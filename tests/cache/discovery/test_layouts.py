@@ -38,6 +38,14 @@ def test_words_of_modalities(word: str, role: str) -> None:
         assert (parsed.case, parsed.role) == (case, role)
 
 
+@pytest.mark.parametrize("case", ["c", "ce", "gd", "pre", "P_pre"])
+def test_a_short_case_id_is_no_part_of_the_modality(case: str) -> None:
+    for word, role in (("t1", "t1"), ("T1w", "t1"), ("ct1", "t1ce"), ("fla", "flair")):
+        parsed = parse_name(Path(f"x/{case}_{word}.nii"), Path("x"))
+        assert parsed is not None
+        assert (parsed.case, parsed.role) == (case, role)
+
+
 @pytest.mark.parametrize("word", ["t1ce-t1", "T1_T2", "T1_biasfield", "t2star", "T1map", "x_T10"])
 def test_what_only_looks_like_a_modality_is_none(word: str) -> None:
     assert parse_name(Path(f"x/ab-12_{word}.nii"), Path("x")) is None
