@@ -11,7 +11,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -19,6 +19,7 @@ import click
 from brats_cache.build.describe_plan import describe_plan, differences
 from brats_cache.build.execute import begin, build, check_headers, survey_cases
 from brats_cache.build.journal import Journal, sweep
+from brats_cache.build.mask_checks import brain_mask_faults, check_labelled
 from brats_cache.build.plan import BuildOptions, Plan, assign_splits, detect_schemes, make_plan
 from brats_cache.build.shards import Shard
 from brats_cache.build.splits import Assignment, split_table
@@ -26,15 +27,18 @@ from brats_cache.build.survey import HeaderCheck, Survey
 from brats_cache.build.workers import Workers
 from brats_cache.common.errors import BratsError, DataFaults, Fault, print_message, printable
 from brats_cache.common.files import publish, write_atomically
+from brats_cache.common.names import check_file_name
 from brats_cache.common.process import usable_cores
 from brats_cache.common.progress import show_progress
 from brats_cache.common.text import human_bytes
-from brats_cache.discovery.cases import Findings, find_cases
+from brats_cache.discovery.cases import Case, Findings, find_cases
+from brats_cache.discovery.manifest import read_manifest
 from brats_cache.format.reader import open_cache
 
 __all__ = ["BuildJob", "run_build", "splits_path"]
 
 DISK_MARGIN = 64 << 20
+MAX_FAULTS_SHOWN = 20  # more are written to a file as well
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +53,38 @@ class BuildJob:
     dry_run: bool = False
     skip_bad: bool = False
     overwrite: bool = False
+    manifest: Path | None = None
+    mask_words: tuple[str, ...] = ()
+    allow_unlabelled: bool = False
 
 
-def run_build(job: BuildJob) -> None:
-    """Builds the cache and writes the table of its splits beside it.
+def run_build(job: BuildJob) -> Path | None:
+    """Builds a cache and writes the table of its splits beside it.
 
-    Raises `BratsError` (all faults of the scans together as `DataFaults`), having written nothing;
-    once rows are being written, what is done is kept, and the same job goes on with it.
+    An identical cache that is there already is left as it is.
+
+    Args:
+        job: What to build.
+
+    Returns:
+        The path of the finished cache, None for a dry run.
+
+    Raises:
+        DataFaults: Everything that is wrong with the scans; nothing was written.
+        BratsError: Nothing was written, or, once rows are being written, what is done is kept and
+            the same job continues with it.
     """
+    try:
+        return _run(job)
+    except DataFaults as error:
+        raise _shortened(error, job.out) from error
+
+
+def _run(job: BuildJob) -> Path | None:
     _refuse_torchrun()
     if job.out.exists() and not job.overwrite:
         _check_replaceable(job.out)
-    findings = find_cases(job.data, job.options.preparation.modalities)
+    findings = _find(job)
     for note in findings.notes:
         print_message(printable(note), prefix="Note: ")
     if not findings.cases:
@@ -74,15 +98,27 @@ def run_build(job: BuildJob) -> None:
         plan = make_plan(surveys, data_dirs, job.options, job.shard, whole)
         for warning in plan.warnings:
             print_message(printable(warning), prefix="Warning: ")
+        if not job.allow_unlabelled:
+            everyone = surveys if whole is None else whole
+            assignments, _ = assign_splits([one.case for one in everyone], job.options)
+            check_labelled(
+                [one.case for one in everyone],
+                {case: side.split for case, side in assignments.items()},
+                decided_by=job.options.split_file or job.manifest,
+            )
         click.echo(describe_plan(plan, job.out))
         table = split_table(_sides(plan))
-        if not job.overwrite:
-            _refuse_existing(job.out, plan, table)
+        if not job.overwrite and _is_there(job.out, plan, table):
+            click.echo(
+                f"{printable(job.out)}: exists and is identical to this build (fingerprint "
+                f"{plan.fingerprint}). Nothing to do; --overwrite builds it again."
+            )
+            return job.out
         if journal is None or not journal.partial.exists():
             _check_disk(job.out, plan.num_bytes)
         if job.dry_run:
             click.echo("Nothing was written (--dry-run).")
-            return
+            return None
         assert journal is not None, "only a dry run and a refused one have none"
         begun = begin(plan, journal)
         if begun.done:
@@ -94,6 +130,51 @@ def run_build(job: BuildJob) -> None:
         journal.remove()
     name = shlex.quote(printable(job.out))
     click.echo(f"{name} is complete. Next: torchrun brats train --cache {name}")
+    return job.out
+
+
+def _find(job: BuildJob) -> Findings:
+    """The cases of the manifest, else those under the DATA arguments."""
+    modalities = job.options.preparation.modalities
+    if job.manifest is not None:
+        findings = read_manifest(job.manifest, modalities)
+    else:
+        findings = find_cases(job.data, modalities, mask_words=job.mask_words)
+    faults = [fault for case in findings.cases if (fault := _id_fault(case))]
+    bad = {fault.case for fault in faults}
+    return replace(
+        findings,
+        cases=tuple(case for case in findings.cases if case.id not in bad),
+        faults=(*findings.faults, *faults),
+    )
+
+
+def _id_fault(case: Case) -> Fault | None:
+    """A fault where masks and pages of a case could not be called after its id."""
+    try:
+        check_file_name(case.id)
+    except ValueError as error:
+        return Fault(
+            case=case.id,
+            path=next(iter(case.images.values())).path,
+            found=f"an id that cannot be a file name: {error}",
+            expected="an id that masks can be called after",
+        )
+    return None
+
+
+def _shortened(error: DataFaults, out: Path) -> DataFaults:
+    """`error` with the full list in a file beside the cache where it is long."""
+    if len(error.faults) <= MAX_FAULTS_SHOWN:
+        return error
+    path = out.with_name(f"{out.name}.faults.txt")
+    lines = "".join(f"{fault}\n" for fault in error.faults)
+    try:
+        write_atomically(path, lines.encode())
+    except BratsError:  # the message is what matters
+        return error
+    advice = f"{error.advice} All {len(error.faults)} are listed in {printable(path)}.".strip()
+    return DataFaults(error.faults, advice)
 
 
 def splits_path(out: Path) -> Path:
@@ -160,6 +241,7 @@ def _survey(
         surveys, faults = survey_cases(own, preparation, workers, report, journal)
     _, scheme_faults = detect_schemes(known if is_part else surveys, job.options.label_scheme)
     common = [*findings.faults, *(early if is_part else ()), *scheme_faults]
+    faults += brain_mask_faults(surveys)
     # Which cases the others know to be bad must not depend on what only this part has read.
     bad_for_all = {fault.case for fault in common}
     ordered = sorted(
@@ -179,12 +261,12 @@ def _leave_out(job: BuildJob, faults: Sequence[Fault], surveys: Sequence[Survey]
         return sound
     if not job.skip_bad:
         can_skip = "" not in bad and sound
-        way = "Mend them, or leave those cases out with --skip-bad." if can_skip else "Mend them."
+        way = "Correct them" + (", or leave those cases out with --skip-bad." if can_skip else ".")
         raise DataFaults(faults, f"Nothing was written. {way}")
     if "" in bad:
         of_no_case = [fault for fault in faults if not fault.case]
         advice = (
-            "Nothing was written. --skip-bad leaves out cases; these belong to none. Mend them."
+            "Nothing was written. --skip-bad leaves out cases; these belong to none. Correct them."
         )
         raise DataFaults(of_no_case, advice)
     if not sound:
@@ -213,16 +295,25 @@ def _check_replaceable(out: Path) -> None:
         ) from error
 
 
-def _refuse_existing(out: Path, plan: Plan, table: bytes) -> None:
-    """Refuses to replace a cache, or a table of splits that says something else."""
+def _is_there(out: Path, plan: Plan, table: bytes) -> bool:
+    """Whether the same cache is there already. Raises `BratsError` for a cache, or a table of
+    splits, that says something else."""
     if out.exists():
-        raise BratsError(_say_what_exists(out, plan))
+        if found := differences(plan, open_cache(out)):
+            shown = "\n".join(f"  {line}" for line in found[:10])
+            more = f"\n  and {len(found) - 10} more" if len(found) > 10 else ""
+            raise BratsError(
+                f"{out}: exists and differs from this build:\n{shown}{more}\n"
+                "Choose another --out, or replace it with --overwrite."
+            )
+        return True
     path = splits_path(out)
     if path.exists() and path.read_bytes() != table:
         raise BratsError(
             f"{printable(path)}: exists, and this build would put other patients or splits there. "
             "Move it away, choose another --out, or replace it with --overwrite."
         )
+    return False
 
 
 def _prepare_folder(folder: Path) -> list[Path]:
@@ -243,19 +334,3 @@ def _check_disk(out: Path, num_bytes: int) -> None:
             f"{printable(out)}: needs {human_bytes(num_bytes)}, the disk has {human_bytes(free)} "
             "free. Free some, choose another --out, or fewer --slices."
         )
-
-
-def _say_what_exists(out: Path, plan: Plan) -> str:
-    cache = open_cache(out)
-    found = differences(plan, cache)
-    if not found:
-        return (
-            f"{out}: exists and is identical to this build (fingerprint {plan.fingerprint}). "
-            "Nothing to do; --overwrite builds it again."
-        )
-    shown = "\n".join(f"  {line}" for line in found[:10])
-    more = f"\n  and {len(found) - 10} more" if len(found) > 10 else ""
-    return (
-        f"{out}: exists and differs from this build:\n{shown}{more}\n"
-        "Choose another --out, or replace it with --overwrite."
-    )

@@ -195,7 +195,7 @@ def make_plan(
         shard=shard,
         fingerprint=_fingerprint(planned, options, [str(shard), set_fingerprint]),
         set_fingerprint=set_fingerprint,
-        warnings=(*warnings, *_warn_of_brains(surveys)),
+        warnings=(*warnings, *_warn_of_brains(surveys), *_warn_of_no_tumor(planned)),
     )
 
 
@@ -219,6 +219,7 @@ def assign_splits(
         num_folds=options.num_folds,
         seed=options.seed,
         split_file=options.split_file,
+        given={case.id: case.split for case in cases if case.split},
     )
 
 
@@ -273,7 +274,8 @@ def detect_schemes(
     units: dict[object, list[Survey | HeaderCheck]] = {}
     for survey in surveys:
         case = survey.case
-        units.setdefault((case.naming, case.data_dir, case.labels), []).append(survey)
+        unit = (case.scheme, case.naming, case.data_dir, case.labels)
+        units.setdefault(unit, []).append(survey)
     schemes: dict[str, Scheme] = {}
     faults: list[Fault] = []
     for members in units.values():
@@ -295,7 +297,9 @@ def _scheme_of_unit(members: Sequence[Survey | HeaderCheck], override: str) -> d
         for survey in members
     }
     first = members[0].case
-    scheme = detect_scheme(first.naming, values, dataset_labels=first.labels, override=override)
+    scheme = detect_scheme(
+        first.naming, values, dataset_labels=first.labels, override=first.scheme or override
+    )
     return dict.fromkeys(values, scheme)
 
 
@@ -319,6 +323,18 @@ def _warn_of_brains(surveys: Sequence[Survey]) -> list[str]:
     return [
         f"no voxel is zero in {names}: the background is taken for brain, in the statistics that "
         "normalise the scan as well. Set it to zero (skull stripping) unless that is meant."
+    ]
+
+
+def _warn_of_no_tumor(cases: Sequence[PlannedCase]) -> list[str]:
+    """Training slices of which none holds a tumour, so that nothing could be learned from them."""
+    train = [case for case in cases if case.split == "train" and len(case.slices)]
+    labels = sorted(REGIONS["wt"])
+    if not train or any(case.canonical_pixels[labels][:, case.slices].any() for case in train):
+        return []
+    return [
+        f"none of the training slices of {len(train)} cases holds a single pixel of tumour; "
+        "training on this cache will stop. Look at the masks and at --slices."
     ]
 
 

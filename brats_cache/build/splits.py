@@ -59,6 +59,7 @@ def assign(
     num_folds: int = 0,
     seed: int = 0,
     split_file: Path | None = None,
+    given: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Assignment], list[str]]:
     """The split and fold of each case by its id, and warnings.
 
@@ -69,6 +70,7 @@ def assign(
                   in each grade differing by at most one patient
     split_file    CSV with columns `case,split` (or `patient,split`) instead of `val_fraction`; a
                   column `fold`, where it has one, decides the folds
+    given         split by case, where a manifest says so; then every case must have one
 
     A case without a mask is test, for there is nothing to train on or to compare with. A patient is
     in one split, so such a case takes its patient's other cases along into test, with a warning:
@@ -86,7 +88,11 @@ def assign(
     if num_folds < 0 or num_folds == 1:
         raise BratsError(f"--folds {num_folds}: expected 2 or more, or 0 for none")
     fold_of: dict[str, int] = {}
-    if split_file:
+    if given and not split_file:
+        said = {case: Assignment(split=split, fold=-1) for case, split in given.items()}
+        split_of, fold_of = _by_table(patients, said, "case", None)
+        warnings: list[str] = []
+    elif split_file:
         split_of, fold_of, warnings = _from_file(patients, split_file, num_folds)
     else:
         split_of, warnings = _by_fraction(patients, val_fraction, seed)
@@ -196,6 +202,14 @@ def _from_file(
     known = {getattr(one, column).strip() for one in patients}
     extra = [name for name in said if name not in known]
     warnings = [f"{path}: no {column} {first_few(extra)} in the data"] if extra else []
+    return *_by_table(patients, said, column, path), warnings
+
+
+def _by_table(
+    patients: Sequence[Patient], said: Mapping[str, Assignment], column: str, path: Path | None
+) -> tuple[dict[str, str], dict[str, int]]:
+    """The split and fold of each patient as a table says by case or patient; raises DataFaults
+    where it leaves a case out or contradicts itself, the masks or the patients."""
     faults = []
     side_of: dict[str, Assignment] = {}
     decided_by: dict[str, str] = {}
@@ -218,7 +232,7 @@ def _from_file(
     if faults:
         raise DataFaults(faults)
     folds = {p: side.fold for p, side in side_of.items() if side.fold >= 0}
-    return {p: side.split for p, side in side_of.items()}, folds, warnings
+    return {p: side.split for p, side in side_of.items()}, folds
 
 
 def _read_lines(

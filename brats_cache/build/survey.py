@@ -13,20 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from brats_cache.build.mask_checks import candidate_fault
 from brats_cache.common.errors import DataFaults, Fault
 from brats_cache.discovery.cases import Case, Scan
-from brats_cache.imaging.nifti import (
-    Contents,
-    read_contents,
-    read_labels,
-    read_volume,
-)
+from brats_cache.imaging.grid import GRID_TOLERANCE_MM, largest_displacement
+from brats_cache.imaging.nifti import Contents, read_contents, read_labels, read_volume
 from brats_cache.imaging.nifti_header import Header, read_header
 from brats_cache.imaging.preprocess import Normalization, Preparation, brain_of, measure
 
 __all__ = ["HeaderCheck", "LoadedCase", "Source", "Survey", "check_header", "load_case"]
-
-AFFINE_TOLERANCE_MM = 0.05  # rounding of quaternions in float32 moves a far corner by about 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +110,8 @@ def load_case(case: Case, preparation: Preparation) -> LoadedCase:
         raise DataFaults(list(dict.fromkeys(faults)))
     brain = brain_of(volumes)
     header = headers[next(iter(case.images.values())).path]
+    if fault := candidate_fault(case, header, brain):
+        raise DataFaults([fault])
     values, pixels = _count_labels(labels, depth=len(brain))
     survey = Survey(
         case=case,
@@ -194,23 +191,16 @@ def _grid_faults(case: Case, first: Header, other: Header) -> list[Fault]:
         found = f"{_by(other.shape)} voxels"
         expected = f"{_by(first.shape)} as in {first.path.name}"
         return [Fault(case=case.id, path=other.path, found=found, expected=expected)]
-    distance = _largest_displacement(first, other)
-    if distance > AFFINE_TOLERANCE_MM:
+    distance = largest_displacement(first.shape, first.affine, other.affine)
+    if distance > GRID_TOLERANCE_MM:
         found = f"an affine that puts voxels up to {distance:.3g} mm elsewhere"
         if other.codes != first.codes:
             found = f"axes stored as {other.codes} (voxels up to {distance:.3g} mm elsewhere)"
         grid = f"{first.path.name} ({first.codes})"
-        expected = f"the grid of {grid} within {AFFINE_TOLERANCE_MM} mm"
+        expected = f"the grid of {grid} within {GRID_TOLERANCE_MM} mm"
         remedy = "Resample it, or correct its header."
         return [Fault(case=case.id, path=other.path, found=found, expected=expected, remedy=remedy)]
     return []
-
-
-def _largest_displacement(first: Header, other: Header) -> float:
-    """How far apart, in mm, two affines put the corners of one volume: the largest of eight."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in first.shape], [1], indexing="ij"))
-    difference = (first.affine - other.affine) @ corners.reshape(4, -1)
-    return float(np.linalg.norm(difference[:3], axis=0).max())
 
 
 def _not_finite(case: Case, role: str, header: Header, volume: np.ndarray) -> list[Fault]:

@@ -79,6 +79,21 @@ __all__ = ["build_cache"]
     metavar="I/N",
     help="Build the I-th of N parts on its own; the default --out becomes brats-I-of-N.h5.",
 )
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="CSV that names the files of every case, instead of DATA; see brats scan.",
+)
+@click.option(
+    "--mask-word",
+    "mask_words",
+    multiple=True,
+    metavar="WORD",
+    help="A word in file names that means the mask; repeatable.",
+)
+@click.option(
+    "--allow-unlabelled", is_flag=True, help="Build even if labelled cases end as test, or none is."
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes; as many as cores by default.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would be made, stop.")
 @click.option("--skip-bad", is_flag=True, help="Leave cases with faults out instead of stopping.")
@@ -97,6 +112,9 @@ def build_cache(
     split_file: Path | None,
     seed: int,
     shard: str | None,
+    manifest: Path | None,
+    mask_words: tuple[str, ...],
+    allow_unlabelled: bool,
     workers: int | None,
     dry_run: bool,
     skip_bad: bool,
@@ -128,6 +146,8 @@ def build_cache(
     source = context.get_parameter_source("val_fraction")
     if split_file and source is not ParameterSource.DEFAULT:
         raise click.UsageError("--split-file decides the split; leave --val-fraction out.")
+    if manifest and data:
+        raise click.UsageError("--manifest names every file; leave DATA out.")
     job = BuildJob(
         data=data or (Path("data"),),
         out=out,
@@ -137,6 +157,9 @@ def build_cache(
         dry_run=dry_run,
         skip_bad=skip_bad,
         overwrite=overwrite,
+        manifest=manifest,
+        mask_words=mask_words,
+        allow_unlabelled=allow_unlabelled,
     )
     run_build(job)
 

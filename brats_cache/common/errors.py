@@ -10,7 +10,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "wrapped",
 ]
 
+MAX_EQUAL_FAULTS = 3  # more are told in one line
 _MIN_WIDTH = 40  # below that a hanging indent only hurts
 
 
@@ -110,7 +111,7 @@ class DataFaults(BratsError, ValueError):
         count = f"{len(self.faults)} fault{'s' if len(self.faults) != 1 else ''}"
         if num_cases:
             count += f" in {num_cases} case{'s' if num_cases != 1 else ''}"
-        lines = [f"{count}:", *(f"  {fault}" for fault in self.faults)]
+        lines = [f"{count}:", *(f"  {line}" for line in _lines_of(self.faults))]
         super().__init__("\n".join([*lines, advice] if advice else lines))
 
     @property
@@ -120,6 +121,27 @@ class DataFaults(BratsError, ValueError):
 
     def __reduce__(self) -> tuple[type[DataFaults], tuple[Sequence[Fault], str]]:
         return type(self), (self.faults, self.advice)  # crosses from worker to parent process
+
+
+def _lines_of(faults: Sequence[Fault]) -> list[str]:
+    """A line for each fault, but one for all that differ in case and path alone."""
+    alike: dict[tuple[str, ...], list[Fault]] = {}
+    for fault in faults:
+        texts = (fault.found, fault.expected, fault.remedy)
+        key = tuple(text.replace(fault.case, "") if fault.case else text for text in texts)
+        alike.setdefault(key, []).append(fault)
+    lines = []
+    for members in alike.values():
+        if len(members) <= MAX_EQUAL_FAULTS:
+            lines += [str(fault) for fault in members]
+            continue
+        shown = [": ".join(fault.names) for fault in members[:MAX_EQUAL_FAULTS]]
+        first = replace(members[0], case="", path=None)
+        lines.append(
+            f"{len(members)} times: {first} ({'; '.join(shown)} and "
+            f"{len(members) - MAX_EQUAL_FAULTS} more)"
+        )
+    return lines
 
 
 class LabelSchemeError(DataFaults):
