@@ -437,9 +437,11 @@ def test_intervals_are_over_patients(tmp_path: Path, cache: Cache) -> None:
 
 
 def test_what_is_scored_is_what_predict_writes(
-    tmp_path: Path, run: Path, cache: Cache, phantom_dir: Path
+    tmp_path: Path, cache: Cache, phantom_dir: Path
 ) -> None:
     """Outside the brain, too, where both write background."""
+    run = make_run(tmp_path / "r", cache, target="regions")
+    call("eval", "--run", run, "--save-masks", "--device", "cpu")
     for case in ids(cache, "val"):
         folder = truth_file(phantom_dir, case).parent
         call("predict", folder, "--run", run, "--out", tmp_path, "--device", "cpu")
