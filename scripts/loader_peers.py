@@ -1,6 +1,6 @@
-"""What scripts/bench_loader_peers runs: brats' feeding and three usual ways, by turns.
+"""Benchmark of brats' data loading against three common ways, run by scripts/bench_loader_peers.
 
-    feeding                rows of the cache, streamed as they are stored, float16
+    feeding                rows of the cache, streamed as float16
     feeding + augmentation the same, with the paper's augmentation on the CPU, which gives float32
     h5py + DataLoader      the same rows, read through h5py and widened to float32, as is usual, by
                            two worker processes; and for comparison left at float16
@@ -30,15 +30,21 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from brats_cache.common.process import keep_freed_memory
 from brats_cache.format.cache_set import open_caches
-from brats_train.benchmarks.harness import Contender, Report, phantom_scans, take_turns, typed
-from brats_train.benchmarks.loader import contenders_of
+from brats_train.benchmarks.harness import (
+    BenchmarkReport,
+    Workload,
+    measure_in_turn,
+    phantom_scans,
+    run_brats,
+)
+from brats_train.benchmarks.loader import loader_workloads
 from brats_train.runtime.distributed import World
 
 BATCH = 64
 NUM_WORKERS = 2
 SIZE = 256
 MODALITIES = ("t1", "t1ce", "t2", "flair")
-TARGETS = (  # what is compared, with what, and how many times faster it should be at least
+TARGETS = (  # ours, theirs, and the least ratio of throughput
     ("feeding", "bare copy", 0.35),
     ("feeding", "h5py + DataLoader", 10.0),
     ("feeding + augmentation", "MONAI CacheDataset", 5.0),
@@ -50,7 +56,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=int, default=16, help="synthetic cases (default: 16)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns taken (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default: 5)")
     parser.add_argument("--json", action="store_true", help="every round on standard output")
     arguments = parser.parse_args()
     report = compare(arguments.cases, arguments.rounds)
@@ -60,14 +66,14 @@ def main() -> None:
     )
 
 
-def compare(num_cases: int, num_rounds: int) -> Report:
+def compare(num_cases: int, num_rounds: int) -> BenchmarkReport:
     device = torch.device("cpu")
     keep_freed_memory()  # as brats train does
     with phantom_scans(num_cases=num_cases, shape=(240, 240, 155)) as folder:
         cache = folder / "cache.h5"
-        typed(f"build-cache {folder / 'scans'} --out {cache} --size {SIZE} --val-fraction 0")
+        run_brats(f"build-cache {folder / 'scans'} --out {cache} --size {SIZE} --val-fraction 0")
         cases = sorted(path.parent for path in (folder / "scans").rglob("*_seg.nii"))
-        contenders = contenders_of(
+        workloads = loader_workloads(
             open_caches([cache]),
             World(rank=0, size=1, device=device),
             batch_size=BATCH,
@@ -80,20 +86,20 @@ def compare(num_cases: int, num_rounds: int) -> Report:
             ("MONAI CacheDataset", monai_slices(cases), 6 * BATCH),
             ("NIfTI each time", NiftiSlices(cases), BATCH // 4),
         ):
-            contenders.append(Contender(name=name, run=one_epoch(dataset, num)))
-        speeds = take_turns(contenders, num_rounds=num_rounds, device=device)
-    return Report(
-        what="loader against its peers",
+            workloads.append(Workload(name=name, run=one_epoch(dataset, num)))
+        throughput = measure_in_turn(workloads, num_rounds=num_rounds, device=device)
+    return BenchmarkReport(
+        name="loader against its peers",
         unit="slices",
         settings={"batch size": BATCH, "cases": num_cases, "workers of a peer": NUM_WORKERS},
-        speeds=speeds,
+        throughput=throughput,
         ratios=[
             *((ours, theirs) for ours, theirs, _ in TARGETS),
             ("feeding", "h5py + DataLoader, float16"),
         ],
         figures={
             f"{ours}: {least:g} of {theirs}": "met"
-            if speeds.ratio(ours, theirs) >= least
+            if throughput.ratio(ours, theirs) >= least
             else "missed"
             for ours, theirs, least in TARGETS
         },
@@ -101,8 +107,11 @@ def compare(num_cases: int, num_rounds: int) -> Report:
 
 
 def one_epoch(dataset: Dataset[Any], num: int) -> Callable[[], int]:
-    """A round is an epoch of `num` items in shuffled batches. The workers live on between epochs,
-    so that starting them costs the peer nothing, and are idle while others take their turn."""
+    """A round of `num` items in shuffled batches.
+
+    The workers persist between rounds, so that starting them is not timed, and are idle while other
+    workloads run.
+    """
     loader = DataLoader(
         dataset,
         batch_size=min(BATCH, num // NUM_WORKERS),  # a batch is one worker's
@@ -128,7 +137,7 @@ def one_thread(worker: int) -> None:
 
 
 class H5pyRows(Dataset[dict[str, Any]]):
-    """A row an item, its image as `dtype`; each worker opens the file for itself."""
+    """One row of the cache an item, its image as `dtype`; each worker opens the file itself."""
 
     def __init__(self, path: Path, dtype: type[np.floating]) -> None:
         self.path, self.dtype, self.file = path, dtype, None
@@ -146,7 +155,7 @@ class H5pyRows(Dataset[dict[str, Any]]):
 
 
 class NiftiSlices(Dataset[dict[str, Any]]):
-    """The middle slice of a case an item, from its five files."""
+    """The middle slice of a case an item, read from its five files each time."""
 
     def __init__(self, cases: Sequence[Path]) -> None:
         self.cases = list(cases)
@@ -174,8 +183,10 @@ def middle_slice(case: Path) -> dict[str, Any]:
 
 
 def monai_slices(cases: Sequence[Path]) -> Dataset[Any]:
-    """MONAI's way: what does not change is cached in memory, what is random follows. The same
-    operations as the paper's: both flips, 5 degrees, brightness and contrast by 60 %."""
+    """MONAI's CacheDataset: deterministic transforms cached in memory, random ones after them.
+
+    The random ones are the paper's: both flips, 5 degrees, brightness and contrast by 60 %.
+    """
     both = ("image", "mask")
     transforms = mt.Compose(
         [

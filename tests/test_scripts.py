@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -28,13 +29,29 @@ def test_gpu_check_measures_nothing_without_a_gpu(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
 
-def test_show_case_draws_a_case(tmp_path: Path) -> None:
-    scans, cache, figure = tmp_path / "scans", tmp_path / "one.h5", tmp_path / "case.png"
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of one small case."""
+    folder = tmp_path_factory.mktemp("scripts")
+    scans, cache = folder / "scans", folder / "one.h5"
     run_brats("phantom", scans, "--cases", 1, "--test-cases", 0, "--shape", "32x32x8")
     run_brats("build-cache", scans, "--out", cache, "--size", 32, "--workers", 1)
+    return cache
+
+
+def test_show_case_draws_a_case(cache: Path, tmp_path: Path) -> None:
+    figure = tmp_path / "case.png"
     done = run_script("show_case", cache, "--case", "BraTS20_Training_001", "--out", figure)
     assert done.returncode == 0, done.stderr
     assert figure.read_bytes().startswith(b"\x89PNG")
     missing = run_script("show_case", cache, "--case", "nobody", "--out", figure)
     assert missing.returncode == 1
     assert "nobody" in missing.stderr
+
+
+def test_a_cold_cache_is_read_with_and_without_prefetching(cache: Path) -> None:
+    done = run_script("bench_cold_cache", cache, "--rounds", 1, "--steps", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    speeds = json.loads(done.stdout)["speeds"]
+    assert set(speeds) == {"disk, in order", "prefetching", "no prefetching"}
+    assert min(speeds.values()) > 0

@@ -1,4 +1,4 @@
-"""What whole cases cost: building a cache of them, and segmenting them."""
+"""Benchmarks of whole cases: building a cache of them, and segmenting them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import nn
 
 from brats_cache.format.reader import open_cache
 from brats_train.benchmarks.harness import (
-    Contender,
-    Report,
+    BenchmarkReport,
+    Workload,
+    measure_in_turn,
     phantom_scans,
+    run_brats,
     synchronize,
-    take_turns,
-    typed,
 )
 from brats_train.inference.case_sources import find_scans
 from brats_train.inference.ensemble import load_ensemble
@@ -33,9 +33,18 @@ __all__ = ["bench_cache", "bench_predict"]
 SHAPE = (240, 240, 155)
 
 
-def bench_cache(*, num_cases: int, num_rounds: int, size: int) -> Report:
-    """Cases a second of `brats build-cache` on synthetic cases of full size, plain and gzipped."""
-    contenders = []
+def bench_cache(*, num_cases: int, num_rounds: int, size: int) -> BenchmarkReport:
+    """Measures `brats build-cache` on synthetic cases of 240 x 240 x 155, plain and gzipped.
+
+    Args:
+        num_cases: Cases of each kind.
+        num_rounds: Timed rounds.
+        size: Side of a slice in pixels.
+
+    Returns:
+        Throughput in cases per second.
+    """
+    workloads = []
     with (
         phantom_scans(num_cases=num_cases, shape=SHAPE) as plain,
         phantom_scans(num_cases=num_cases, shape=SHAPE, gz=True) as zipped,
@@ -46,22 +55,22 @@ def bench_cache(*, num_cases: int, num_rounds: int, size: int) -> Report:
                 _build(folder, size)
                 return num_cases
 
-            contenders.append(Contender(name=name, run=run))
-        speeds = take_turns(contenders, num_rounds=num_rounds, device=torch.device("cpu"))
+            workloads.append(Workload(name=name, run=run))
+        throughput = measure_in_turn(workloads, num_rounds=num_rounds, device=torch.device("cpu"))
         cache = open_cache(plain / "cache.h5")
         slices_a_case = cache.shape[0] / num_cases
         source_bytes = sum(file.stat().st_size for file in plain.rglob("*.nii")) / num_cases
-    return Report(
-        what="cache",
+    return BenchmarkReport(
+        name="cache",
         unit="cases",
         settings={"cases": num_cases, "size": size, "slices": "brain", "rounds": num_rounds},
-        speeds=speeds,
+        throughput=throughput,
         figures={
             "slices a case": slices_a_case,
             "source MiB a case": source_bytes / 2**20,
             **{
-                f"{contender.name}: slices/s": speeds.median(contender.name) * slices_a_case
-                for contender in contenders
+                f"{workload.name}: slices/s": throughput.median(workload.name) * slices_a_case
+                for workload in workloads
             },
         },
     )
@@ -69,12 +78,23 @@ def bench_cache(*, num_cases: int, num_rounds: int, size: int) -> Report:
 
 def bench_predict(
     world: World, *, num_cases: int, num_rounds: int, size: int, amp: str, tta: bool
-) -> Report:
-    """Cases a second of `brats predict` with an untrained model on synthetic cases of full size,
-    and how many seconds of a case are the model's."""
+) -> BenchmarkReport:
+    """Measures `brats predict` with an untrained model on synthetic cases of 240 x 240 x 155.
+
+    Args:
+        world: This process.
+        num_cases: Cases to segment in a round.
+        num_rounds: Timed rounds.
+        size: Side of a slice in pixels.
+        amp: See `brats_train.runtime.precision.choose_amp`.
+        tta: Average over flips.
+
+    Returns:
+        Throughput in cases per second, and seconds of a case inside and outside the model.
+    """
     with phantom_scans(num_cases=num_cases, shape=SHAPE, gz=True) as folder:
         _build(folder, size)
-        checkpoint = _untrained(folder)
+        checkpoint = _save_untrained_model(folder)
         ensemble = load_ensemble([checkpoint], world.device, amp)
         clock = _ModelClock(ensemble.models[0], world.device)
         job = PredictionJob(
@@ -91,12 +111,12 @@ def bench_predict(
             in_model.append((clock.seconds - before) / num_cases)
             return num_cases
 
-        contender = Contender(name="predict", run=run)
-        speeds = take_turns([contender], num_rounds=num_rounds, device=world.device)
-    seconds = 1 / speeds.median("predict")
+        workload = Workload(name="predict", run=run)
+        throughput = measure_in_turn([workload], num_rounds=num_rounds, device=world.device)
+    seconds = 1 / throughput.median("predict")
     model_seconds = statistics.median(in_model[1:])  # the first round warms up
-    return Report(
-        what="predict",
+    return BenchmarkReport(
+        name="predict",
         unit="cases",
         settings={
             "cases": num_cases,
@@ -105,7 +125,7 @@ def bench_predict(
             "flips": tta,
             "rounds": num_rounds,
         },
-        speeds=speeds,
+        throughput=throughput,
         figures={
             "seconds a case": seconds,
             "of that in the model": model_seconds,
@@ -115,7 +135,11 @@ def bench_predict(
 
 
 class _ModelClock:
-    """Adds up the seconds that a model's forward passes take, the device waited for."""
+    """Adds up the seconds of a model's forward passes, device synchronised.
+
+    Attributes:
+        seconds: The sum.
+    """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.seconds = 0.0
@@ -134,11 +158,11 @@ class _ModelClock:
 
 def _build(folder: Path, size: int) -> None:
     scans, cache = shlex.quote(str(folder / "scans")), shlex.quote(str(folder / "cache.h5"))
-    typed(f"build-cache {scans} --out {cache} --size {size} --overwrite")
+    run_brats(f"build-cache {scans} --out {cache} --size {size} --overwrite")
 
 
-def _untrained(folder: Path) -> Path:
-    """A checkpoint of the paper's network with random weights, for the cache in `folder`."""
+def _save_untrained_model(folder: Path) -> Path:
+    """Writes a checkpoint of the paper's network with random weights, for the cache in `folder`."""
     cache = open_cache(folder / "cache.h5")
     config = ModelConfig(in_channels=cache.shape[1], classes=1)
     segmenter = SegmenterSpec(

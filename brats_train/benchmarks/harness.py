@@ -1,7 +1,8 @@
-"""What the benchmarks share: fair timing, a cache to time on, and how results are shown.
+"""What the benchmarks share: timing, synthetic scans, and reports.
 
-Speeds on a shared machine drift by half within a minute. So contenders take turns, a round each,
-and what is compared are the ratios within a round; the medians over rounds are what is reported.
+Throughput on a shared machine drifts by half within a minute. So the workloads of a benchmark run
+in turn, one round each, and are compared by their ratios within a round. Reported are medians over
+rounds.
 """
 
 from __future__ import annotations
@@ -25,21 +26,26 @@ from brats_cache.common.process import usable_cores
 from brats_train.runtime.environment import device_name, versions
 
 __all__ = [
-    "Contender",
-    "Report",
-    "Speeds",
+    "BenchmarkReport",
+    "Throughput",
+    "Workload",
     "machine",
+    "measure_in_turn",
     "phantom_scans",
+    "run_brats",
     "synchronize",
-    "take_turns",
-    "typed",
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
-    """`run` does a round of work and returns how much it was, in the report's unit. What `prepare`
-    does before each round is not timed."""
+class Workload:
+    """One workload of a benchmark.
+
+    Attributes:
+        name: Its name in the report.
+        run: Does one round of work and returns the amount, in the report's unit.
+        prepare: Called before each round; not timed.
+    """
 
     name: str
     run: Callable[[], int]
@@ -47,99 +53,114 @@ class Contender:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speeds:
-    """Units a second of each contender, a value a round."""
+class Throughput:
+    """Measured throughput.
+
+    Attributes:
+        by_name: Units per second of each workload, one value for each round.
+    """
 
     by_name: Mapping[str, tuple[float, ...]]
 
     def median(self, name: str) -> float:
+        """Median over rounds."""
         return statistics.median(self.by_name[name])
 
     def best(self, name: str) -> float:
-        """The fastest round: what is left of the speed where other programs slow down the rest."""
+        """Fastest round, the one least disturbed by other programs."""
         return max(self.by_name[name])
 
     def ratio(self, name: str, other: str) -> float:
-        """The median over rounds of `name`'s speed in `other`'s."""
+        """Median over rounds of the ratio of `name` to `other` within the round."""
         pairs = zip(self.by_name[name], self.by_name[other], strict=True)
         return statistics.median(one / two for one, two in pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """One benchmark's outcome.
+class BenchmarkReport:
+    """The result of one benchmark.
 
-    what      its name
-    unit      of the speeds, "slices" or "cases"
-    settings  plain values that decide the work
-    figures   further plain values that were measured, by name
-    ratios    pairs of contenders worth comparing
+    Attributes:
+        name: Its name.
+        unit: Unit of the throughput, "slices" or "cases", per second.
+        settings: Plain values that define the work.
+        throughput: What was measured.
+        ratios: Pairs of workloads to compare.
+        figures: Further measured values, by name.
     """
 
-    what: str
+    name: str
     unit: str
     settings: Mapping[str, Any]
-    speeds: Speeds
+    throughput: Throughput
     ratios: Sequence[tuple[str, str]] = ()
     figures: Mapping[str, Any]
 
     def as_json(self, device: torch.device) -> dict[str, Any]:
-        """Plain values, with all rounds, for a file or another program."""
+        """Plain values with all rounds, for JSON."""
         return {
-            "bench": self.what,
+            "bench": self.name,
             "machine": machine(device),
             "settings": dict(self.settings),
             "unit": f"{self.unit}/s",
-            "speeds": {name: self.speeds.median(name) for name in self.speeds.by_name},
-            "best": {name: self.speeds.best(name) for name in self.speeds.by_name},
-            "rounds": {name: list(values) for name, values in self.speeds.by_name.items()},
-            "ratios": {f"{a} / {b}": self.speeds.ratio(a, b) for a, b in self.ratios},
+            "speeds": {name: self.throughput.median(name) for name in self.throughput.by_name},
+            "best": {name: self.throughput.best(name) for name in self.throughput.by_name},
+            "rounds": {name: list(values) for name, values in self.throughput.by_name.items()},
+            "ratios": {f"{a} / {b}": self.throughput.ratio(a, b) for a, b in self.ratios},
             "figures": dict(self.figures),
         }
 
     def as_text(self, device: torch.device) -> str:
-        """The same for people: medians, ratios, figures."""
+        """Medians, ratios and figures as aligned lines."""
         here = machine(device)
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         lines = [
-            f"{self.what}: {settings}",
+            f"{self.name}: {settings}",
             f"on {here['device']}, {here['threads']} threads, torch {here['torch']}",
             "",
         ]
-        rows = [(name, self._speed(name)) for name in self.speeds.by_name]
-        rows += [(f"{a} / {b}", f"{self.speeds.ratio(a, b):.3f}") for a, b in self.ratios]
-        rows += [(name, _shown(value)) for name, value in self.figures.items()]
+        rows = [(name, self._format_rate(name)) for name in self.throughput.by_name]
+        rows += [(f"{a} / {b}", f"{self.throughput.ratio(a, b):.3f}") for a, b in self.ratios]
+        rows += [(name, _format(value)) for name, value in self.figures.items()]
         width = max(len(name) for name, _ in rows)
         return "\n".join([*lines, *(f"  {name:<{width}}  {value}" for name, value in rows)])
 
-    def _speed(self, name: str) -> str:
-        median, best = self.speeds.median(name), self.speeds.best(name)
+    def _format_rate(self, name: str) -> str:
+        median, best = self.throughput.median(name), self.throughput.best(name)
         return f"{median:,.4g} {self.unit}/s, best {best:,.4g}"
 
 
-def take_turns(contenders: Sequence[Contender], *, num_rounds: int, device: torch.device) -> Speeds:
-    """Runs the contenders in turn, once to warm up and then `num_rounds` times."""
-    speeds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+def measure_in_turn(
+    workloads: Sequence[Workload], *, num_rounds: int, device: torch.device
+) -> Throughput:
+    """Times workloads in turn, one round each, after one round to warm up.
+
+    Args:
+        workloads: What to time.
+        num_rounds: Timed rounds.
+        device: Synchronised before the clock is read.
+    """
+    rates: dict[str, list[float]] = {workload.name: [] for workload in workloads}
     for number in range(num_rounds + 1):
-        for contender in contenders:
-            contender.prepare()
+        for workload in workloads:
+            workload.prepare()
             synchronize(device)
             started = time.perf_counter()
-            amount = contender.run()
+            amount = workload.run()
             synchronize(device)
             if number:
-                speeds[contender.name].append(amount / (time.perf_counter() - started))
-    return Speeds(by_name={name: tuple(values) for name, values in speeds.items()})
+                rates[workload.name].append(amount / (time.perf_counter() - started))
+    return Throughput(by_name={name: tuple(values) for name, values in rates.items()})
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done what it was given, so that a clock can be read."""
+    """Waits until the device has finished its work, so that a clock can be read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What a figure was measured on, in general words."""
+    """Describes the machine: device, CPU, cores, threads and versions."""
     return {
         "device": _cpu_name() if device.type == "cpu" else device_name(device),
         "cpu": _cpu_name(),
@@ -154,18 +175,27 @@ def machine(device: torch.device) -> dict[str, Any]:
 def phantom_scans(
     *, num_cases: int, shape: tuple[int, int, int], gz: bool = False
 ) -> Iterator[Path]:
-    """A temporary folder with synthetic cases in its subfolder `scans`, and room for results."""
+    """Makes a temporary folder with synthetic cases in its subfolder `scans`.
+
+    Args:
+        num_cases: Cases with masks.
+        shape: X, Y, Z in voxels of 1 mm.
+        gz: Whether to gzip the files.
+
+    Yields:
+        The folder, which is removed afterwards.
+    """
     with TemporaryDirectory(prefix="brats-bench-") as name:
         folder = Path(name)
         size = "x".join(map(str, shape))
         kind = "--gz" if gz else "--no-gz"
         scans = shlex.quote(str(folder / "scans"))
-        typed(f"phantom {scans} --cases {num_cases} --test-cases 0 --shape {size} {kind}")
+        run_brats(f"phantom {scans} --cases {num_cases} --test-cases 0 --shape {size} {kind}")
         yield folder
 
 
-def typed(words: str) -> None:
-    """Carries out `brats WORDS`, its words on standard error: standard output is the report's."""
+def run_brats(words: str) -> None:
+    """Runs `brats WORDS` in this process, with its output on standard error."""
     from brats_train.cli.main import cli
 
     with contextlib.redirect_stdout(sys.stderr):
@@ -180,5 +210,5 @@ def _cpu_name() -> str:
     return platform.machine() or os.uname().machine
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)

@@ -1,5 +1,4 @@
-"""What feeding costs: rows from the map to the device, against a bare memory copy of their bytes,
-and with the paper's augmentation."""
+"""Benchmark of data loading: a bare memory copy, feeding from a cache, and with augmentation."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import torch
 
 from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache
-from brats_train.benchmarks.harness import Contender, Report, take_turns
+from brats_train.benchmarks.harness import BenchmarkReport, Workload, measure_in_turn
 from brats_train.data import augmentation as augment
 from brats_train.data.augmentation import AugmentConfig
 from brats_train.data.feeders import make_feeder
@@ -19,7 +18,7 @@ from brats_train.data.sampler import Sampler
 from brats_train.data.selection import RowSet, select_rows
 from brats_train.runtime.distributed import World
 
-__all__ = ["augmented", "bench_loader", "contenders_of", "spread_rows"]
+__all__ = ["augment_batch", "bench_loader", "evenly_spread_rows", "loader_workloads"]
 
 
 def bench_loader(
@@ -30,13 +29,25 @@ def bench_loader(
     num_steps: int,
     num_rounds: int,
     resident: str,
-) -> Report:
-    """The speeds of `contenders_of`."""
-    contenders = contenders_of(
+) -> BenchmarkReport:
+    """Measures `loader_workloads`.
+
+    Args:
+        caches: One or several caches.
+        world: This process.
+        batch_size: Slices of a batch.
+        num_steps: Batches of a round.
+        num_rounds: Timed rounds.
+        resident: See `brats_train.data.feeders.make_feeder`.
+
+    Returns:
+        Throughput in slices per second.
+    """
+    workloads = loader_workloads(
         caches, world, batch_size=batch_size, num_steps=num_steps, resident=resident
     )
-    return Report(
-        what="loader",
+    return BenchmarkReport(
+        name="loader",
         unit="slices",
         settings={
             "batch size": batch_size,
@@ -45,18 +56,22 @@ def bench_loader(
             "rounds": num_rounds,
             "resident": resident,
         },
-        speeds=take_turns(contenders, num_rounds=num_rounds, device=world.device),
+        throughput=measure_in_turn(workloads, num_rounds=num_rounds, device=world.device),
         ratios=(("feeding", "bare copy"), ("feeding + augmentation", "feeding")),
         figures={},
     )
 
 
-def contenders_of(
+def loader_workloads(
     caches: list[Cache], world: World, *, batch_size: int, num_steps: int, resident: str
-) -> list[Contender]:
-    """A bare copy of as many bytes (from pinned memory to a GPU), feeding, and feeding with the
-    paper's augmentation on the device. A round is an epoch of `num_steps` batches."""
-    rows = spread_rows(caches, num_steps * batch_size)
+) -> list[Workload]:
+    """Makes three workloads, whose round is an epoch of `num_steps` batches.
+
+    - bare copy: as many bytes from memory to memory (for a GPU from pinned memory to the device).
+    - feeding: rows of the caches to the device.
+    - feeding + augmentation: the same, with the paper's augmentation on the device.
+    """
+    rows = evenly_spread_rows(caches, num_steps * batch_size)
     feeder = make_feeder(caches, rows, largest=batch_size, device=world.device, resident=resident)
     batches = Batches(
         feeder, Sampler(num_rows=len(rows), seed=0), batch_size=batch_size, world=world
@@ -69,27 +84,29 @@ def contenders_of(
     def feed_and_augment() -> int:
         done = 0
         for batch in batches.epoch(next(epochs)):
-            images, _ = augmented(batch, AugmentConfig(), seed=0)
+            images, _ = augment_batch(batch, AugmentConfig(), seed=0)
             done += len(images)
         return done
 
     return [
         _bare_copy(caches[0].shape, world.device, batch_size, num_steps),
-        Contender(name="feeding", run=feed),
-        Contender(name="feeding + augmentation", run=feed_and_augment),
+        Workload(name="feeding", run=feed),
+        Workload(name="feeding + augmentation", run=feed_and_augment),
     ]
 
 
-def spread_rows(caches: list[Cache], num: int) -> RowSet:
-    """`num` training rows from all over `caches`, some repeated where there are fewer."""
+def evenly_spread_rows(caches: list[Cache], num: int) -> RowSet:
+    """Selects `num` training rows, evenly spaced over the caches, repeated if fewer."""
     rows = select_rows(caches, "train", "all")
     if not len(rows):
         raise BratsError(f"{caches[0].path}: no training rows to measure with.")
     return rows[np.arange(num) * len(rows) // num]
 
 
-def augmented(batch: Batch, config: AugmentConfig, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The batch as training would augment it."""
+def augment_batch(
+    batch: Batch, config: AugmentConfig, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Augments a batch as training does."""
     parameters = augment.draw(
         config,
         num_samples=len(batch.images),
@@ -104,9 +121,8 @@ def augmented(batch: Batch, config: AugmentConfig, seed: int) -> tuple[torch.Ten
 
 def _bare_copy(
     shape: tuple[int, int, int, int], device: torch.device, batch_size: int, num_steps: int
-) -> Contender:
-    """Copies whole batches of float16 images and uint8 masks out of ordinary (for a GPU, pinned)
-    memory: the fastest that anything which moves these bytes can be."""
+) -> Workload:
+    """Copies whole batches of float16 images and uint8 masks: the upper bound of feeding."""
     _, channels, height, width = shape
     images = torch.ones((4, batch_size, channels, height, width), dtype=torch.float16)
     masks = torch.ones((4, batch_size, 1, height, width), dtype=torch.uint8)
@@ -121,4 +137,4 @@ def _bare_copy(
             to_masks.copy_(masks[step % 4], non_blocking=True)
         return num_steps * batch_size
 
-    return Contender(name="bare copy", run=run)
+    return Workload(name="bare copy", run=run)

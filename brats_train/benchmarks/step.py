@@ -1,5 +1,4 @@
-"""What a training step costs, and how much of that is the data: the same step on real data, on
-synthetic data already in place, and without augmentation."""
+"""Benchmark of the training step: with and without augmentation, and with and without loading."""
 
 from __future__ import annotations
 
@@ -12,8 +11,8 @@ from itertools import cycle
 import torch
 
 from brats_cache.format.reader import Cache
-from brats_train.benchmarks.harness import Contender, Report, take_turns
-from brats_train.benchmarks.loader import spread_rows
+from brats_train.benchmarks.harness import BenchmarkReport, Workload, measure_in_turn
+from brats_train.benchmarks.loader import evenly_spread_rows
 from brats_train.data.augmentation import AugmentConfig
 from brats_train.data.feeders import make_feeder
 from brats_train.data.loader import Batch, Batches
@@ -26,7 +25,7 @@ from brats_train.training.validation import NAMES
 
 __all__ = ["bench_step"]
 
-_NOTHING = AugmentConfig(
+_NO_AUGMENTATION = AugmentConfig(
     hflip=0, vflip=0, rotate_degrees=0, brightness=0, contrast=0, saturation=0, hue=0
 )
 
@@ -40,20 +39,32 @@ def bench_step(
     num_rounds: int,
     resident: str,
     is_compiled: bool,
-) -> Report:
-    """Slices a second of the training step of `recipe`, a round being an epoch of `num_steps`:
+) -> BenchmarkReport:
+    """Measures the training step of a recipe. A round is `num_steps` steps.
 
-    pure       forward, backward, optimiser; data in place, no augmentation
-    synthetic  augmentation too
-    real       rows streamed from the map too
-    resident   rows from the device's memory instead; left out with `resident` "never", and with
-               "auto" on a CPU
+    - pure: forward, backward and optimizer on batches already on the device, no augmentation.
+    - synthetic: with augmentation.
+    - real: with augmentation, rows streamed from the memory map.
+    - resident: with augmentation, rows kept on the device; left out with `resident` "never", and
+      with "auto" on a CPU.
+
+    Args:
+        caches: One or several caches.
+        world: This process.
+        recipe: What a step is.
+        num_steps: Steps of a round.
+        num_rounds: Timed rounds.
+        resident: "auto", "never" or "always".
+        is_compiled: Use torch.compile.
+
+    Returns:
+        Throughput in slices per second, the share of time spent waiting for data, and peak memory.
     """
     device = world.device
     configure_torch(device, deterministic=False)
-    fed = {"real": _fed(caches, world, recipe, num_steps, "never")}
+    fed = {"real": _feed(caches, world, recipe, num_steps, "never")}
     if resident == "always" or (resident == "auto" and device.type == "cuda"):
-        fed["resident"] = _fed(caches, world, recipe, num_steps, "always")
+        fed["resident"] = _feed(caches, world, recipe, num_steps, "always")
     train_step = TrainStep(
         recipe,
         caches,
@@ -64,12 +75,12 @@ def bench_step(
         is_compiled=is_compiled,
     )
     train_step.model.train()
-    if device.type == "cuda":  # what was tried out for the micro-batch is not the step's
+    if device.type == "cuda":  # without what choosing the micro-batch has used
         torch.cuda.reset_peak_memory_stats(device)
-    contenders, waits = _contenders(train_step, recipe, num_steps, fed)
-    speeds = take_turns(contenders, num_rounds=num_rounds, device=device)
-    return Report(
-        what="step",
+    workloads, waits = _workloads(train_step, recipe, num_steps, fed)
+    throughput = measure_in_turn(workloads, num_rounds=num_rounds, device=device)
+    return BenchmarkReport(
+        name="step",
         unit="slices",
         settings={
             "batch size": recipe.batch_size,
@@ -81,23 +92,23 @@ def bench_step(
             "steps a round": num_steps,
             "rounds": num_rounds,
         },
-        speeds=speeds,
+        throughput=throughput,
         ratios=(("synthetic", "pure"), *((name, "synthetic") for name in fed)),
         figures={
             **{f"{name}: wait %": sum(waits[name][1:]) / num_rounds for name in fed},
             **{
-                f"{name}: ms a step": 1e3 * recipe.batch_size / speeds.median(name)
-                for name in speeds.by_name
+                f"{name}: ms a step": 1e3 * recipe.batch_size / throughput.median(name)
+                for name in throughput.by_name
             },
             "peak memory GiB": _peak_bytes(device) / 2**30,
         },
     )
 
 
-def _contenders(
-    train_step: TrainStep, recipe: Recipe, num_steps: int, fed: dict[str, _FedBatches]
-) -> tuple[list[Contender], dict[str, list[float]]]:
-    """What takes turns, and lists that will hold the percentage each round has waited for data."""
+def _workloads(
+    train_step: TrainStep, recipe: Recipe, num_steps: int, fed: dict[str, _EndlessBatches]
+) -> tuple[list[Workload], dict[str, list[float]]]:
+    """The workloads, and lists to hold the percentage of each round spent waiting for data."""
     totals = torch.zeros(len(NAMES), dtype=torch.float64, device=train_step.world.device)
     in_place = cycle(fed["real"].copies(num_steps))
     waits: dict[str, list[float]] = {name: [] for name in fed}
@@ -114,13 +125,13 @@ def _contenders(
         return steps(lambda: next(in_place))
 
     def pure() -> int:
-        train_step.recipe = replace(recipe, augment=_NOTHING)
+        train_step.recipe = replace(recipe, augment=_NO_AUGMENTATION)
         try:
             return synthetic()
         finally:
             train_step.recipe = recipe
 
-    def feeding(name: str) -> Contender:
+    def feeding(name: str) -> Workload:
         def run() -> int:
             started, waited = time.perf_counter(), fed[name].waited_seconds
             done = steps(fed[name].next)
@@ -128,20 +139,20 @@ def _contenders(
             waits[name].append(100 * (fed[name].waited_seconds - waited) / seconds)
             return done
 
-        return Contender(name=name, run=run)
+        return Workload(name=name, run=run)
 
-    contenders = [Contender(name="pure", run=pure), Contender(name="synthetic", run=synthetic)]
-    return [*contenders, *map(feeding, fed)], waits
+    workloads = [Workload(name="pure", run=pure), Workload(name="synthetic", run=synthetic)]
+    return [*workloads, *map(feeding, fed)], waits
 
 
-def _fed(
+def _feed(
     caches: list[Cache], world: World, recipe: Recipe, num_steps: int, resident: str
-) -> _FedBatches:
-    rows = spread_rows(caches, num_steps * recipe.batch_size)
+) -> _EndlessBatches:
+    rows = evenly_spread_rows(caches, num_steps * recipe.batch_size)
     feeder = make_feeder(
         caches, rows, largest=recipe.batch_size, device=world.device, resident=resident
     )
-    return _FedBatches(
+    return _EndlessBatches(
         Batches(
             feeder,
             Sampler(num_rows=len(rows), seed=recipe.seed),
@@ -151,8 +162,8 @@ def _fed(
     )
 
 
-class _FedBatches:
-    """Batches of one epoch after the other, and what was waited for them in all."""
+class _EndlessBatches:
+    """Batches of one epoch after another."""
 
     def __init__(self, batches: Batches) -> None:
         self._batches, self._epoch, self._before = batches, 0, 0.0
@@ -160,6 +171,7 @@ class _FedBatches:
 
     @property
     def waited_seconds(self) -> float:
+        """Seconds spent waiting for data so far."""
         return self._before + (self._batches.waited_seconds if self._epoch else 0.0)
 
     def next(self) -> Batch:
@@ -172,7 +184,7 @@ class _FedBatches:
         return batch
 
     def copies(self, at_most: int) -> list[Batch]:
-        """One or two batches in memory of their own on the device."""
+        """One or two batches, copied to memory of their own on the device."""
         return [
             replace(batch, images=batch.images.clone(), masks=batch.masks.clone())
             for batch in (self.next() for _ in range(min(at_most, 2)))
@@ -180,7 +192,7 @@ class _FedBatches:
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """Most memory held: of the GPU by torch's allocator, or resident memory of the process."""
+    """Peak memory: reserved on the GPU by torch's allocator, or resident memory of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,4 +1,4 @@
-"""The commands bench and doctor."""
+"""The command `brats bench`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from brats_train.cli.options import PATH
 
 __all__ = ["bench"]
 
-# A round should take a few seconds on either device.
+# For rounds of a few seconds on either device.
 _DEFAULTS = {"cpu": {"batch_size": 8, "steps": 3}, "cuda": {"batch_size": 64, "steps": 20}}
 
 
@@ -33,9 +33,7 @@ _DEFAULTS = {"cpu": {"batch_size": 8, "steps": 3}, "cuda": {"batch_size": 64, "s
     type=click.IntRange(1),
     help="loader, step.  [default: loader 64; step 64 on a GPU, 8 on a CPU]",
 )
-@click.option(
-    "--size", default=256, show_default=True, help="Side of a slice, of caches made for the bench."
-)
+@click.option("--size", default=256, show_default=True, help="Side of a slice in pixels.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--amp",
@@ -53,7 +51,9 @@ _DEFAULTS = {"cpu": {"batch_size": 8, "steps": 3}, "cuda": {"batch_size": 64, "s
     help="loader, step: rows kept on the device.",
 )
 @click.option("--steps", type=click.IntRange(1), help="loader, step: batches of a round.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns taken.")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Timed rounds."
+)
 @click.option("--cases", default=2, show_default=True, help="cache, predict: synthetic cases.")
 @click.option("--tta/--no-tta", default=False, show_default=True, help="predict: average flips.")
 @click.option(
@@ -63,15 +63,13 @@ _DEFAULTS = {"cpu": {"batch_size": 8, "steps": 3}, "cuda": {"batch_size": 64, "s
     metavar="FIELD=VALUE",
     help="step: any field of the paper's recipe.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Everything, every round, on standard output."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print all values of every round as JSON.")
 def bench(what: str, as_json: bool, device: str, **options: Any) -> None:
-    """Measure what costs what.
+    """Benchmark a part of the pipeline.
 
     cache: building one. loader: feeding batches, against a bare memory copy. step: the training
     step with real data, with data already in place, and without augmentation. predict: segmenting
-    whole cases. Contenders take turns; medians are shown.
+    whole cases. Workloads are timed in turn; medians over rounds are shown.
     """
     from brats_train.runtime.distributed import process_group
 
@@ -86,7 +84,7 @@ def bench(what: str, as_json: bool, device: str, **options: Any) -> None:
 
 
 def _measure(what: str, world: Any, options: dict[str, Any]) -> Any:
-    """The report of one benchmark."""
+    """Runs one benchmark and returns its `BenchmarkReport`."""
     rounds = options["rounds"]
     if what == "cache":
         from brats_train.benchmarks.cases import bench_cache
@@ -144,14 +142,14 @@ def _measure_step(caches: list[Any], world: Any, options: dict[str, Any]) -> Any
 def _caches(paths: tuple[Path, ...], size: int) -> Iterator[list[Any]]:
     """The caches at `paths`, opened, or a small synthetic one that lives as long as the context."""
     from brats_cache.format.cache_set import open_caches
-    from brats_train.benchmarks.harness import phantom_scans, typed
+    from brats_train.benchmarks.harness import phantom_scans, run_brats
 
     if paths:
         yield open_caches(paths)
         return
     with phantom_scans(num_cases=12, shape=(240, 240, 24)) as folder:
         scans, cache = folder / "scans", folder / "cache.h5"
-        typed(
+        run_brats(
             f"build-cache {shlex.quote(str(scans))} --out {shlex.quote(str(cache))} "
             f"--size {size} --slices all --val-fraction 0"
         )

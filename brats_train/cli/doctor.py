@@ -11,18 +11,18 @@ __all__ = ["doctor"]
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Every finding, on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print all checks as JSON.")
 def doctor(as_json: bool) -> int:
-    """Say what this machine has, and what would not work, each with its fix.
+    """Check this machine: what it has, what would not work, and how to fix it.
 
     Exits with 1 where training is impossible.
     """
-    from brats_train.doctor.check import as_text
-    from brats_train.doctor.report import examine
+    from brats_train.doctor.check import format_checks
+    from brats_train.doctor.report import run_checks
 
-    findings = examine()
+    checks = run_checks()
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        click.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:
-        click.echo(as_text(findings))
-    return int(any(finding.state == "failure" for finding in findings))
+        click.echo(format_checks(checks))
+    return int(any(check.state == "failure" for check in checks))

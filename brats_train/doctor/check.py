@@ -1,4 +1,4 @@
-"""One thing that `brats doctor` has found out, and how all of them are shown."""
+"""The result of one check of `brats doctor`, and how all of them are printed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Check", "as_text"]
+__all__ = ["Check", "format_checks"]
 
 _MARKS = {"fine": "ok", "warning": "warn", "failure": "FAIL"}
 _WIDTH = 80
@@ -14,10 +14,13 @@ _WIDTH = 80
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing about this machine.
+    """The result of one check.
 
-    state  "fine"; "warning": something will not work or be slow; "failure": no training here
-    fix   what a person can do about it, "" where all is fine
+    Attributes:
+        name: What was checked.
+        found: What there is.
+        state: "fine"; "warning", something will not work or be slow; "failure", no training here.
+        fix: Suggested fix, "" where all is fine.
     """
 
     name: str
@@ -26,18 +29,18 @@ class Check:
     fix: str = ""
 
 
-def as_text(findings: Sequence[Check]) -> str:
-    """The findings in 80 columns, the fix of each under it, and the sum of it."""
-    width = max(len(finding.name) for finding in findings)
+def format_checks(checks: Sequence[Check]) -> str:
+    """Formats checks in 80 columns, each with its fix below it, and a last line that sums up."""
+    width = max(len(check.name) for check in checks)
     lines: list[str] = []
-    for finding in findings:
-        start = f"{_MARKS[finding.state]:>4}  {finding.name:<{width}}  "
-        lines += _wrapped(finding.found, start, " " * len(start))
-        if finding.fix:
-            lines += _wrapped(finding.fix, " " * len(start) + "-> ", " " * len(start) + "   ")
-    states = {finding.state for finding in findings}
+    for check in checks:
+        start = f"{_MARKS[check.state]:>4}  {check.name:<{width}}  "
+        lines += _wrapped(check.found, start, " " * len(start))
+        if check.fix:
+            lines += _wrapped(check.fix, " " * len(start) + "-> ", " " * len(start) + "   ")
+    states = {check.state for check in checks}
     if "failure" in states:
-        end = "Training is impossible here until what is marked FAIL is mended."
+        end = "Training is impossible here until what is marked FAIL is fixed."
     elif "warning" in states:
         end = "Training works here; what is marked warn will not work or be slow."
     else:
@@ -46,7 +49,7 @@ def as_text(findings: Sequence[Check]) -> str:
 
 
 def _wrapped(text: str, first: str, others: str) -> list[str]:
-    """Words are kept whole: a path or an option that is broken cannot be copied."""
+    """Wraps text between words; paths and options are never broken, so they can be copied."""
     return textwrap.wrap(
         text,
         _WIDTH,

@@ -1,4 +1,4 @@
-"""Whether a folder's disk will do: room, speed, memory maps, locks."""
+"""Checks of the disk under a folder: free space, speed, memory maps, file locks."""
 
 from __future__ import annotations
 
@@ -15,55 +15,59 @@ from typing import IO
 from brats_cache.common.text import human_bytes
 from brats_train.doctor.check import Check
 
-__all__ = ["look_at_disk"]
+__all__ = ["check_disk"]
 
 TRIAL_BYTES = 64 << 20
 SLOW = 50 << 20  # bytes a second
-LITTLE_ROOM = 45 << 30  # the cache of all brain slices of BraTS 2020 takes 40
-_WINDOWS = {"9p", "drvfs"}  # how WSL mounts the disks of Windows
+LITTLE_SPACE = 45 << 30  # the cache of all brain slices of BraTS 2020 takes 40
+_WINDOWS = {"9p", "drvfs"}  # file systems by which WSL mounts the disks of Windows
 
 
-def look_at_disk(name: str, folder: Path) -> Check:
-    """What the disk under `folder`, or under where it would be made, can do; 64 MiB are written to
-    it, read back and removed."""
-    place = folder.absolute()
-    while not place.is_dir():
-        place = place.parent
-    kind, free = _kind_of(place), shutil.disk_usage(place).free
+def check_disk(name: str, folder: Path) -> Check:
+    """Checks the disk that holds a folder, or would hold it; writes and removes 64 MiB.
+
+    Args:
+        name: How the folder is called in the result, such as "data/".
+        folder: It need not exist.
+    """
+    existing = folder.absolute()
+    while not existing.is_dir():
+        existing = existing.parent
+    kind, free = _filesystem_of(existing), shutil.disk_usage(existing).free
     found = f"{human_bytes(free)} free, {kind}"
     fix = "Choose another folder: build-cache --out, train --run."
     try:
-        with tempfile.NamedTemporaryFile(dir=place, prefix=".brats-doctor-") as opened:
+        with tempfile.NamedTemporaryFile(dir=existing, prefix=".brats-doctor-") as opened:
             file = opened.file
             written = _speed(lambda: _write(file))
             read = _speed(lambda: _read_back(file))
             can_map, can_lock = _works(lambda: _map(file)), _works(lambda: _lock(file))
     except OSError as error:
-        found = f"{place} cannot be written ({error.strerror})"
+        found = f"{existing} cannot be written ({error.strerror})"
         return Check(name=name, state="warning", found=found, fix=fix)
     found += f", writes {human_bytes(written)}/s, reads {human_bytes(read)}/s"
-    faults = {
+    fixes = {
         "no memory maps here; keep the cache on another disk.": not can_map,
         "no file locks here; never start two builds of one cache at a time.": not can_lock,
         "a disk of Windows seen from WSL is slow; use the Linux one.": kind in _WINDOWS,
         "slow: keep the cache on a faster disk.": min(written, read) < SLOW,
-        "the cache of BraTS 2020 takes 40 GB; --slices middle takes 0.3.": free < LITTLE_ROOM
+        "the cache of BraTS 2020 takes 40 GB; --slices middle takes 0.3.": free < LITTLE_SPACE
         and name == "data/",
     }
-    mends = [text for text, is_so in faults.items() if is_so]
-    if not mends:
+    needed = [text for text, is_needed in fixes.items() if is_needed]
+    if not needed:
         return Check(name=name, found=found)
-    text = " ".join(fix[0].upper() + fix[1:] for fix in mends)
+    text = " ".join(fix[0].upper() + fix[1:] for fix in needed)
     return Check(name=name, state="warning", found=found, fix=text)
 
 
-def _kind_of(place: Path) -> str:
-    """The type of the file system that holds `place`, such as ext4, nfs4 or 9p."""
+def _filesystem_of(folder: Path) -> str:
+    """The type of the file system that holds a folder, such as ext4, nfs4 or 9p."""
     best, kind = "", "unknown file system"
     for line in Path("/proc/mounts").read_text().splitlines():
         _, mounted, name, *_ = line.split()
         mounted = mounted.replace("\\040", " ")
-        if len(mounted) >= len(best) and place.is_relative_to(mounted):
+        if len(mounted) >= len(best) and folder.is_relative_to(mounted):
             best, kind = mounted, name
     return kind
 
@@ -75,14 +79,14 @@ def _speed(work: Callable[[], None]) -> float:
 
 
 def _write(file: IO[bytes]) -> None:
-    """Bytes that no file system can compress away, down to the disk."""
+    """Writes bytes that no file system can compress, and syncs them."""
     file.write(os.urandom(1 << 20) * (TRIAL_BYTES >> 20))
     file.flush()
     os.fsync(file.fileno())
 
 
 def _read_back(file: IO[bytes]) -> None:
-    """From the disk, as far as the kernel lets go of what it has just written."""
+    """Reads from the disk, as far as the kernel drops the pages it has just written."""
     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     file.seek(0)
     while file.read(1 << 20):

@@ -1,7 +1,6 @@
-"""`brats doctor`: what this machine has and lacks, each fault with a suggested fix.
+"""`brats doctor`: checks of this machine, each failed one with a suggested fix.
 
-Nothing here takes longer than a few seconds. What an examination trips over is a finding itself: a
-machine in disorder is what this is for.
+No check takes longer than a few seconds. An exception in a check becomes its result.
 """
 
 from __future__ import annotations
@@ -17,47 +16,47 @@ from brats_cache.common.process import usable_cores
 from brats_cache.common.text import human_bytes
 from brats_train.doctor.check import Check
 
-__all__ = ["LIBRARIES", "examine"]
+__all__ = ["LIBRARIES", "run_checks"]
 
 # The distributions that pyproject.toml requires.
 LIBRARIES = (
     *("click", "connected-components-3d", "edt", "h5py", "huggingface-hub", "isal", "kornia"),
-    *("matplotlib", "nibabel", "numpy", "opencv-python-headless", "rich", "safetensors", "scipy"),
-    *("segmentation-models-pytorch", "torch", "torchvision", "xxhash"),
+    *("matplotlib", "nibabel", "numpy", "opencv-python-headless", "pydantic", "rich"),
+    *("safetensors", "scipy", "segmentation-models-pytorch", "torch", "torchvision", "xxhash"),
 )
 MIN_MEMORY = 4 << 30
 MIN_SHARED_MEMORY = 1 << 30
 
 
-def examine() -> list[Check]:
-    """Looks at everything, in the order a person should read it."""
-    examinations = {
+def run_checks() -> list[Check]:
+    """Runs all checks, in the order in which they are printed."""
+    groups = {
         "system": _system,
         "libraries": _libraries,
         "memory": _memory,
         "disks": _disks,
         "torch": _torch,
     }
-    findings: list[Check] = []
-    for name, examination in examinations.items():
+    checks: list[Check] = []
+    for name, check_group in groups.items():
         try:
-            findings += examination()
+            checks += check_group()
         except Exception as error:  # what a broken installation raises cannot be foreseen
-            findings.append(
+            checks.append(
                 Check(
                     name=name,
                     state="failure" if name == "torch" else "warning",
-                    found=f"cannot be examined ({type(error).__name__}: {error})",
+                    found=f"cannot be checked ({type(error).__name__}: {error})",
                     fix="Make the environment anew: scripts/setup_env." if name == "torch" else "",
                 )
             )
-    return findings
+    return checks
 
 
 def _system() -> list[Check]:
     is_new_enough = sys.version_info >= (3, 11)
     cores, threads = usable_cores(), os.environ.get("OMP_NUM_THREADS", "")
-    is_starved = threads.isdigit() and int(threads) < cores
+    is_limited = threads.isdigit() and int(threads) < cores
     found = f"{cores} usable of {os.cpu_count()}"
     return [
         Check(name="system", found=f"{platform.system()} {platform.release()}"),
@@ -69,9 +68,9 @@ def _system() -> list[Check]:
         ),
         Check(
             name="cores",
-            state="warning" if is_starved else "fine",
+            state="warning" if is_limited else "fine",
             found=f"{found}, OMP_NUM_THREADS={threads}" if threads else found,
-            fix="Unset OMP_NUM_THREADS to compute with all cores." if is_starved else "",
+            fix="Unset OMP_NUM_THREADS to compute with all cores." if is_limited else "",
         ),
     ]
 
@@ -83,12 +82,12 @@ def _libraries() -> list[Check]:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             missing.append(name)
-    findings = [Check(name="libraries", found=", ".join(versions) or "none")]
+    checks = [Check(name="libraries", found=", ".join(versions) or "none")]
     if missing:
         fix = "pip install -c constraints.txt -e . in the checkout."
         found = ", ".join(missing)
-        findings.append(Check(name="missing", state="failure", found=found, fix=fix))
-    return findings
+        checks.append(Check(name="missing", state="failure", found=found, fix=fix))
+    return checks
 
 
 def _memory() -> list[Check]:
@@ -99,7 +98,7 @@ def _memory() -> list[Check]:
         found += f", this process may use {human_bytes(limit)}"
     is_small = limit < MIN_MEMORY
     shared = shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else 0
-    is_cramped = shared < MIN_SHARED_MEMORY
+    is_small_shared = shared < MIN_SHARED_MEMORY
     return [
         Check(
             name="memory",
@@ -109,17 +108,17 @@ def _memory() -> list[Check]:
         ),
         Check(
             name="/dev/shm",
-            state="warning" if is_cramped else "fine",
+            state="warning" if is_small_shared else "fine",
             found=human_bytes(shared),
             fix="Several GPUs want 1 GiB: docker run --shm-size=1g, or --ipc=host."
-            if is_cramped
+            if is_small_shared
             else "",
         ),
     ]
 
 
 def _memory_limit() -> int:
-    """Bytes this process's control group may use; 0 where none is set."""
+    """Bytes that this process's control group may use; 0 for no limit."""
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         path = Path(name)
         if path.is_file():
@@ -136,12 +135,12 @@ def _available_memory() -> int:
 
 
 def _disks() -> list[Check]:
-    from brats_train.doctor.disk import look_at_disk
+    from brats_train.doctor.disk import check_disk
 
-    return [look_at_disk("data/", Path("data")), look_at_disk("runs/", Path("runs"))]
+    return [check_disk("data/", Path("data")), check_disk("runs/", Path("runs"))]
 
 
 def _torch() -> list[Check]:
-    from brats_train.doctor.torch import look_at_torch, look_for_weights
+    from brats_train.doctor.torch import check_encoder_weights, check_torch
 
-    return [*look_at_torch(), look_for_weights()]
+    return [*check_torch(), check_encoder_weights()]

@@ -1,4 +1,4 @@
-"""What PyTorch can do here: devices, number formats, talk between processes, first weights."""
+"""Checks of PyTorch: GPUs, mixed precision, distributed backends, compiler, encoder weights."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from brats_cache.common.text import human_bytes
 from brats_train.doctor.check import Check
 from brats_train.runtime.precision import choose_amp
 
-__all__ = ["look_at_torch", "look_for_weights"]
+__all__ = ["check_encoder_weights", "check_torch"]
 
 ENCODER = "resnet34"
 HUB_TIMEOUT_SECONDS = 2
 LITTLE_GPU_MEMORY = 7 << 30
 
 
-def look_at_torch() -> list[Check]:
-    """The version, each GPU or why there is none, the number format, NCCL, the compiler."""
+def check_torch() -> list[Check]:
+    """Checks version, GPUs (or why there is none), mixed precision, NCCL and the compiler."""
     cpu = torch.device("cpu")
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
-    findings = [Check(name="torch", found=f"{torch.__version__}, built with {built}")]
+    checks = [Check(name="torch", found=f"{torch.__version__}, built with {built}")]
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    findings += [_gpu(index) for index in range(num_gpus)] or [_no_gpu()]
+    checks += [_gpu(index) for index in range(num_gpus)] or [_no_gpu()]
     device = torch.device("cuda") if num_gpus else cpu
     amp = choose_amp("auto", device)
     found = {"bf16": "bf16", "fp16": "fp16 with loss scaling", "off": "float32"}[amp]
-    findings.append(Check(name="precision", found=f"{found} on the {device.type} (--amp auto)"))
-    findings.append(_several_processes(num_gpus))
-    findings.append(_compiler(num_gpus))
-    return findings
+    checks.append(Check(name="precision", found=f"{found} on the {device.type} (--amp auto)"))
+    checks.append(_several_processes(num_gpus))
+    checks.append(_compiler(num_gpus))
+    return checks
 
 
-def look_for_weights() -> Check:
-    """Whether the first training will find ImageNet weights: kept on this machine, or to be had."""
-    # Both libraries take seconds to import, which the findings above need not wait for.
+def check_encoder_weights() -> Check:
+    """Checks whether ImageNet weights are cached on this machine or can be downloaded."""
+    # Both libraries take seconds to import; the checks above do not wait for them.
     import huggingface_hub as hub
     from segmentation_models_pytorch.encoders import encoders
 
     settings = encoders[ENCODER]["pretrained_settings"]["imagenet"]
-    place = {**settings, "filename": "model.safetensors"}
+    file = {**settings, "filename": "model.safetensors"}
     name = "weights"
-    if isinstance(hub.try_to_load_from_cache(**place), str):
+    if isinstance(hub.try_to_load_from_cache(**file), str):
         return Check(name=name, found=f"ImageNet weights of {ENCODER} are on this machine")
-    url = hub.hf_hub_url(**place)
+    url = hub.hf_hub_url(**file)
     try:
         hub.get_hf_file_metadata(url, timeout=HUB_TIMEOUT_SECONDS)
-    except Exception as error:  # the hub's transport, and so its exceptions, change by version
+    except Exception as error:  # the exceptions depend on the version of the hub's library
         return Check(
             name=name,
             state="warning",
@@ -58,7 +58,7 @@ def look_for_weights() -> Check:
             f"reached ({type(error).__name__})",
             fix="--encoder-weights none, or a file fetched elsewhere: --encoder-weights PATH.",
         )
-    return Check(name=name, found=f"the hub is there to fetch ImageNet weights of {ENCODER}")
+    return Check(name=name, found=f"ImageNet weights of {ENCODER} can be downloaded")
 
 
 def _gpu(index: int) -> Check:
@@ -81,7 +81,7 @@ def _gpu(index: int) -> Check:
 
 
 def _no_gpu() -> Check:
-    """Why there is none: no device, no driver for it, or a torch that cannot use it."""
+    """Why there is no GPU: no device, no driver for it, or a torch that cannot use it."""
     if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():
         return Check(
             name="gpu",
@@ -104,7 +104,7 @@ def _no_gpu() -> Check:
 
 
 def _driver_version() -> str:
-    """The kernel module's, such as 580.65.06; "" where it does not say (WSL)."""
+    """Version of the kernel module, such as 580.65.06; "" where it is unknown (WSL)."""
     path = Path("/sys/module/nvidia/version")
     return path.read_text().strip() if path.is_file() else ""
 
@@ -123,7 +123,7 @@ def _several_processes(num_gpus: int) -> Check:
 
 
 def _compiler(num_gpus: int) -> Check:
-    """What `--compile` needs: a C compiler on either device, Triton on a GPU."""
+    """Checks for what `--compile` needs: a C compiler, and Triton on a GPU."""
     compiler = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), "")
     if not compiler:
         fix = "--compile needs a C compiler: apt-get install gcc. All else works without."

@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say; what the figures are is no matter here."""
+"""The benchmarks measure what they say; the figures themselves are not asserted."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ import torch
 
 from brats_cache.format.reader import Cache
 from brats_train.benchmarks import cases as bench_cases
-from brats_train.benchmarks.harness import Contender, Report, Speeds, take_turns
-from brats_train.benchmarks.loader import spread_rows
+from brats_train.benchmarks.harness import BenchmarkReport, Throughput, Workload, measure_in_turn
+from brats_train.benchmarks.loader import evenly_spread_rows
 from tests.train.runs import call
 
 CPU = torch.device("cpu")
 
 
-def test_contenders_take_turns_after_a_warm_up() -> None:
+def test_workloads_run_in_turn_after_a_warm_up() -> None:
     order: list[str] = []
 
-    def contender(name: str) -> Contender:
-        return Contender(name=name, run=lambda: order.append(name) or 1)  # type: ignore[func-returns-value]
+    def workload(name: str) -> Workload:
+        return Workload(name=name, run=lambda: order.append(name) or 1)  # type: ignore[func-returns-value]
 
-    speeds = take_turns([contender("a"), contender("b")], num_rounds=3, device=CPU)
+    throughput = measure_in_turn([workload("a"), workload("b")], num_rounds=3, device=CPU)
     assert order == ["a", "b"] * 4
-    assert {name: len(values) for name, values in speeds.by_name.items()} == {"a": 3, "b": 3}
+    assert {name: len(values) for name, values in throughput.by_name.items()} == {"a": 3, "b": 3}
 
 
 def test_what_is_compared_are_rounds_that_ran_side_by_side() -> None:
     """A machine that slows down by half in the middle leaves the ratio as it is."""
-    speeds = Speeds(by_name={"one": (10.0, 5.0, 5.0), "two": (20.0, 10.0, 10.0)})
+    speeds = Throughput(by_name={"one": (10.0, 5.0, 5.0), "two": (20.0, 10.0, 10.0)})
     assert speeds.ratio("one", "two") == 0.5
     assert (speeds.median("one"), speeds.best("one")) == (5.0, 10.0)
 
 
 def test_a_report_reads_alike_for_people_and_programs() -> None:
-    report = Report(
-        what="loader",
+    report = BenchmarkReport(
+        name="loader",
         unit="slices",
         settings={"batch size": 8},
-        speeds=Speeds(by_name={"one": (10.0, 12.0, 14.0), "two": (20.0, 24.0, 28.0)}),
+        throughput=Throughput(by_name={"one": (10.0, 12.0, 14.0), "two": (20.0, 24.0, 28.0)}),
         ratios=(("one", "two"),),
         figures={"wait %": 0.25},
     )
@@ -54,7 +54,7 @@ def test_a_report_reads_alike_for_people_and_programs() -> None:
 
 @pytest.mark.parametrize("num", [3, 96, 500])
 def test_rows_come_from_all_over_the_caches(cache: Cache, num: int) -> None:
-    rows = spread_rows([cache], num)
+    rows = evenly_spread_rows([cache], num)
     assert len(rows) == num
     splits = cache.cases["split"][cache.slices["case"][rows.row]]
     assert set(splits.tolist()) == {b"train"}

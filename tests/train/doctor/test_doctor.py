@@ -1,4 +1,4 @@
-"""The doctor: everything that training needs is looked at, and each fault has a fix."""
+"""The doctor: everything that training needs is checked, and each warning has a fix."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from brats_train.doctor import report as doctor
-from brats_train.doctor.check import Check, as_text
-from brats_train.doctor.disk import look_at_disk
+from brats_train.doctor.check import Check, format_checks
+from brats_train.doctor.disk import check_disk
 from tests.train.runs import call
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,13 +25,13 @@ def test_it_knows_every_library_the_project_needs() -> None:
 
 def test_this_machine_can_train(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     call("doctor", "--json")
-    findings = json.loads(capsys.readouterr().out)
-    names = {finding["name"] for finding in findings}
+    checks = json.loads(capsys.readouterr().out)
+    names = {check["name"] for check in checks}
     expected = {"python", "cores", "memory", "/dev/shm", "data/", "runs/", "torch", "precision"}
     assert expected | {"ranks", "weights"} <= names
-    for finding in findings:
-        assert finding["state"] in ("fine", "warning"), finding
-        assert bool(finding["fix"]) == (finding["state"] != "fine"), finding
+    for check in checks:
+        assert check["state"] in ("fine", "warning"), check
+        assert bool(check["fix"]) == (check["state"] != "fine"), check
     assert not list(Path.cwd().glob(".brats-doctor-*"))
 
 
@@ -58,28 +58,28 @@ def test_a_library_that_is_missing_makes_training_impossible(
     assert "pip install" in text
 
 
-def test_what_it_trips_over_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_in_a_check_is_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> list[Check]:
         raise OSError("libcudart.so: cannot open shared object file")
 
     monkeypatch.setattr(doctor, "_torch", broken)
-    (finding,) = (one for one in doctor.examine() if one.name == "torch")
-    assert finding.state == "failure"
-    assert "libcudart.so" in finding.found
+    (check,) = (one for one in doctor.run_checks() if one.name == "torch")
+    assert check.state == "failure"
+    assert "libcudart.so" in check.found
 
 
 def test_a_folder_that_is_not_there_yet_is_judged_by_its_parent(tmp_path: Path) -> None:
-    finding = look_at_disk("runs/", tmp_path / "not" / "yet")
-    assert "free" in finding.found
-    assert "/s" in finding.found
+    check = check_disk("runs/", tmp_path / "not" / "yet")
+    assert "free" in check.found
+    assert "/s" in check.found
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_takes_no_files_is_said_so() -> None:
-    finding = look_at_disk("runs/", Path("/proc"))
-    assert finding.state == "warning"
-    assert "/proc cannot be written" in finding.found
-    assert "--run" in finding.fix
+    check = check_disk("runs/", Path("/proc"))
+    assert check.state == "warning"
+    assert "/proc cannot be written" in check.found
+    assert "--run" in check.fix
 
 
 @pytest.mark.parametrize(
@@ -91,5 +91,5 @@ def test_a_folder_that_takes_no_files_is_said_so() -> None:
     ],
 )
 def test_the_last_line_sums_up(states: tuple[str, ...], end: str) -> None:
-    findings = [Check(name="x", found="y", state=state, fix="z") for state in states]
-    assert as_text(findings).splitlines()[-1].startswith(end)
+    checks = [Check(name="x", found="y", state=state, fix="z") for state in states]
+    assert format_checks(checks).splitlines()[-1].startswith(end)
