@@ -19,14 +19,14 @@ __all__ = ["report"]
     "--run", "--run-dir", "run_dir", type=PATH, help="Run folder.  [default: runs/latest]"
 )
 @click.option(
-    "--cache", "caches", multiple=True, type=PATH, help="Where the scored caches are now."
+    "--cache", "caches", multiple=True, type=PATH, help="Scored cache, if it was moved; repeatable."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 def report(run_dir: Path | None, caches: tuple[Path, ...], device: str) -> None:
-    """Draw a run's figures, and one page with the figures, the scores and slices of every case.
+    """Make a run's figures, and one page with figures, scores and slices of every case.
 
-    Shows what brats eval --split val has scored; of a run without scores, training alone. Writes
-    figures/ and report.html into the run.
+    Shows what brats eval --split val has scored, or training alone without scores. Writes figures/
+    and report.html into the run.
     """
     from brats_train.evaluation.results import read_results
     from brats_train.report.build import make_report
@@ -43,32 +43,31 @@ def report(run_dir: Path | None, caches: tuple[Path, ...], device: str) -> None:
             written = make_report(run, None, [], None, lambda done, total: None)
         else:
             opened, predict = _scored(run, results, caches, world.device)
-            with show_progress("Looking", "cases") as progress:
+            with show_progress("Drawing", "cases") as progress:
                 written = make_report(run, results, opened, predict, progress)
     for path in written:
         click.echo(str(path))
 
 
 def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tuple[list[Any], Any]:
-    """The caches that were scored, and what predicts as then."""
+    """The caches that were scored, and a function that predicts as the evaluation did."""
     from brats_cache.format.cache_set import open_caches
     from brats_train.inference.ensemble import load_ensemble
     from brats_train.report.build import check_unchanged
-    from brats_train.report.gallery import by_files, by_model
+    from brats_train.report.gallery import files_predictor, model_predictor
 
     summary = results.summary
     opened = open_caches(caches or [Path(cache["path"]) for cache in summary["caches"]])
     if "predictions" in summary:
         check_unchanged(results, opened, None)
-        return opened, by_files(Path(summary["predictions"]), results.regions)
-    paths = [_moved_along(checkpoint, run.path) for checkpoint in summary["checkpoints"]]
+        return opened, files_predictor(Path(summary["predictions"]), results.regions)
+    paths = [_find_checkpoint(checkpoint, run.path) for checkpoint in summary["checkpoints"]]
     ensemble = load_ensemble(paths, device)
     check_unchanged(results, opened, ensemble)
-    return opened, by_model(ensemble, summary)
+    return opened, model_predictor(ensemble, summary)
 
 
-def _moved_along(checkpoint: Mapping[str, str], run_path: Path) -> Path:
-    """The checkpoint, which may lie in its run's folder under another path now; its fingerprint is
-    checked, so the name alone decides nothing."""
+def _find_checkpoint(checkpoint: Mapping[str, str], run_path: Path) -> Path:
+    """The path of a scored checkpoint, in its run's folder if that was moved."""
     path = Path(checkpoint["path"])
     return path if path.is_file() else run_path / path.name

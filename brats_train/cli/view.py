@@ -14,13 +14,16 @@ __all__ = ["view"]
 
 @click.command("view")
 @click.argument("case", type=PATH)
-@click.option("--mask", type=PATH, help="A mask to show over the scan, such as predict's.")
+@click.option("--mask", type=PATH, help="A further mask to show, such as one of predict.")
 @click.option("--out", type=PATH, metavar="FILE.html", help="Write the page instead of opening it.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="To serve at.  [default: a free one]"
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port.  [default: a free one]",
 )
 def view(case: Path, mask: Path | None, out: Path | None, port: int) -> None:
-    """Look at a scan in the browser: three planes linked by a crosshair, masks over them.
+    """Show a scan in the browser: three planes linked by a crosshair, masks over them.
 
     CASE is a case folder; its own mask is shown where it has one. The page is served to this
     machine alone until Ctrl-C; --out makes it one file that needs no network.

@@ -1,1 +1,1 @@
-"""Figures, the report page and the viewer."""
+"""Figures of a run, its report page, and the viewer of scans."""

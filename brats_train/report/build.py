@@ -1,7 +1,7 @@
-"""A run in pictures: its figures, and one page that shows it case by case.
+"""Makes the figures of a run and its report page.
 
-The cases and scores are those that `brats eval` wrote; the model that it scored is asked once more,
-for the masks to be shown and for how reliable its probabilities are.
+Cases and scores are those that `brats eval` wrote. The model that was scored predicts once more,
+for the masks to be shown and for the calibration of its probabilities.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from brats_train.evaluation.results import Results
 from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.mask_files import grid_of
 from brats_train.report import figures
-from brats_train.report.gallery import CaseSlices, Predict, look_at, tables_of
+from brats_train.report.gallery import CaseSlices, Predict, probability_tables, select_slices
 from brats_train.report.html import data_uri
 from brats_train.report.page import CaseEntry, Picture, make_page
 from brats_train.report.panels import draw_panels, draw_predictions
@@ -36,7 +36,7 @@ __all__ = ["FIGURES", "check_unchanged", "make_report"]
 
 FIGURES = ("curves", "panels", "tests", "scores", "sizes", "reliability")
 MAX_SLICES = 16
-# Four modalities of 16 slices take 0.2 MB a case: more cases than the paper's show fewer slices.
+# Four modalities of 16 slices take 0.2 MB a case; with more cases, each shows fewer slices.
 MAX_CASES_WITH_ALL_SLICES = 55
 MIN_SLICES = 4
 NUM_TESTS = 4
@@ -45,8 +45,14 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(kw_only=True)
-class _Seen:
-    """What is kept of the scored cases once they were looked at."""
+class _ScoredCases:
+    """What is kept of the scored cases.
+
+    Attributes:
+        entries: All cases, for the page.
+        panels: Slices of the cases of the figure `panels`, by id.
+        tables: Sums of probability tables, by region.
+    """
 
     entries: list[CaseEntry] = field(default_factory=list)
     panels: dict[str, CaseSlices] = field(default_factory=dict)
@@ -60,14 +66,23 @@ def make_report(
     predict: Predict | None,
     progress: Progress,
 ) -> list[Path]:
-    """Writes figures/*.png, figures/*.svg and report.html of a run; returns the files, the page
-    first. Figures of an earlier report that cannot be drawn now are removed.
+    """Writes figures/*.png, figures/*.svg and report.html of a run.
 
-    results  of the cases to be shown; None shows training alone
-    predict  asked for the masks of those cases and, where it is a model's, of some test cases
+    Figures of an earlier report that cannot be drawn now are removed.
 
-    Raises `BratsError` where a scored case is not in `caches`, its truth cannot be had (see
-    `truth.true_labels`), or nothing is there to be drawn.
+    Args:
+        run: The run.
+        results: The evaluation to show; None shows training alone.
+        caches: The caches that were scored.
+        predict: Predicts the scored cases and, with a model, some test cases.
+        progress: Called with (done, total) cases.
+
+    Returns:
+        The written files, the page first.
+
+    Raises:
+        BratsError: A scored case is not in `caches`, its truth cannot be read (see
+            `brats_cache.format.truth.true_labels`), or there is nothing to draw.
     """
     config = run.read_config()
     epochs = run.read_metrics() if run.metrics.is_file() else []
@@ -77,13 +92,13 @@ def make_report(
     if epochs:
         drawn["curves"] = figures.draw_curves(epochs, best)
     if results is not None and predict is not None:
-        seen, tests = _look(results, caches, predict, config["fold"], progress)
-        entries = seen.entries
-        drawn |= _draw_results(results, seen, tests)
+        scored, tests = _predict_cases(results, caches, predict, config["fold"], progress)
+        entries = scored.entries
+        drawn |= _draw_results(results, scored, tests)
     if not drawn:
         raise BratsError(f"{run.path}: nothing to show, neither metrics.csv nor an evaluation.")
     files = {name: figures.render(drawn[name]) for name in FIGURES if name in drawn}
-    pictures = [Picture(name=name, address=_address(name, one)) for name, one in files.items()]
+    pictures = [Picture(name=name, uri=_image_uri(name, one)) for name, one in files.items()]
     path = run.path.resolve()
     page = make_page(
         f"{path.parent.name}/{path.name}", config, epochs, best, results, pictures, entries
@@ -94,7 +109,11 @@ def make_report(
 
 
 def check_unchanged(results: Results, caches: Sequence[Cache], ensemble: Ensemble | None) -> None:
-    """Raises `BratsError` where caches or checkpoints are not those that were scored."""
+    """Checks that caches and checkpoints are those that were scored.
+
+    Raises:
+        BratsError: One of them is not.
+    """
     summary = results.summary
     scored = {cache["fingerprint"] for cache in summary["caches"]}
     for cache in caches:
@@ -115,42 +134,47 @@ def check_unchanged(results: Results, caches: Sequence[Cache], ensemble: Ensembl
             )
 
 
-def _look(
+def _predict_cases(
     results: Results,
     caches: Sequence[Cache],
     predict: Predict,
     fold: int | None,
     progress: Progress,
-) -> tuple[_Seen, list[CaseSlices]]:
-    """The scored cases, and a few test cases where there are such without a truth."""
-    places = _places(results, caches)
-    kept = _chosen_for_panels(results)
-    limit = MAX_SLICES * MAX_CASES_WITH_ALL_SLICES // max(len(places), MAX_CASES_WITH_ALL_SLICES)
-    seen = _Seen()
+) -> tuple[_ScoredCases, list[CaseSlices]]:
+    """Predicts the scored cases and, with a model, a few test cases without a mask."""
+    cases = _locate_cases(results, caches)
+    for_panels = _choose_panels(results)
+    limit = MAX_SLICES * MAX_CASES_WITH_ALL_SLICES // max(len(cases), MAX_CASES_WITH_ALL_SLICES)
+    scored = _ScoredCases()
     is_model = "predictions" not in results.summary
-    tests = _tests(caches, fold) if is_model else []
-    total = len(places) + len(tests)
-    for number, (case, (cache, index)) in enumerate(places.items(), start=1):
+    tests = _choose_tests(caches, fold) if is_model else []
+    total = len(cases) + len(tests)
+    for number, (case, (cache, index)) in enumerate(cases.items(), start=1):
         predicted = predict(cache, index)
         labels = true_labels(cache, index)
-        slices = look_at(cache, index, predicted, labels, results.regions, max(limit, MIN_SLICES))
-        for region, table in tables_of(cache, index, predicted, labels, results.regions).items():
-            seen.tables[region] = seen.tables.get(region, 0) + table
-        if case in kept:
-            seen.panels[case] = slices
+        slices = select_slices(
+            cache, index, predicted, labels, results.regions, max(limit, MIN_SLICES)
+        )
+        tables = probability_tables(cache, index, predicted, labels, results.regions)
+        for region, table in tables.items():
+            scored.tables[region] = scored.tables.get(region, 0) + table
+        if case in for_panels:
+            scored.panels[case] = slices
         ml_per_voxel = math.prod(grid_of(cache, index).spacing_mm) / 1000
-        seen.entries.append(CaseEntry.of(slices, ml_per_voxel))
+        scored.entries.append(CaseEntry.of(slices, ml_per_voxel))
         progress(number, total)
-    looks = []
-    for number, (cache, index) in enumerate(tests, start=len(places) + 1):
+    shown_tests = []
+    for number, (cache, index) in enumerate(tests, start=len(cases) + 1):
         predicted = predict(cache, index)
-        looks.append(look_at(cache, index, predicted, None, results.regions, MAX_SLICES))
+        shown_tests.append(
+            select_slices(cache, index, predicted, None, results.regions, MAX_SLICES)
+        )
         progress(number, total)
-    return seen, looks
+    return scored, shown_tests
 
 
-def _places(results: Results, caches: Sequence[Cache]) -> dict[str, tuple[Cache, int]]:
-    """Where each scored case lies."""
+def _locate_cases(results: Results, caches: Sequence[Cache]) -> dict[str, tuple[Cache, int]]:
+    """The cache of each scored case, and its number in it, by id."""
     every = {
         name.decode(): (cache, index)
         for cache in caches
@@ -165,8 +189,8 @@ def _places(results: Results, caches: Sequence[Cache]) -> dict[str, tuple[Cache,
     return {case: every[case] for case in results.cases}
 
 
-def _tests(caches: Sequence[Cache], fold: int | None) -> list[tuple[Cache, int]]:
-    """Some test cases without a mask, evenly spread over all of them."""
+def _choose_tests(caches: Sequence[Cache], fold: int | None) -> list[tuple[Cache, int]]:
+    """A few test cases without a mask, evenly spaced over all of them."""
     unmasked = [
         (cache, int(index))
         for cache in caches
@@ -177,8 +201,8 @@ def _tests(caches: Sequence[Cache], fold: int | None) -> list[tuple[Cache, int]]
     return [unmasked[step] for step in steps]
 
 
-def _chosen_for_panels(results: Results) -> dict[str, str]:
-    """Case id to heading of the best, the median and the worst case by Dice of the first region."""
+def _choose_panels(results: Results) -> dict[str, str]:
+    """Ids of the best, median and worst case by Dice of the first region, with their headings."""
     region = results.regions[0]
     scores = results.values(region, "dice")
     ranked = sorted((c for c in scores if not math.isnan(scores[c])), key=lambda c: (scores[c], c))
@@ -188,19 +212,21 @@ def _chosen_for_panels(results: Results) -> dict[str, str]:
     if len(ranked) < 3:
         del wanted["median"]
     headings: dict[str, str] = {}
-    for word, place in wanted.items():
-        case = ranked[place]
+    for word, rank in wanted.items():
+        case = ranked[rank]
         headings.setdefault(case, f"{word}, {region.upper()} Dice {scores[case]:.3f}")
     if len(ranked) == 1:
         return {ranked[0]: f"the only case, {region.upper()} Dice {scores[ranked[0]]:.3f}"}
     return headings
 
 
-def _draw_results(results: Results, seen: _Seen, tests: Sequence[CaseSlices]) -> dict[str, Figure]:
+def _draw_results(
+    results: Results, scored: _ScoredCases, tests: Sequence[CaseSlices]
+) -> dict[str, Figure]:
     drawn: dict[str, Figure] = {}
-    headings = _chosen_for_panels(results)
+    headings = _choose_panels(results)
     if headings:
-        drawn["panels"] = draw_panels([(text, seen.panels[c]) for c, text in headings.items()])
+        drawn["panels"] = draw_panels([(text, scored.panels[c]) for c, text in headings.items()])
     if tests:
         drawn["tests"] = draw_predictions(tests)
     drawn["scores"] = figures.draw_scores(
@@ -211,16 +237,16 @@ def _draw_results(results: Results, seen: _Seen, tests: Sequence[CaseSlices]) ->
             for name in ("dice", "hd95")
         }
     )
-    drawn["sizes"] = figures.draw_sizes(_sizes(results, seen.entries))
-    if seen.tables:
-        drawn["reliability"] = figures.draw_reliability(seen.tables)
+    drawn["sizes"] = figures.draw_sizes(_sizes(results, scored.entries))
+    if scored.tables:
+        drawn["reliability"] = figures.draw_reliability(scored.tables)
     return drawn
 
 
 def _sizes(
     results: Results, entries: Sequence[CaseEntry]
 ) -> Mapping[str, tuple[list[float], list[float]]]:
-    """True volume in ml and Dice of each region, a pair a case."""
+    """True volumes in ml and Dice scores of the cases, by region."""
     factors = {entry.case: entry.ml_per_voxel for entry in entries}
     sizes = {}
     for region in results.regions:
@@ -234,7 +260,7 @@ def _sizes(
 
 
 def _save(stem: Path, files: Mapping[str, bytes] | None) -> list[Path]:
-    """Writes the files of a figure, or removes an earlier one's where there is none now."""
+    """Writes the files of a figure, or removes those of an earlier report."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     written = []
     for kind in ("png", "svg"):
@@ -247,8 +273,8 @@ def _save(stem: Path, files: Mapping[str, bytes] | None) -> list[Path]:
     return written
 
 
-def _address(name: str, files: Mapping[str, bytes]) -> str:
-    """The figure for the page: lines as SVG, scans as WebP, a tenth of their PNG."""
+def _image_uri(name: str, files: Mapping[str, bytes]) -> str:
+    """A figure as a data URI: charts as SVG, scans as WebP, a tenth of the size of PNG."""
     if name not in ("panels", "tests"):
         return data_uri(files["svg"], "image/svg+xml")
     png: Any = np.frombuffer(files["png"], np.uint8)

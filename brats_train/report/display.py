@@ -1,26 +1,39 @@
-"""Making slices fit to be looked at: which ones, how bright, cut to the head. Pure functions."""
+"""Preparing slices for display: which ones, grey values, cropping. Pure functions on arrays."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-__all__ = ["PERCENTILES", "box_of", "choose_slices", "on_scan_grid", "to_grey"]
+__all__ = [
+    "MODALITY_NAMES",
+    "PERCENTILES",
+    "bounding_box",
+    "choose_slices",
+    "on_scan_grid",
+    "to_grey",
+]
 
-PERCENTILES = (0.5, 99.5)
+PERCENTILES = (0.5, 99.5)  # of the brain, shown as the darkest and brightest grey
+MODALITY_NAMES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
 
 
-def choose_slices(places: np.ndarray, areas: np.ndarray, peak: int, limit: int) -> np.ndarray:
-    """Up to `limit` of the slices `places`, ascending, `peak` among them, evenly spaced over those
-    that hold something; over all where none does.
+def choose_slices(z_indices: np.ndarray, areas: np.ndarray, peak: int, limit: int) -> np.ndarray:
+    """Chooses slices to show, evenly spaced over those with a mask, or over all where none has one.
 
-    places  (n,) int, ascending z
-    areas   (n,) pixels of mask, true or predicted, in each
+    Args:
+        z_indices: (n,) int, z of the slices to choose from, ascending.
+        areas: (n,) pixels of mask, true or predicted, in each.
+        peak: A z that must be among those chosen if it has a mask.
+        limit: The most slices to choose.
+
+    Returns:
+        z of the chosen slices, ascending.
     """
-    held = places[areas > 0] if (areas > 0).any() else places
-    steps = np.linspace(0, len(held) - 1, min(limit, len(held))).round().astype(int)
-    chosen = held[steps]
-    if peak in held:
+    with_mask = z_indices[areas > 0] if (areas > 0).any() else z_indices
+    num = min(limit, len(with_mask))
+    chosen = with_mask[np.linspace(0, len(with_mask) - 1, num).round().astype(int)]
+    if peak in with_mask:
         chosen[np.abs(chosen - peak).argmin()] = peak
     return chosen
 
@@ -28,11 +41,20 @@ def choose_slices(places: np.ndarray, areas: np.ndarray, peak: int, limit: int) 
 def on_scan_grid(
     images: np.ndarray, height: int, width: int, fit: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prepared slices on the scan's own grid, as `inference.to_native` puts probabilities there:
-    (n, C, S, S) -> (n, C, height, width) float32 and where the brain is, (n, height, width) bool.
+    """Resamples cached slices to the scan's own grid, as `ensemble.to_native` does probabilities.
 
-    Outside the brain slices hold 0, which is no dark value after z-scoring: resampling has mixed it
-    into the outermost pixels. Those are left out, and the values next to them continued outwards.
+    Outside the brain slices hold 0, which is not a dark value after z-scoring, and resampling has
+    mixed it into the outermost pixels of the brain. Those are replaced by values next to them
+    before interpolation, and left out of the brain that is returned.
+
+    Args:
+        images: (n, C, S, S) float16.
+        height: Rows of the scan's slices.
+        width: Columns of the scan's slices.
+        fit: "resize" or "pad", as the cache was built.
+
+    Returns:
+        (n, C, height, width) float32 images and (n, height, width) bool, the brain.
     """
     num, channels, size, _ = images.shape
     values = images.astype(np.float32)
@@ -48,14 +70,22 @@ def on_scan_grid(
         core = cv2.erode(whole, np.ones((3, 3))) if (height, width) != (size, size) else whole
         within[number] = cv2.resize(core, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         for channel in range(channels):
-            spread = _continued(values[number, channel], core)
-            native[number, channel] = cv2.resize(spread, (width, height))
+            filled = _fill_border(values[number, channel], core)
+            native[number, channel] = cv2.resize(filled, (width, height))
     return native, within
 
 
 def to_grey(images: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """(n, C, Y, X) float -> uint8: each modality from the 0.5th to the 99.5th percentile of its
-    voxels in `brain`, (n, Y, X) bool; everything else is black."""
+    """Converts images to grey values, black outside the brain.
+
+    Args:
+        images: (n, C, Y, X) float32.
+        brain: (n, Y, X) bool.
+
+    Returns:
+        (n, C, Y, X) uint8; in the brain 1 to 255, from the 0.5th to the 99.5th percentile of each
+        modality.
+    """
     grey = np.zeros(images.shape, np.uint8)
     if not brain.any():
         return grey
@@ -68,22 +98,20 @@ def to_grey(images: np.ndarray, brain: np.ndarray) -> np.ndarray:
     return grey
 
 
-def box_of(shown: np.ndarray, margin: int = 2) -> tuple[slice, slice]:
-    """Rows and columns that hold all of `shown`, (..., Y, X), and a margin around it; the whole
-    where nothing is shown."""
-    height, width = shown.shape[-2:]
-    flat = np.logical_or.reduce(shown.reshape(-1, height, width).astype(bool), axis=0)
+def bounding_box(array: np.ndarray, margin: int = 2) -> tuple[slice, slice]:
+    """Rows and columns of all non-zero pixels of (..., Y, X), with a margin; all where none is."""
+    height, width = array.shape[-2:]
+    flat = np.logical_or.reduce(array.reshape(-1, height, width).astype(bool), axis=0)
     sides = []
-    for held, size in ((flat.any(axis=1), height), (flat.any(axis=0), width)):
-        places = np.flatnonzero(held)
-        first, last = (int(places[0]), int(places[-1])) if places.size else (0, size - 1)
+    for is_used, size in ((flat.any(axis=1), height), (flat.any(axis=0), width)):
+        indices = np.flatnonzero(is_used)
+        first, last = (int(indices[0]), int(indices[-1])) if indices.size else (0, size - 1)
         sides.append(slice(max(first - margin, 0), min(last + margin + 1, size)))
     return sides[0], sides[1]
 
 
-def _continued(values: np.ndarray, core: np.ndarray) -> np.ndarray:
-    """`values` with each pixel that touches `core` from outside set to the mean of what it touches
-    there."""
+def _fill_border(values: np.ndarray, core: np.ndarray) -> np.ndarray:
+    """Sets each pixel that touches `core` from outside to the mean of its neighbours in `core`."""
     kernel = np.ones((3, 3), np.float32)
     total = cv2.filter2D(values * core, -1, kernel, borderType=cv2.BORDER_CONSTANT)
     count = cv2.filter2D(core.astype(np.float32), -1, kernel, borderType=cv2.BORDER_CONSTANT)

@@ -1,7 +1,7 @@
-"""Charts of a run: curves of training, scores by case and by size of tumour, reliability.
+"""Charts of a run: training curves, scores by case and by tumour volume, reliability.
 
-Each function takes plain values and gives a matplotlib figure. Colours are Okabe and Ito's, told
-apart by colour-blind readers; line styles and marks tell the same apart in black and white.
+Each function takes plain values and returns a matplotlib figure. Colours are Okabe and Ito's, which
+colour-blind readers can tell apart; line styles and markers differ as well.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 DPI = 150
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-# Colour, mark and line of each region.
+# Colour, marker and line style of each region.
 REGION_STYLES: Mapping[str, tuple[str, str, str]] = {
     "wt": (BLUE, "o", "-"),
     "tc": (ORANGE, "s", "--"),
@@ -45,13 +45,20 @@ _CURVES = (
     ("iou_loss", "IoU loss"),
     ("iou", "mean slice IoU"),
 )
-_FEW = 20  # up to so many epochs or cases, each is marked on its own
-_WORST_MM = 374  # HD95 of a miss, see docs/metrics.md
+_FEW = 20  # with at most so many epochs, each is marked
+_WORST_MM = 374  # HD95 where one of the masks is empty, see docs/metrics.md
 
 
 def best_epoch(epochs: Sequence[Mapping[str, float]], best_by: str) -> int | None:
-    """The epoch that training kept as best.pt: by the validation's `best_by` ("loss", "iou_loss" or
-    "iou"), or the training's where there is no validation. None where no epoch has a value."""
+    """Finds the epoch of best.pt.
+
+    Args:
+        epochs: Rows of metrics.csv.
+        best_by: "loss", "iou_loss" or "iou", on validation, or on training without validation.
+
+    Returns:
+        The number of the epoch, from 1; None where no epoch has a value.
+    """
     sign = -1 if best_by == "iou" else 1
     for side in ("val", "train"):
         values = np.array([sign * row[f"{side}_{best_by}"] for row in epochs])
@@ -61,8 +68,12 @@ def best_epoch(epochs: Sequence[Mapping[str, float]], best_by: str) -> int | Non
 
 
 def draw_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> Figure:
-    """Training and validation by epoch, the epoch `best` marked: the paper's figures 14 to 17.
-    `epochs` are rows of metrics.csv."""
+    """Draws losses and IoU by epoch, like the paper's figures 14 to 17.
+
+    Args:
+        epochs: Rows of metrics.csv.
+        best: The epoch to mark, None for none.
+    """
     figure = Figure(figsize=(9, 6), layout="constrained")
     numbers = [row["epoch"] for row in epochs]
     marks = ("o", "s") if len(epochs) <= _FEW else (None, None)
@@ -89,10 +100,12 @@ def draw_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> Figu
 
 
 def draw_scores(values: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """How Dice and HD95 spread over cases: a dot a case, a box from quartile to quartile with the
-    median in it, a diamond at the mean.
+    """Draws the distributions of Dice and HD95 over cases.
 
-    values  "dice" and "hd95", by region, a value a case; NaN is left out
+    A dot for each case, a box from quartile to quartile with the median, a diamond at the mean.
+
+    Args:
+        values: "dice" and "hd95", by region, one value for each case; NaN is left out.
     """
     regions = list(values["dice"])
     figure = Figure(figsize=(9, 1.4 + 0.9 * len(regions)), layout="constrained")
@@ -116,10 +129,11 @@ def draw_scores(values: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
 
 def draw_sizes(sizes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """Dice against the size of the true region.
+    """Draws Dice against the true volume.
 
-    sizes  by region: volumes in ml and Dice, a pair a case. A case without the region stands,
-           hollow, at the left edge
+    Args:
+        sizes: Volumes in ml and Dice scores of the cases, by region. A case without the region is
+            drawn hollow at the left edge.
     """
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots()
@@ -157,8 +171,11 @@ def draw_sizes(sizes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> 
 
 
 def draw_reliability(tables: Mapping[str, Table]) -> Figure:
-    """Share of true voxels against predicted probability (Guo et al. 2017), and how many voxels
-    each of the 16 bins holds. `tables` by region, see `probabilities`."""
+    """Draws reliability diagrams with 16 bins (Guo et al. 2017), and the voxels of each bin.
+
+    Args:
+        tables: By region, see `brats_train.evaluation.calibration.probability_table`.
+    """
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot((0, 1), (0, 1), color="0.35", linewidth=1, label="perfect")
@@ -187,9 +204,9 @@ def draw_reliability(tables: Mapping[str, Table]) -> Figure:
 
 
 def render(figure: Figure) -> dict[str, bytes]:
-    """A figure as files, by suffix: "png" and "svg". Figures of equal content give equal bytes."""
+    """Renders a figure as "png" and "svg"; equal figures give equal bytes."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out now; each further time would move things a little
+    figure.set_layout_engine("none")  # a second layout would move things a little
     files = {}
     for kind in ("png", "svg"):
         buffer = io.BytesIO()
@@ -205,8 +222,8 @@ def _draw_lane(axes: Any, lane: int, values: np.ndarray, style: tuple[str, str, 
         axes.text(0.5, lane, "undefined", ha="center", va="center", color="0.35")
         return
     color, mark, _ = style
-    # Neighbouring values step aside in turn, so that equal ones stay visible.
-    aside = 0.18 * (np.arange(values.size) % 5 - 2) / 2
+    # Neighbouring values are shifted sideways in turn, so that equal ones stay visible.
+    shift = 0.18 * (np.arange(values.size) % 5 - 2) / 2
     if values.size > 3:
         axes.boxplot(
             [values],
@@ -221,8 +238,8 @@ def _draw_lane(axes: Any, lane: int, values: np.ndarray, style: tuple[str, str, 
             capprops={"color": "0.45"},
         )
     else:
-        aside = np.zeros(values.size)
-    axes.plot(np.sort(values), lane + aside, mark, color=color, alpha=0.8, markersize=5)
+        shift = np.zeros(values.size)
+    axes.plot(np.sort(values), lane + shift, mark, color=color, alpha=0.8, markersize=5)
     axes.plot(
         [math.fsum(values) / values.size],
         [lane + 0.36],

@@ -1,4 +1,4 @@
-"""Cases to look at: what a model, or masks made elsewhere, say of them beside scan and truth."""
+"""Slices of scored cases with truth and prediction, of a model or of masks made elsewhere."""
 
 from __future__ import annotations
 
@@ -17,43 +17,56 @@ from brats_train.inference.case_prediction import predict_cached_case
 from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.mask_files import grid_of, mask_path, read_mask
 from brats_train.inference.postprocess import regions_of
-from brats_train.report.display import box_of, choose_slices, on_scan_grid, to_grey
+from brats_train.report.display import bounding_box, choose_slices, on_scan_grid, to_grey
 
-__all__ = ["CaseSlices", "Predict", "Predicted", "by_files", "by_model", "look_at", "tables_of"]
+__all__ = [
+    "CaseSlices",
+    "Predict",
+    "Predicted",
+    "files_predictor",
+    "model_predictor",
+    "probability_tables",
+    "select_slices",
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predicted:
-    """What is predicted of one case.
+    """The prediction for one case.
 
-    masks          (K, Z, Y, X) bool on the scan's own grid
-    probabilities  (n, K, Y, X) float32 of the cached slices, None for masks made elsewhere
+    Attributes:
+        masks: (K, Z, Y, X) bool on the scan's own grid.
+        probabilities: (n, K, Y, X) float32 of the n cached slices; None for masks made elsewhere.
     """
 
     masks: np.ndarray
     probabilities: np.ndarray | None
 
 
-Predict = Callable[[Cache, int], Predicted]
+Predict = Callable[[Cache, int], Predicted]  # of a case, by its number in a cache
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CaseSlices:
     """Axial slices of one case, rows towards posterior, columns towards left.
 
-    places      (n,) z of each
-    depth       number of slices of the scan
-    images      (n, C, Y, X) uint8, black outside the brain
-    regions     the K regions of the masks
-    prediction  (n, K, Y, X) bool
-    truth       likewise, None where nobody drew one; all False for a region that is not in `known`
-    known       the regions that the truth knows
-    aspect      height of a pixel divided by its width
+    Attributes:
+        case: Its id.
+        modalities: The C channels of `images`.
+        z_indices: (n,) int, z of each slice in the scan.
+        depth: Number of slices of the scan.
+        images: (n, C, Y, X) uint8, black outside the brain.
+        regions: The K regions of the masks.
+        prediction: (n, K, Y, X) bool.
+        truth: (n, K, Y, X) bool, all False for a region that is not in `known`; None for a case
+            without a mask.
+        known: The regions that the labels of the truth define.
+        aspect: Height of a pixel divided by its width.
     """
 
     case: str
     modalities: tuple[str, ...]
-    places: np.ndarray
+    z_indices: np.ndarray
     depth: int
     images: np.ndarray
     regions: tuple[str, ...]
@@ -63,26 +76,26 @@ class CaseSlices:
     aspect: float
 
     def widest(self, region: str) -> int:
-        """The slice where `region` is largest in truth, or in the prediction where it has none."""
+        """Index of the slice where a region is largest in the truth, else in the prediction."""
         masks = self.prediction if self.truth is None or not self.truth.any() else self.truth
         return int(masks[:, self.regions.index(region)].sum(axis=(1, 2)).argmax())
 
-    def only(self, at: int) -> CaseSlices:
-        """Slice number `at` alone, cut to what is in it."""
-        number = slice(at, at + 1)
+    def only(self, index: int) -> CaseSlices:
+        """The slice at `index` alone, cropped."""
+        number = slice(index, index + 1)
         one = replace(
             self,
-            places=self.places[number],
+            z_indices=self.z_indices[number],
             images=self.images[number],
             prediction=self.prediction[number],
             truth=None if self.truth is None else self.truth[number],
         )
-        return one.cut()
+        return one.crop()
 
-    def cut(self) -> CaseSlices:
-        """Cut to the head and to masks outside it."""
+    def crop(self) -> CaseSlices:
+        """Crops to the brain and all masks."""
         shown = [self.images, self.prediction, *([] if self.truth is None else [self.truth])]
-        rows, columns = box_of(np.concatenate([part.any(axis=1) for part in shown]))
+        rows, columns = bounding_box(np.concatenate([part.any(axis=1) for part in shown]))
         return replace(
             self,
             images=self.images[:, :, rows, columns],
@@ -91,9 +104,13 @@ class CaseSlices:
         )
 
 
-def by_model(ensemble: Ensemble, rules: Mapping[str, Any]) -> Predict:
-    """Predicts with a model as `brats eval` does; `rules` has its summary's threshold, tta and
-    min_component_voxels."""
+def model_predictor(ensemble: Ensemble, rules: Mapping[str, Any]) -> Predict:
+    """Makes a function that predicts a case with a model, as `brats eval` does.
+
+    Args:
+        ensemble: The model.
+        rules: `threshold`, `tta` and `min_component_voxels`, as in the summary of the evaluation.
+    """
 
     def predict(cache: Cache, index: int) -> Predicted:
         prediction = predict_cached_case(cache, index, ensemble, rules["tta"])
@@ -110,9 +127,13 @@ def by_model(ensemble: Ensemble, rules: Mapping[str, Any]) -> Predict:
     return predict
 
 
-def by_files(folder: Path, regions: tuple[str, ...]) -> Predict:
-    """Takes the masks in `folder`, `<case>.nii.gz` or `<case>.nii`, as `brats eval --predictions`
-    does."""
+def files_predictor(folder: Path, regions: tuple[str, ...]) -> Predict:
+    """Makes a function that reads the mask of a case, as `brats eval --predictions` does.
+
+    Args:
+        folder: Holds `<case>.nii.gz` or `<case>.nii`.
+        regions: The K regions to tell.
+    """
 
     def predict(cache: Cache, index: int) -> Predicted:
         case = _id_of(cache, index)
@@ -127,7 +148,7 @@ def by_files(folder: Path, regions: tuple[str, ...]) -> Predict:
     return predict
 
 
-def look_at(
+def select_slices(
     cache: Cache,
     index: int,
     predicted: Predicted,
@@ -135,29 +156,36 @@ def look_at(
     regions: tuple[str, ...],
     limit: int,
 ) -> CaseSlices:
-    """Up to `limit` slices of a case that show best what is true and what is predicted.
+    """Selects slices of a case that show its true and predicted masks.
 
-    labels  the truth as `truth.true_labels` gives it, None where nobody drew one
+    Args:
+        cache: Holds the case.
+        index: Number of the case in the cache.
+        predicted: Its prediction.
+        labels: Its truth, as `brats_cache.format.truth.true_labels` returns it; None without one.
+        regions: The K regions of `predicted`.
+        limit: The most slices to select.
 
-    Raises `BratsError` where no slice is cached.
+    Raises:
+        BratsError: No slice of the case is cached.
     """
-    rows, places = _rows(cache, index)
+    rows, z_indices = _rows(cache, index)
     if not len(rows):
         raise BratsError(f"{_id_of(cache, index)}: {cache.path} holds no slice of it.")
     truth = None if labels is None else _truth(cache, index, labels, regions)
-    found = predicted.masks[:, places]
-    true = np.zeros_like(found) if truth is None else truth[:, places]
+    found = predicted.masks[:, z_indices]
+    true = np.zeros_like(found) if truth is None else truth[:, z_indices]
     counts = (found | true).any(axis=0).sum(axis=(1, 2))
     main = (true if true.any() else found)[0].sum(axis=(1, 2))
-    chosen = choose_slices(places, counts, int(places[main.argmax()]), limit)
+    chosen = choose_slices(z_indices, counts, int(z_indices[main.argmax()]), limit)
     grid = grid_of(cache, index)
     _, height, width = grid.canonical_shape
     _, dy, dx = grid.spacing_mm
-    prepared = np.asarray(cache.images[rows[np.isin(places, chosen)]])
+    prepared = np.asarray(cache.images[rows[np.isin(z_indices, chosen)]])
     whole = CaseSlices(
         case=_id_of(cache, index),
         modalities=tuple(cache.preparation.modalities),
-        places=chosen,
+        z_indices=chosen,
         depth=cache.depth(index),
         images=to_grey(*on_scan_grid(prepared, height, width, cache.preparation.fit)),
         regions=regions,
@@ -166,18 +194,28 @@ def look_at(
         known=tuple(r for r in regions if truth is not None and r in cache.scheme(index).regions),
         aspect=dy / dx,
     )
-    return whole.cut()
+    return whole.crop()
 
 
-def tables_of(
+def probability_tables(
     cache: Cache,
     index: int,
     predicted: Predicted,
     labels: np.ndarray,
     regions: tuple[str, ...],
 ) -> dict[str, Table]:
-    """The table of probabilities (see `probabilities`) of each region, over the cached slices; none
-    for masks made elsewhere. `labels` as for `look_at`."""
+    """Counts probabilities against the truth in the cached slices, for calibration.
+
+    Args:
+        cache: Holds the case.
+        index: Number of the case in the cache.
+        predicted: Its prediction.
+        labels: Its truth, as for `select_slices`.
+        regions: The K regions of `predicted`.
+
+    Returns:
+        A table by region, see `brats_train.evaluation.calibration`; none for masks made elsewhere.
+    """
     if predicted.probabilities is None:
         return {}
     cached = labels[_rows(cache, index)[1]]
@@ -189,13 +227,13 @@ def tables_of(
 
 
 def _truth(cache: Cache, index: int, labels: np.ndarray, regions: tuple[str, ...]) -> np.ndarray:
-    """(K, Z, Y, X) bool, all False for a region that the case's labels do not know."""
+    """(K, Z, Y, X) bool, all False for a region that the case's labels do not define."""
     known = cache.scheme(index).regions
     return np.array([region_table(region)[labels] & (region in known) for region in regions])
 
 
 def _rows(cache: Cache, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a case and their z."""
+    """The rows of a case in the cache file, and the z of each."""
     span = cache.row_slice(index)
     rows = np.arange(span.start, span.stop)
     return rows, cache.slices["z"][rows]

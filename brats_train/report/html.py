@@ -1,7 +1,7 @@
-"""Pages that are one file and reach no network: parts put together so that text stays text.
+"""Self-contained HTML pages: one file, no network, all text escaped.
 
-Styles and scripts come from the package's own `pages` folder, and the page's policy names their
-digests: a browser runs nothing else, and fetches nothing, whatever names the data hold.
+Styles and scripts come from the package's `pages` folder. The Content-Security-Policy of a page
+lists their digests, so a browser runs nothing else and fetches nothing, whatever the data hold.
 """
 
 from __future__ import annotations
@@ -19,20 +19,24 @@ __all__ = ["assemble", "asset", "data_uri", "embedded_json"]
 
 
 def asset(name: str) -> bytes:
-    """A file of the package's `pages` folder."""
+    """Reads a file of the package's `pages` folder."""
     return files(__package__).joinpath("pages", name).read_bytes()
 
 
 def assemble(
     template: str, *, style: str, scripts: Sequence[str], texts: Mapping[str, str], **parts: str
 ) -> bytes:
-    """A whole page.
+    """Assembles a page from a template.
 
-    template  name of an HTML file with $placeholders
-    style     the page's CSS
-    scripts   JavaScript that runs in this order at the end of the page
-    texts     placeholders that are text and will be escaped
-    parts     placeholders that are HTML already
+    Args:
+        template: Name of an HTML file with $placeholders.
+        style: CSS of the page.
+        scripts: JavaScript, run in this order at the end of the page.
+        texts: Values of placeholders that are text, to be escaped.
+        **parts: Values of placeholders that are HTML already.
+
+    Raises:
+        ValueError: A script holds what would end its element.
     """
     for script in scripts:
         if "</script" in script.lower() or "<!--" in script:
@@ -56,8 +60,7 @@ def assemble(
 
 
 def embedded_json(name: str, value: Any) -> str:
-    """`value` as a data block that the page's scripts read by its id, and that no text in it can
-    end."""
+    """Encodes a value as a JSON data block, found by its id; no text in it can end the block."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -65,7 +68,7 @@ def embedded_json(name: str, value: Any) -> str:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """`content` as the address of itself; `kind` is a media type."""
+    """Encodes content as a data URI; `kind` is its media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 

@@ -1,4 +1,4 @@
-"""The page of a report: a paragraph, the figures, a table of cases, and slices to leaf through."""
+"""The report page: a summary, the figures, a table of cases, and a browser of slices."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 
 from brats_train.evaluation.results import Results
+from brats_train.report.display import MODALITY_NAMES
 from brats_train.report.gallery import CaseSlices
 from brats_train.report.html import assemble, asset, data_uri, embedded_json
 
 __all__ = ["CaseEntry", "Picture", "make_page", "run_length"]
 
-NAMES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
 _WEBP_QUALITY = 60
-# Heading, score, digits, and whether more or less of it is better ("near" zero is neither).
+# Heading, score, digits, and whether more or less of it is better.
 _DICE, _HD95 = ("Dice", "dice", 3, "more"), ("HD95 mm", "hd95", 1, "less")
 _COLUMNS_OF_ONE = (
     _DICE,
@@ -47,8 +47,7 @@ _CAPTIONS = {
     ),
     "tests": (
         "Test cases",
-        "Predictions for cases that nobody has drawn a mask for, in the slice where the predicted "
-        "tumour is largest.",
+        "Predictions for cases without a mask, in the slice where the predicted tumour is largest.",
         True,
     ),
     "scores": (
@@ -60,8 +59,8 @@ _CAPTIONS = {
     "sizes": ("Score and size", "Dice of each case against the true volume of the region.", False),
     "reliability": (
         "Reliability",
-        "How often voxels of a predicted probability are tumour; on the diagonal the probability "
-        "can be taken at its word. Below, how many voxels there are.",
+        "Share of voxels of a predicted probability that are tumour; on the diagonal the model is "
+        "calibrated. Below, the number of voxels.",
         False,
     ),
 }
@@ -69,16 +68,27 @@ _CAPTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure of the page, by its name in `report.FIGURES`; `address` holds the image itself."""
+    """A figure of the page.
+
+    Attributes:
+        name: One of `build.FIGURES`.
+        uri: The image as a data URI.
+    """
 
     name: str
-    address: str
+    uri: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseEntry:
-    """One case of the browser, its images already encoded; `browser` is what pages/report.js
-    reads."""
+    """One case of the page.
+
+    Attributes:
+        case: Its id.
+        ml_per_voxel: Volume of a voxel.
+        modalities: The modalities shown.
+        browser: What pages/report.js reads, images encoded.
+    """
 
     case: str
     ml_per_voxel: float
@@ -87,8 +97,11 @@ class CaseEntry:
 
     @classmethod
     def of(cls, slices: CaseSlices, ml_per_voxel: float) -> CaseEntry:
-        """Slices of a modality become one image, one below the other; bit k of a byte of the masks
-        is region k of the truth, bit 4 + k of the prediction."""
+        """Encodes slices for the page.
+
+        The slices of a modality become one image, one below the other. Masks become a byte for each
+        pixel: bit k is region k of the truth, bit 4 + k of the prediction.
+        """
         num, channels, height, width = slices.images.shape
         truth = np.zeros_like(slices.prediction) if slices.truth is None else slices.truth
         bits = np.zeros((num, height, width), np.uint8)
@@ -101,7 +114,7 @@ class CaseEntry:
         }
         browser = {
             "case": slices.case,
-            "places": slices.places.tolist(),
+            "z_indices": slices.z_indices.tolist(),
             "depth": slices.depth,
             "first": slices.widest(slices.regions[0]),
             "height": height,
@@ -120,8 +133,11 @@ class CaseEntry:
 
 
 def run_length(values: np.ndarray) -> bytes:
-    """uint8 values as pairs of a value and a count; counts in groups of seven bits, the lowest
-    first, all but the last with the eighth bit set."""
+    """Encodes uint8 values as pairs of a value and a count.
+
+    A count is a variable-length integer: groups of seven bits, the lowest first, all but the last
+    with the eighth bit set (LEB128).
+    """
     flat = values.ravel()
     starts = np.flatnonzero(np.diff(flat, prepend=flat[:1] ^ 1))
     out = bytearray()
@@ -144,7 +160,17 @@ def make_page(
     pictures: Sequence[Picture],
     entries: Sequence[CaseEntry],
 ) -> bytes:
-    """report.html, one file that needs no other."""
+    """Makes report.html, one file that needs no other.
+
+    Args:
+        name: Name of the run.
+        config: Its config.json.
+        epochs: Rows of its metrics.csv.
+        best: The epoch of best.pt, None for none.
+        results: The evaluation, None without one.
+        pictures: Its figures.
+        entries: The scored cases.
+    """
     regions = results.regions if results else ()
     modalities = entries[0].modalities if entries else ()
     # FLAIR shows the whole tumour best, so it comes first.
@@ -152,7 +178,7 @@ def make_page(
     browser = {
         "regions": regions,
         "modalities": modalities,
-        "names": {one: NAMES.get(one, one) for one in modalities},
+        "names": {one: MODALITY_NAMES.get(one, one) for one in modalities},
         "cases": [
             {**entry.browser, "scores": _scores(results, entry.case)}
             for entry in entries
@@ -163,14 +189,14 @@ def make_page(
         "report.html",
         style=asset("report.css").decode(),
         scripts=[asset("report.js").decode()],
-        texts={"title": f"Run {name}", "summary": _paragraph(config, epochs, best, results)},
+        texts={"title": f"Run {name}", "summary": _summary_text(config, epochs, best, results)},
         figures=f'<div class="figures">{"".join(map(_figure, pictures))}</div>',
         cases=_table(results, entries) if results else "",
         data=embedded_json("data", browser),
     )
 
 
-def _paragraph(
+def _summary_text(
     config: Mapping[str, Any],
     epochs: Sequence[Mapping[str, float]],
     best: int | None,
@@ -178,15 +204,15 @@ def _paragraph(
 ) -> str:
     recipe = config["recipe"]
     what = "the whole tumour" if recipe.get("target") == "wt" else "tumour regions (WT, TC, ET)"
-    text = f"A U-Net with a {recipe.get('encoder', 'ResNet')} encoder learnt {what}"
+    text = f"A U-Net with a {recipe.get('encoder', 'ResNet')} encoder was trained on {what}"
     if name := config.get("recipe_name"):
-        text += f" by the recipe {name}"
+        text += f" with the recipe {name}"
     if (rows := config.get("num_train_rows")) is not None:
         text += f" from {rows} slices, {config.get('num_val_rows', 0)} more for validation"
     text += "."
     if epochs:
         text += f" It trained for {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}; "
-        text += f"the weights of epoch {best} were kept." if best else "none was judged best."
+        text += f"the weights of epoch {best} were kept." if best else "none was kept."
     if results is None:
         return f"{text} It has not been scored yet: brats eval --split val, then brats report."
     summary = results.summary
@@ -213,7 +239,7 @@ def _mean(score: Mapping[str, Any]) -> str:
 
 def _figure(picture: Picture) -> str:
     heading, text, is_wide = _CAPTIONS[picture.name]
-    image = f'<img src="{escape(picture.address)}" alt="{escape(heading)}: {escape(text)}">'
+    image = f'<img src="{escape(picture.uri)}" alt="{escape(heading)}: {escape(text)}">'
     if is_wide:
         name = escape(heading)
         image = f'<div class="pan" tabindex="0" role="group" aria-label="{name}">{image}</div>'
@@ -250,11 +276,11 @@ def _table(results: Results, entries: Sequence[CaseEntry]) -> str:
         first = f'<td data-value="{escape(entry.case)}">{button}</button></td>'
         lines.append(f"<tr>{first}{''.join(cells)}</tr>")
     shown = dict.fromkeys(name for _, _, name, _, _ in columns)
-    words = results.summary.get("definitions", {})
+    definitions = results.summary.get("definitions", {})
     meanings = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(words[name]))}</dd>"
+        f"<dt>{escape(name)}</dt><dd>{escape(str(definitions[name]))}</dd>"
         for name in shown
-        if name in words
+        if name in definitions
     )
     return (
         '<section aria-labelledby="cases"><h2 id="cases">Cases</h2>'

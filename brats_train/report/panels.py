@@ -1,4 +1,4 @@
-"""Figures of scans: truth and prediction beside each other, and where they disagree."""
+"""Figures of scans with truth and prediction, and where the two disagree."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from brats_cache.common.errors import printable
+from brats_train.report.display import MODALITY_NAMES
 from brats_train.report.gallery import CaseSlices
 
 __all__ = ["draw_panels", "draw_predictions"]
 
-# Okabe and Ito's, light enough for dark tissue: what is only true, only predicted, and both.
+# Okabe and Ito's colours, light enough for dark tissue: false negatives, false positives, both.
 TRUTH, PREDICTION, AGREEMENT = "#56B4E9", "#E69F00", "#F5F5F5"
 _LINES: dict[str, Any] = {"wt": "solid", "tc": "dashed", "et": "dotted"}
 _CELL = 2.15  # inches
 
 
 def draw_panels(cases: Sequence[tuple[str, CaseSlices]]) -> Figure:
-    """A row a case: the scan, the truth, the prediction, and hits, misses and false alarms over
-    FLAIR (whole tumour) and T1ce (tumour core, where it was predicted). The paper's figure 12.
+    """Draws one row for each case, like the paper's figure 12.
 
-    cases  what each row shows, such as "best, Dice 0.93", and the slices to choose from
+    Scan, truth, prediction, then true positives, false negatives and false positives over FLAIR
+    (whole tumour) and T1ce (tumour core, where the model predicts it).
+
+    Args:
+        cases: Heading of each row, such as "best, Dice 0.93", and the slices to choose from.
     """
     names = cases[0][1].modalities
     flair, t1ce = _channel(names, "flair"), _channel(names, "t1ce")
@@ -37,29 +41,31 @@ def draw_panels(cases: Sequence[tuple[str, CaseSlices]]) -> Figure:
         core = "tc" if "tc" in slices.known else main
         one = slices.only(slices.widest(main))
         assert one.truth is not None
-        for place, channel in enumerate((flair, flair, flair, flair, t1ce)[:columns]):
-            _show(axes[place], one, channel)
+        for column, channel in enumerate((flair, flair, flair, flair, t1ce)[:columns]):
+            _show(axes[column], one, channel)
         for index, region in enumerate(one.regions):
             _outline(axes[1], one.truth[0, index], TRUTH, region)
             _outline(axes[2], one.prediction[0, index], PREDICTION, region)
-        _say(axes[0], heading, one.case, f"z = {one.places[0]}")
+        _set_title(axes[0], heading, one.case, f"z = {one.z_indices[0]}")
         axes[1].set_title("truth", fontsize=8)
         axes[2].set_title("prediction", fontsize=8)
-        for place, region, channel in ((3, main, flair), (4, core, t1ce))[: columns - 3]:
-            _show_agreement(axes[place], one, region)
-            axes[place].set_title(f"{region.upper()} over {_name(names[channel])}", fontsize=8)
+        for column, region, channel in ((3, main, flair), (4, core, t1ce))[: columns - 3]:
+            _show_agreement(axes[column], one, region)
+            axes[column].set_title(f"{region.upper()} over {_name(names[channel])}", fontsize=8)
     white = [withStroke(linewidth=4, foreground="0.25")]
     entries = [
         Patch(facecolor=TRUTH, edgecolor="0.2", label="missed (FN)"),
         Patch(facecolor=PREDICTION, edgecolor="0.2", hatch="////", label="false alarm (FP)"),
         Line2D([], [], color=AGREEMENT, path_effects=white, label="found (TP)"),
     ]
-    return _with_legend(figure, [*entries, *_region_lines(cases[0][1].regions)])
+    return _add_legend(figure, [*entries, *_region_lines(cases[0][1].regions)])
 
 
 def draw_predictions(cases: Sequence[CaseSlices]) -> Figure:
-    """A column a case, its scan above and the prediction over it below, in the slice where that is
-    largest: the paper's figure 13."""
+    """Draws one column for each case, like the paper's figure 13.
+
+    The scan above, with the prediction below, in the slice where the prediction is largest.
+    """
     figure, grid = _sheet(2, len(cases))
     for column, slices in enumerate(cases):
         one = slices.only(slices.widest(slices.regions[0]))
@@ -68,11 +74,13 @@ def draw_predictions(cases: Sequence[CaseSlices]) -> Figure:
             _show(axes, one, channel)
         for index, region in enumerate(one.regions):
             _outline(grid[1, column], one.prediction[0, index], PREDICTION, region)
-        _say(grid[0, column], one.case, f"z = {one.places[0]}, {_name(one.modalities[channel])}")
+        _set_title(
+            grid[0, column], one.case, f"z = {one.z_indices[0]}, {_name(one.modalities[channel])}"
+        )
         if not one.prediction.any():
             grid[1, column].set_title("nothing predicted", fontsize=8)
     entries = [Line2D([], [], color=PREDICTION, label="prediction")]
-    return _with_legend(figure, [*entries, *_region_lines(cases[0].regions)])
+    return _add_legend(figure, [*entries, *_region_lines(cases[0].regions)])
 
 
 def _sheet(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
@@ -125,15 +133,17 @@ def _outline(axes: Any, mask: np.ndarray, color: str, region: str = "wt") -> Non
 
 
 def _magnified(mask: np.ndarray, factor: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Columns, rows and values for a contour that follows the edges of pixels and does not shrink
-    the one that stands alone; a border of background closes contours at the edge."""
+    """Columns, rows and values for contours that follow the edges of pixels.
+
+    A border of background closes contours at the edge of the image.
+    """
     sharp = np.pad(mask.astype(np.uint8).repeat(factor, 0).repeat(factor, 1), 1)
     rows, columns = ((np.arange(size) - 0.5) / factor - 0.5 for size in sharp.shape)
     return columns, rows, sharp
 
 
-def _say(axes: Any, *lines: str) -> None:
-    """A title as it is: names may hold what matplotlib would read as a formula."""
+def _set_title(axes: Any, *lines: str) -> None:
+    """Sets a title without formulas: a name may hold what matplotlib would parse as one."""
     text = "\n".join(map(printable, lines))
     axes.set_title(text, fontsize=8, loc="left", parse_math=False)
 
@@ -144,7 +154,7 @@ def _region_lines(regions: Sequence[str]) -> list[Line2D]:
     return [Line2D([], [], color="0.2", linestyle=_LINES[r], label=r.upper()) for r in regions]
 
 
-def _with_legend(figure: Figure, entries: list[Any]) -> Figure:
+def _add_legend(figure: Figure, entries: list[Any]) -> Figure:
     figure.legend(
         handles=entries, loc="outside lower center", ncols=len(entries), frameon=False, fontsize=8
     )
@@ -152,9 +162,9 @@ def _with_legend(figure: Figure, entries: list[Any]) -> Figure:
 
 
 def _channel(names: Sequence[str], wanted: str) -> int:
-    """The channel of `wanted`; without it the last one."""
+    """The index of the channel `wanted`; the last one where it is not there."""
     return list(names).index(wanted) if wanted in names else len(names) - 1
 
 
 def _name(modality: str) -> str:
-    return {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}.get(modality, modality)
+    return MODALITY_NAMES.get(modality, modality)

@@ -1,7 +1,7 @@
-"""A scan with its masks in the browser: one page, NiiVue and the volumes inside it.
+"""The viewer: one page with a scan, its masks and NiiVue.
 
-NiiVue (niivue.com) draws the planes; its own published file lies gzipped in the package's `pages`
-folder beside its licence, so that neither a network nor another package is needed.
+NiiVue (niivue.com) draws the planes. Its published file is kept gzipped in the package's `pages`
+folder with its licence, so neither a network nor another package is needed.
 """
 
 from __future__ import annotations
@@ -27,29 +27,41 @@ from brats_cache.imaging.nifti import read_volume as volume_of
 from brats_cache.imaging.nifti_header import Header, read_header
 from brats_cache.imaging.nifti_writer import encode_volume
 from brats_cache.imaging.preprocess import brain_of
-from brats_train.report.display import PERCENTILES
+from brats_train.report.display import MODALITY_NAMES, PERCENTILES
 from brats_train.report.html import assemble, asset, embedded_json
 
 __all__ = ["make_view", "serve", "start_server"]
 
 LOOPBACK = "127.0.0.1"
-NAMES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
-_SAMPLES = 1 << 20  # voxels that percentiles are taken of
+_SAMPLES = 1 << 20  # voxels that percentiles are computed from
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Volume:
-    """A canonical (Z, Y, X) array and the header of the file it came from."""
+    """A canonical volume.
+
+    Attributes:
+        values: (Z, Y, X).
+        header: Header of its file.
+    """
 
     values: np.ndarray
     header: Header
 
 
 def make_view(case_dir: Path, mask: Path | None = None) -> bytes:
-    """The page of the one case in `case_dir`, with its own mask where it has one, and with `mask`.
+    """Makes the page of a case.
 
-    Raises `DataFaults` for files that cannot be read, and `BratsError` where there is not exactly
-    one case.
+    Args:
+        case_dir: Holds the one case, in any naming that `brats build-cache` understands.
+        mask: A further mask to show over it, on the same grid or another.
+
+    Returns:
+        An HTML page, one file.
+
+    Raises:
+        DataFaults: A file cannot be read.
+        BratsError: The folder does not hold exactly one case.
     """
     case = _find_case(case_dir)
     volumes = {name: _read(scan) for name, scan in case.images.items()}
@@ -70,7 +82,7 @@ def make_view(case_dir: Path, mask: Path | None = None) -> bytes:
             }
             for name, kind, volume in overlays
         ],
-        "start": _middle(volumes, [volume for _, _, volume in overlays]),
+        "start": _start_position(volumes, [volume for _, _, volume in overlays]),
     }
     return assemble(
         "view.html",
@@ -81,33 +93,44 @@ def make_view(case_dir: Path, mask: Path | None = None) -> bytes:
     )
 
 
-def serve(page: bytes, port: int, say: Callable[[str], object]) -> None:
-    """Serves `page` to this machine until Ctrl-C, and opens a browser where there is a screen.
-    Raises `BratsError` where the port is taken."""
+def serve(page: bytes, port: int, echo: Callable[[str], object]) -> None:
+    """Serves a page to this machine until Ctrl-C, and opens a browser where there is a screen.
+
+    Args:
+        page: HTML.
+        port: 0 for a free one.
+        echo: Prints a line.
+
+    Raises:
+        BratsError: The port is taken.
+    """
     server, address = start_server(page, port)
-    say(f"{address}\nCtrl-C ends it.")
+    echo(f"{address}\nCtrl-C ends it.")
     if environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"):
         webbrowser.open(address)
     try:
         server.serve_forever()
     except KeyboardInterrupt:  # the way to end it, so no failure
-        say("")
+        echo("")
     finally:
         server.server_close()
 
 
 def start_server(page: bytes, port: int) -> tuple[ThreadingHTTPServer, str]:
-    """A server of `page` on the loopback address, not running yet, and the page's address.
+    """Makes a server of one page on the loopback address, not running yet.
 
-    The address holds a word that cannot be guessed and requests must name this machine, so that
-    neither other users of the machine nor pages of other sites can read the scan.
+    The URL holds a random token and requests must have this machine as their host, so neither other
+    users of the machine nor pages of other sites can read the scan.
+
+    Returns:
+        The server, and the URL of the page.
     """
-    word = secrets.token_urlsafe(16)
+    token = secrets.token_urlsafe(16)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             hosts = {f"{name}:{server.server_port}" for name in (LOOPBACK, "localhost")}
-            if self.headers.get("Host") not in hosts or self.path != f"/{word}/":
+            if self.headers.get("Host") not in hosts or self.path != f"/{token}/":
                 self.send_error(404)
                 return
             self.send_response(200)
@@ -118,13 +141,13 @@ def start_server(page: bytes, port: int) -> tuple[ThreadingHTTPServer, str]:
             self.wfile.write(page)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Says nothing of each request."""
+            """Logs nothing."""
 
     try:
         server = ThreadingHTTPServer((LOOPBACK, port), Handler)
     except OSError as error:
         raise BratsError(f"port {port}: cannot be served at ({error.strerror}).") from error
-    return server, f"http://{LOOPBACK}:{server.server_port}/{word}/"
+    return server, f"http://{LOOPBACK}:{server.server_port}/{token}/"
 
 
 def _find_case(folder: Path) -> Case:
@@ -155,7 +178,7 @@ def _read_mask(scan: Scan) -> _Volume:
 
 
 def _encoded(volumes: dict[str, _Volume]) -> list[dict[str, Any]]:
-    """What the page needs of each scan: FLAIR first, which shows the whole tumour best."""
+    """The scans for the page; FLAIR first, which shows the whole tumour best."""
     brain = brain_of([volume.values for volume in volumes.values()])
     encoded = []
     for name in sorted(volumes, key=lambda one: one != "flair"):
@@ -164,11 +187,11 @@ def _encoded(volumes: dict[str, _Volume]) -> list[dict[str, Any]]:
         sample = inside[:: max(1, inside.size // _SAMPLES)] if inside.size else np.zeros(1)
         low, high = (float(value) for value in np.percentile(sample, PERCENTILES))
         if low < 0:
-            # Scans that were normalised before hold 0 outside the head, which is no dark value.
+            # In scans that were normalised before, the 0 outside the brain is not a dark value.
             values = np.where(brain, values, np.asarray(np.floor(low), values.dtype))
         encoded.append(
             {
-                "name": NAMES[name],
+                "name": MODALITY_NAMES[name],
                 "low": low,
                 "high": max(high, low + 1e-6),
                 "nifti": _base64(values, header),
@@ -181,20 +204,22 @@ def _base64(values: np.ndarray, header: Header) -> str:
     return base64.b64encode(encode_volume(values, header)).decode()
 
 
-def _middle(volumes: dict[str, _Volume], masks: Sequence[_Volume]) -> list[float]:
-    """Where the crosshair stands at first, RAS mm: in the slice where the last mask that holds
-    something is largest, in the middle of it; in the middle of the scan where none does."""
+def _start_position(volumes: dict[str, _Volume], masks: Sequence[_Volume]) -> list[float]:
+    """The first position of the crosshair, RAS mm.
+
+    The centre of the last mask that is not empty, in its largest slice; else of the scan.
+    """
     volume = next(iter(volumes.values()))
-    place = [size // 2 for size in volume.values.shape]
+    voxel = [size // 2 for size in volume.values.shape]
     for mask in masks:
         if mask.values.any():
             z = int(np.count_nonzero(mask.values, axis=(1, 2)).argmax())
             rows, columns = np.nonzero(mask.values[z])
-            place, volume = [z, int(np.median(rows)), int(np.median(columns))], mask
+            voxel, volume = [z, int(np.median(rows)), int(np.median(columns))], mask
     orientation, shape = volume.header.orientation, volume.values.shape
     index = np.ones(4)
     for axis, flip, at, size in zip(
-        orientation.permutation, orientation.flips, place, shape, strict=True
+        orientation.permutation, orientation.flips, voxel, shape, strict=True
     ):
         index[axis] = size - 1 - at if flip else at
     return [float(value) for value in (volume.header.affine @ index)[:3]]

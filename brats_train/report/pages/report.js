@@ -61,7 +61,7 @@ function decoded(text, length) {
 function masksOf(number) {
   const one = data.cases[number];
   if (!masks.has(number))
-    masks.set(number, decoded(one.masks, one.places.length * one.height * one.width));
+    masks.set(number, decoded(one.masks, one.z_indices.length * one.height * one.width));
   return masks.get(number);
 }
 
@@ -134,9 +134,9 @@ async function draw() {
 function describe(one, showsTruth, showsFound) {
   const name = data.names[state.modality];
   const region = data.regions[state.region].toUpperCase();
-  const z = one.places[state.slice];
+  const z = one.z_indices[state.slice];
   byId("place").textContent =
-    `${name}, z = ${z} of ${one.depth}, slice ${state.slice + 1} of ${one.places.length}`;
+    `${name}, z = ${z} of ${one.depth}, slice ${state.slice + 1} of ${one.z_indices.length}`;
   const shown = [showsTruth && `true ${region} in blue`, showsFound && `predicted ${region} in orange`];
   canvas.setAttribute("aria-label",
     [`${one.case}, ${name}, axial slice z = ${z}`, ...shown.filter(Boolean)].join(", "));
@@ -155,7 +155,7 @@ function showCase(number) {
   byId("browser-case").textContent = one.case;
   byId("browser-scores").textContent = one.scores;
   const position = byId("position");
-  position.max = one.places.length - 1;
+  position.max = one.z_indices.length - 1;
   position.value = state.slice;
   for (const input of byId("regions").querySelectorAll("input"))
     input.disabled = !one.known.includes(data.regions[input.value]);
@@ -167,7 +167,7 @@ function showCase(number) {
 }
 
 function moveSlice(step) {
-  const last = data.cases[state.number].places.length - 1;
+  const last = data.cases[state.number].z_indices.length - 1;
   state.slice = Math.min(Math.max(state.slice + step, 0), last);
   byId("position").value = state.slice;
   draw();

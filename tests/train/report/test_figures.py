@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from brats_train.evaluation.calibration import probability_table
-from brats_train.report.display import box_of, choose_slices, on_scan_grid, to_grey
+from brats_train.report.display import bounding_box, choose_slices, on_scan_grid, to_grey
 from brats_train.report.figures import (
     best_epoch,
     draw_curves,
@@ -51,7 +51,7 @@ def slices_of(regions: tuple[str, ...] = ("wt",), case: str = "case") -> CaseSli
     return CaseSlices(
         case=case,
         modalities=("flair", "t1ce"),
-        places=np.array([3, 5, 7, 9]),
+        z_indices=np.array([3, 5, 7, 9]),
         depth=12,
         images=images,
         regions=regions,
@@ -81,11 +81,11 @@ def drawn(figure: Figure) -> np.ndarray:
 def test_chosen_slices_hold_something_and_the_peak(
     areas: list[int], limit: int, number: int
 ) -> None:
-    places = np.arange(len(areas)) * 2 + 7
+    z_indices = np.arange(len(areas)) * 2 + 7
     sizes = np.array(areas)
-    peak = int(places[sizes.argmax()])
-    chosen = choose_slices(places, sizes, peak, limit)
-    held = places[sizes > 0] if sizes.any() else places
+    peak = int(z_indices[sizes.argmax()])
+    chosen = choose_slices(z_indices, sizes, peak, limit)
+    held = z_indices[sizes > 0] if sizes.any() else z_indices
     assert len(chosen) == min(limit, len(held))
     assert (np.diff(chosen) > 0).all()
     assert set(chosen) <= set(held)
@@ -115,7 +115,7 @@ def test_the_head_has_no_rim_and_outside_is_black(side: int, fit: str) -> None:
     grey = to_grey(back, brain)
     assert (grey[0, 0] > 0).tolist() == brain[0].tolist()
     assert grey[0, 0][distance < 0.15].min() > grey[0, 0][brain[0] & (distance > 0.25)].max()
-    top, left = box_of(grey)
+    top, left = bounding_box(grey)
     assert (grey[:, :, top, left] > 0).sum() == brain.sum()
     assert top.stop - top.start < side
     assert left.stop - left.start < side

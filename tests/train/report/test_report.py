@@ -21,7 +21,7 @@ from brats_cache.format.reader import Cache, open_cache
 from brats_cache.format.truth import true_labels
 from brats_cache.imaging.labels import region_table
 from brats_train.evaluation.results import read_results
-from brats_train.report.gallery import Predicted, look_at
+from brats_train.report.gallery import Predicted, select_slices
 from brats_train.report.html import embedded_json
 from brats_train.report.page import CaseEntry, run_length
 from brats_train.training.run_dir import METRIC_COLUMNS, RunDir
@@ -145,9 +145,9 @@ def test_every_figure_is_there_as_png_and_svg(run: Path) -> None:
 def test_the_masks_shown_are_those_scored_and_the_truth(run: Path, evil_cache: Cache) -> None:
     for entry in page_data(run)["cases"]:
         index = index_of(evil_cache, entry["case"])
-        shape = (len(entry["places"]), entry["height"], entry["width"])
+        shape = (len(entry["z_indices"]), entry["height"], entry["width"])
         bits = decoded(entry["masks"]).reshape(shape)
-        labels = true_labels(evil_cache, index)[entry["places"]]
+        labels = true_labels(evil_cache, index)[entry["z_indices"]]
         mask = run / "eval" / "val" / "masks" / f"{entry['case']}.nii.gz"
         predicted = np.asarray(nib.load(mask).dataobj)  # the phantom's z is the third axis, upwards
         for number, (region, values) in enumerate(
@@ -156,11 +156,11 @@ def test_the_masks_shown_are_those_scored_and_the_truth(run: Path, evil_cache: C
             true = ((bits >> number) & 1).sum(axis=(1, 2))
             assert true.tolist() == region_table(region)[labels].sum(axis=(1, 2)).tolist()
             found = ((bits >> (4 + number)) & 1).sum(axis=(1, 2))
-            scored = np.isin(predicted, values).sum(axis=(0, 1))[entry["places"]]
+            scored = np.isin(predicted, values).sum(axis=(0, 1))[entry["z_indices"]]
             assert found.tolist() == scored.tolist()
-        assert 1 <= len(entry["places"]) <= 16
+        assert 1 <= len(entry["z_indices"]) <= 16
         areas = region_table("wt")[true_labels(evil_cache, index)].sum(axis=(1, 2))
-        assert areas[entry["places"][entry["first"]]] == areas.max()
+        assert areas[entry["z_indices"][entry["first"]]] == areas.max()
 
 
 def test_the_page_opens_alone_and_without_errors(page: Page, run: Path) -> None:
@@ -214,16 +214,16 @@ def test_the_slices_turn_by_keyboard(page: Page, run: Path) -> None:
         assert found is not None
         return int(found[1])
 
-    assert place() == entry["places"][entry["first"]]
+    assert place() == entry["z_indices"][entry["first"]]
     assert "Dice" in page.run("document.getElementById('browser-scores').textContent")
     drawn_after(page, "Home")
-    assert place() == entry["places"][0]
+    assert place() == entry["z_indices"][0]
     drawn_after(page, "ArrowUp")
-    assert place() == entry["places"][1]
+    assert place() == entry["z_indices"][1]
     drawn_after(page, "End")
-    assert place() == entry["places"][-1]
-    drawn_after(page, *["ArrowDown"] * (len(entry["places"]) - 1 - entry["first"]))
-    assert place() == entry["places"][entry["first"]]
+    assert place() == entry["z_indices"][-1]
+    drawn_after(page, *["ArrowDown"] * (len(entry["z_indices"]) - 1 - entry["first"]))
+    assert place() == entry["z_indices"][entry["first"]]
     without_truth = drawn_after(page, "t")
     plain = drawn_after(page, "p")
     assert len({first, without_truth, plain}) == 3
@@ -364,7 +364,7 @@ def test_fifty_five_real_cases_stay_under_20_mb(tmp_path: Path, real_data: Path)
     labels = true_labels(cache, 0)
     masks = np.array([np.roll(region_table(r)[labels], 4, axis=2) for r in ("wt", "tc", "et")])
     predicted = Predicted(masks=masks, probabilities=None)
-    slices = look_at(cache, 0, predicted, labels, ("wt", "tc", "et"), 16)
+    slices = select_slices(cache, 0, predicted, labels, ("wt", "tc", "et"), 16)
     assert slices.images.shape[:2] == (16, 4)
     entry = CaseEntry.of(slices, 0.001)
     figures_mb = 1.5
