@@ -23,8 +23,9 @@ from brats_cache.common.errors import BratsError, DataFaults, Fault
 from brats_cache.common.text import first_few
 from brats_cache.discovery.cases import Case
 from brats_cache.format.schema import NUM_LABELS
-from brats_cache.imaging.labels import REGIONS, SCHEMES, Scheme, canonical_table, detect_scheme
+from brats_cache.imaging.labels import REGIONS, SCHEMES, Scheme, canonical_table
 from brats_cache.imaging.preprocess import FITS, NORMALIZATIONS, Preparation
+from brats_cache.imaging.scheme_detection import detect_scheme, schemes_of_id
 
 __all__ = [
     "BuildOptions",
@@ -274,7 +275,8 @@ def detect_schemes(
     units: dict[object, list[Survey | HeaderCheck]] = {}
     for survey in surveys:
         case = survey.case
-        unit = (case.scheme, case.naming, case.data_dir, case.labels)
+        names = (case.naming, schemes_of_id(case.id))
+        unit = (case.scheme, names, case.data_dir, case.labels)
         units.setdefault(unit, []).append(survey)
     schemes: dict[str, Scheme] = {}
     faults: list[Fault] = []

@@ -17,7 +17,7 @@ from brats_cache.common.files import write_atomically
 from brats_cache.common.text import first_few
 from brats_cache.discovery.cases import Case, find_cases
 from brats_cache.discovery.manifest import manifest_table
-from brats_cache.imaging.labels import detect_scheme
+from brats_cache.imaging.scheme_detection import detect_scheme
 
 __all__ = ["scan"]
 

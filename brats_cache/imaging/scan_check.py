@@ -84,13 +84,11 @@ def _is_flat(values: np.ndarray) -> bool:
 
 def _are_identical(first: np.ndarray, other: np.ndarray) -> bool:
     """Whether (n,) values are linear functions of each other; neither is constant."""
-    one, two = first.astype(np.float64), other.astype(np.float64)
-    one -= one.mean()
-    two -= two.mean()
-    return bool(one @ two >= MIN_CORRELATION * np.sqrt((one @ one) * (two @ two)))
+    correlation = np.corrcoef(first.astype(np.float64), other.astype(np.float64))
+    return float(correlation[0, 1]) >= MIN_CORRELATION
 
 
 def _overlap(first: np.ndarray, other: np.ndarray) -> float:
     """The Dice coefficient of two masks, not both empty."""
-    total = np.count_nonzero(first) + np.count_nonzero(other)
-    return 2 * np.count_nonzero(first & other) / max(total, 1)
+    total = int(np.count_nonzero(first)) + int(np.count_nonzero(other))
+    return 2 * int(np.count_nonzero(first & other)) / max(total, 1)

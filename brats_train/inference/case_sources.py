@@ -15,7 +15,8 @@ from brats_cache.discovery.cases import Case, Findings, Scan, find_cases
 from brats_cache.discovery.file_names import parse_name
 from brats_cache.discovery.namings import naming_of
 from brats_cache.discovery.patients import patient_of
-from brats_cache.imaging.labels import SCHEMES, Scheme, detect_scheme
+from brats_cache.imaging.labels import SCHEMES, Scheme
+from brats_cache.imaging.scheme_detection import detect_scheme
 
 __all__ = [
     "case_of_files",

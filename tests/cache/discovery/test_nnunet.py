@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from brats_cache.discovery.cases import find_cases
-from brats_cache.imaging.labels import detect_scheme
+from brats_cache.imaging.scheme_detection import detect_scheme
 from tests.cache.discovery.trees import add_files
 
 V1 = {
