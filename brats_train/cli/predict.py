@@ -111,10 +111,17 @@ def predict(
             resume=resume,
             overwrite=overwrite,
         )
+        for note in findings.notes if world.is_main else ():
+            print_message(printable(note), prefix="Note: ")
+
+        def warn(text: str) -> None:
+            if world.is_main:
+                print_message(printable(text), prefix="Warning: ")
+
         progress = show_progress("Segmenting", "cases") if world.is_main else no_progress()
         try:
             with progress as report:
-                outcome = prediction.predict(job, ensemble, world, report)
+                outcome = prediction.predict(job, ensemble, world, report, warn)
         except KeyboardInterrupt:
             if world.is_main:
                 click.echo(
@@ -123,8 +130,6 @@ def predict(
             raise
         if not world.is_main:
             return
-    for note in outcome.notes:
-        print_message(printable(note), prefix="Note: ")
     kept = f" ({len(outcome.kept)} more were there)" if outcome.kept else ""
     noun = "mask" if len(outcome.written) == 1 else "masks"
     click.echo(f"{len(outcome.written)} {noun} in {out_dir}{kept}")

@@ -17,6 +17,7 @@ from brats_cache.format.reader import Cache
 from brats_cache.imaging.grid import Grid
 from brats_cache.imaging.orientation import Orientation
 from brats_cache.imaging.preprocess import Preparation, brain_of, measure, prepare_images
+from brats_cache.imaging.scan_check import check_scans
 from brats_train.inference.brain import brain_of_images
 from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble, to_native
@@ -42,6 +43,7 @@ class PreparedCase:
         brain: (n, Y, X) bool on the scan's own grid.
         grid: The scan's grid.
         fingerprint: Of the scans' files, see `fingerprint_of_scans`; "" for what is no file.
+        warnings: How the scans differ from those that models are trained on, see `check_scans`.
     """
 
     images: np.ndarray
@@ -49,6 +51,7 @@ class PreparedCase:
     brain: np.ndarray
     grid: Grid
     fingerprint: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,17 +106,20 @@ def prepare_case(case: Case, preparation: Preparation) -> PreparedCase:
     loaded = load_case(replace(case, mask=None), preparation)
     survey = loaded.survey
     z_indices = np.flatnonzero(survey.brain_pixels)
+    grid = Grid(shape=survey.shape, affine=survey.affine)
+    volumes = dict(zip(preparation.modalities, loaded.volumes, strict=True))
     return PreparedCase(
         images=prepare_images(
             loaded.volumes, loaded.brain, survey.normalizations, preparation, z_indices
         ),
         z_indices=z_indices,
         brain=loaded.brain[z_indices],
-        grid=Grid(shape=survey.shape, affine=survey.affine),
+        grid=grid,
         fingerprint=fingerprint_of_scans(
             [source.checksum for source in survey.sources],
             [scan.channel for scan in case.images.values()],
         ),
+        warnings=check_scans(volumes, loaded.brain, grid.spacing_mm),
     )
 
 
@@ -157,11 +163,14 @@ def prepare_arrays(
         raise ValueError("no voxel is other than 0 in any modality; expected a brain")
     z_indices = np.flatnonzero(brain.any(axis=(1, 2)))
     normalizations = [measure(volume[brain], preparation.normalize) for volume in canonical]
+    grid = Grid(shape=shape, affine=affine)
+    by_name = dict(zip(named, canonical, strict=True))
     return PreparedCase(
         images=prepare_images(canonical, brain, normalizations, preparation, z_indices),
         z_indices=z_indices,
         brain=brain[z_indices],
-        grid=Grid(shape=shape, affine=affine),
+        grid=grid,
+        warnings=check_scans(by_name, brain, grid.spacing_mm),
     )
 
 

@@ -16,9 +16,18 @@ import numpy as np
 
 from brats_cache.common.errors import BratsError, DataFaults, Fault
 from brats_cache.common.files import write_atomically
+from brats_cache.common.text import first_few
 from brats_cache.discovery.cases import Case, Findings
 from brats_cache.imaging.nifti_header import Header, read_header
 from brats_cache.imaging.nifti_writer import encode_volume
+from brats_cache.imaging.scan_check import (
+    FLAT,
+    IDENTICAL,
+    NOT_ALIGNED,
+    NOT_STRIPPED,
+    OTHER_SPACING,
+    PREPARING_TOOLS,
+)
 from brats_train.inference.case_prediction import (
     CasePrediction,
     PreparedCase,
@@ -41,7 +50,9 @@ from brats_train.runtime.distributed import World, same_error_on_all_ranks
 __all__ = ["Outcome", "PredictionJob", "predict"]
 
 NUM_READERS = 2
+SCAN_WARNINGS = (NOT_STRIPPED, OTHER_SPACING, FLAT, IDENTICAL, NOT_ALIGNED)
 Progress = Callable[[int, int], None]
+Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,15 +83,28 @@ class Outcome:
     Attributes:
         written: Masks that were made, sorted.
         kept: Masks that were there, in order of their cases.
-        notes: What a person should know of the scans.
     """
 
     written: tuple[Path, ...]
     kept: tuple[Path, ...]
-    notes: tuple[str, ...]
 
 
-def predict(job: PredictionJob, ensemble: Ensemble, world: World, progress: Progress) -> Outcome:
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """What became of one case: a case with faults has no mask."""
+
+    target: Target
+    faults: tuple[Fault, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def predict(
+    job: PredictionJob,
+    ensemble: Ensemble,
+    world: World,
+    progress: Progress,
+    warn: Warn = lambda text: None,
+) -> Outcome:
     """Writes `<case>.nii.gz` for every case that was found; ranks share the cases out.
 
     A case that cannot be read does not stop the others.
@@ -90,6 +114,7 @@ def predict(job: PredictionJob, ensemble: Ensemble, world: World, progress: Prog
         ensemble: The model.
         world: This process among its peers.
         progress: Called with the number of cases done and of all.
+        warn: Takes a line for each kind of scan that the model may not understand, on every rank.
 
     Raises:
         BratsError: Before any work: two files would have one name, or a mask exists already and
@@ -108,21 +133,39 @@ def predict(job: PredictionJob, ensemble: Ensemble, world: World, progress: Prog
     except OSError as error:
         raise BratsError(f"{job.out_dir}: cannot be made ({error.strerror}).") from error
     wanted = [target for target in targets if target.mask not in kept]
-    written: list[Path] = []
     mine = wanted[world.rank :: world.size]
-    for done, (path, case_faults) in enumerate(_segment_all(mine, ensemble, tta, model), start=1):
-        written += [] if case_faults else [path]
-        faults += case_faults
-        progress(done, len(mine))
-    parts = world.all_gather((written, faults))
-    written = sorted(path for part, _ in parts for path in part)
-    faults = list(dict.fromkeys(fault for _, part in parts for fault in part))
+    results: list[_Result] = []
+    for result in _segment_all(mine, ensemble, tta, model):
+        results.append(result)
+        progress(len(results), len(mine))
+    results = [result for part in world.all_gather(results) for result in part]
+    written = sorted(result.target.mask for result in results if not result.faults)
+    for line in _warnings_by_kind(results):
+        warn(line)
+    faults = list(dict.fromkeys([*faults, *(fault for one in results for fault in one.faults)]))
     if faults:
         faults = [_advise(fault, modalities) for fault in faults]
         failure = DataFaults(faults, f"{len(written) + len(kept)} masks are in {job.out_dir}.")
         failure.is_shared = True
         raise failure
-    return Outcome(written=tuple(written), kept=tuple(kept), notes=job.findings.notes)
+    return Outcome(written=tuple(written), kept=tuple(kept))
+
+
+def _warnings_by_kind(results: Sequence[_Result]) -> list[str]:
+    """One line for each kind of warning, with a count and a few cases, and what can be done."""
+    cases: dict[str, list[str]] = {}
+    for result in sorted(results, key=lambda result: result.target.case.id):
+        for kind in result.warnings:
+            cases.setdefault(kind, []).append(result.target.case.id)
+    lines = [
+        f"{len(ids)} of {len(results)} cases ({first_few(ids, 3)}): {kind}"
+        for kind, ids in cases.items()
+    ]
+    if any(kind in SCAN_WARNINGS for kind in cases):
+        lines.append(
+            f"The masks of such scans may be useless. Prepare them with {PREPARING_TOOLS}."
+        )
+    return lines
 
 
 def _advise(fault: Fault, modalities: Sequence[str]) -> Fault:
@@ -164,8 +207,8 @@ def _kept(job: PredictionJob, targets: Sequence[Target], model: str, world: Worl
 
 def _segment_all(
     targets: Sequence[Target], ensemble: Ensemble, tta: bool, model: str
-) -> Iterator[tuple[Path, list[Fault]]]:
-    """Yields each mask and the faults of its case, in order; a case with faults has no mask.
+) -> Iterator[_Result]:
+    """Yields what became of each case, in order.
 
     What is in memory is bounded: `NUM_READERS` cases wait for the model, one for the disk.
     """
@@ -173,7 +216,7 @@ def _segment_all(
     with ThreadPoolExecutor(NUM_READERS) as readers, ThreadPoolExecutor(1) as writer:
         waiting = iter(targets)
         reading: deque[tuple[Target, Future[tuple[PreparedCase, Header]]]] = deque()
-        writing: tuple[Target, Future[None]] | None = None
+        writing: tuple[_Result, Future[None]] | None = None
         try:
             while True:
                 while len(reading) < NUM_READERS and (target := next(waiting, None)) is not None:
@@ -185,29 +228,30 @@ def _segment_all(
                 try:
                     prepared, header = read.result()
                 except DataFaults as error:
-                    yield target.mask, list(error.faults)
+                    yield _Result(target=target, faults=error.faults)
                     continue
                 prediction = predict_case(prepared, ensemble, tta)
                 description = description_of(model, prepared.fingerprint)
                 if writing is not None:
                     yield _finished(*writing)
                 write = writer.submit(_write, target, header, prediction, spec, description)
-                writing = (target, write)
+                writing = (_Result(target=target, warnings=prepared.warnings), write)
             if writing is not None:
                 yield _finished(*writing)
         finally:  # an interrupted run does not read on; what is being written is finished
             readers.shutdown(wait=False, cancel_futures=True)
 
 
-def _finished(target: Target, write: Future[None]) -> tuple[Path, list[Fault]]:
+def _finished(result: _Result, write: Future[None]) -> _Result:
     write.result()
-    return target.mask, []
+    return result
 
 
 def _read(case: Case, spec: SegmenterSpec) -> tuple[PreparedCase, Header]:
     """The prepared case, and the header on whose grid its mask is written."""
     prepared = prepare_case(case, spec.preparation)
-    return prepared, read_header(next(iter(case.images.values())).path)
+    header = read_header(next(iter(case.images.values())).path)
+    return replace(prepared, warnings=(*prepared.warnings, *header.doubts)), header
 
 
 def _write(

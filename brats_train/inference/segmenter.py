@@ -37,12 +37,15 @@ class Segmentation:
         affine: (4, 4) float64, voxel to RAS mm, the scan's own.
         scheme: What the values of `labels` mean; of a model of the whole tumour alone they are 1.
         probabilities: (X, Y, Z) float32 by region, 0 outside the brain; empty unless asked for.
+        warnings: How the scans differ from those that models are trained on, such as "not
+            skull-stripped": the mask may be useless.
     """
 
     labels: np.ndarray
     affine: np.ndarray
     scheme: Scheme
     probabilities: Mapping[str, np.ndarray]
+    warnings: tuple[str, ...]
 
 
 class Segmenter:
@@ -110,6 +113,7 @@ class Segmenter:
             affine=prepared.grid.affine,
             scheme=scheme,
             probabilities=volumes,
+            warnings=prepared.warnings,
         )
 
     def _prepare(self, case: Source, affine: np.ndarray | None) -> tuple[PreparedCase, Scheme]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import brats_train
 from brats_cache.format.reader import Cache
 from brats_train.inference.ensemble import load_ensemble, to_native
 from tests.train.runs import call, ids, index_of, make_run
@@ -199,3 +200,23 @@ def test_a_checkpoint_and_a_run_are_not_asked_for_at_once(
     words = ("--checkpoint", run / "best.pt", "--out", tmp_path / "out", "--device", "cpu")
     call("predict", scans, *words)
     assert len(contents(tmp_path / "out")) == 2
+
+
+def test_scans_of_whole_heads_are_warned_of_once(
+    run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(run, scans, tmp_path / "stripped")
+    assert "skull" not in capsys.readouterr().err
+    for path in scans.rglob("*.nii"):
+        image = nib.load(path, mmap=False)
+        volume = np.asarray(image.dataobj).copy()
+        volume[volume == 0] = 7
+        nib.save(nib.Nifti1Image(volume, image.affine, image.header), path)
+    predict(run, scans, tmp_path / "heads")
+    told = capsys.readouterr().err
+    assert told.count("skull-stripped") == 1
+    assert "2 of 2 cases" in told
+    assert "HD-BET" in told
+    assert len(contents(tmp_path / "heads")) == 2
+    result = brats_train.load_model(run, device="cpu").predict(sorted(scans.iterdir())[0])
+    assert any("skull" in warning for warning in result.warnings)
