@@ -26,9 +26,10 @@ from brats_train.evaluation.results import Results
 from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.mask_files import grid_of
 from brats_train.report import figures
+from brats_train.report.case_entry import CaseEntry
 from brats_train.report.gallery import CaseSlices, Predict, probability_tables, select_slices
 from brats_train.report.html import data_uri
-from brats_train.report.page import CaseEntry, Picture, make_page
+from brats_train.report.page import Picture, make_page
 from brats_train.report.panels import draw_panels, draw_predictions
 from brats_train.training.run_dir import RunDir
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-import cv2
-import numpy as np
-
 from brats_train.evaluation.results import Results
+from brats_train.report.case_entry import CaseEntry
 from brats_train.report.display import MODALITY_NAMES
-from brats_train.report.gallery import CaseSlices
-from brats_train.report.html import assemble, asset, data_uri, embedded_json
+from brats_train.report.html import assemble, asset, embedded_json
 
-__all__ = ["CaseEntry", "Picture", "make_page", "run_length"]
+__all__ = ["Picture", "make_page"]
 
-_WEBP_QUALITY = 60
 # Heading, score, digits, and whether more or less of it is better.
 _DICE, _HD95 = ("Dice", "dice", 3, "more"), ("HD95 mm", "hd95", 1, "less")
 _COLUMNS_OF_ONE = (
@@ -77,78 +72,6 @@ class Picture:
 
     name: str
     uri: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaseEntry:
-    """One case of the page.
-
-    Attributes:
-        case: Its id.
-        ml_per_voxel: Volume of a voxel.
-        modalities: The modalities shown.
-        browser: What pages/report.js reads, images encoded.
-    """
-
-    case: str
-    ml_per_voxel: float
-    modalities: tuple[str, ...]
-    browser: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, slices: CaseSlices, ml_per_voxel: float) -> CaseEntry:
-        """Encodes slices for the page.
-
-        The slices of a modality become one image, one below the other. Masks become a byte for each
-        pixel: bit k is region k of the truth, bit 4 + k of the prediction.
-        """
-        num, channels, height, width = slices.images.shape
-        truth = np.zeros_like(slices.prediction) if slices.truth is None else slices.truth
-        bits = np.zeros((num, height, width), np.uint8)
-        for index in range(len(slices.regions)):
-            bits |= truth[:, index].astype(np.uint8) << index
-            bits |= slices.prediction[:, index].astype(np.uint8) << (4 + index)
-        sheets = {
-            name: _webp(slices.images[:, channel].reshape(num * height, width))
-            for channel, name in zip(range(channels), slices.modalities, strict=True)
-        }
-        browser = {
-            "case": slices.case,
-            "z_indices": slices.z_indices.tolist(),
-            "depth": slices.depth,
-            "first": slices.widest(slices.regions[0]),
-            "height": height,
-            "width": width,
-            "aspect": slices.aspect,
-            "known": list(slices.known),
-            "sheets": sheets,
-            "masks": base64.b64encode(run_length(bits)).decode(),
-        }
-        return cls(
-            case=slices.case,
-            ml_per_voxel=ml_per_voxel,
-            modalities=slices.modalities,
-            browser=browser,
-        )
-
-
-def run_length(values: np.ndarray) -> bytes:
-    """Encodes uint8 values as pairs of a value and a count.
-
-    A count is a variable-length integer: groups of seven bits, the lowest first, all but the last
-    with the eighth bit set (LEB128).
-    """
-    flat = values.ravel()
-    starts = np.flatnonzero(np.diff(flat, prepend=flat[:1] ^ 1))
-    out = bytearray()
-    for start, count in zip(starts, np.diff(starts, append=flat.size), strict=True):
-        out.append(int(flat[start]))
-        rest = int(count)
-        while rest > 127:
-            out.append(rest & 127 | 128)
-            rest >>= 7
-        out.append(rest)
-    return bytes(out)
 
 
 def make_page(
@@ -312,8 +235,3 @@ def _scores(results: Results, case: str) -> str:
         if not math.isnan(dice):
             parts.append(f"{region.upper()}: Dice {dice:.3f}, HD95 {distance:.1f} mm")
     return "; ".join(parts)
-
-
-def _webp(image: np.ndarray) -> str:
-    _, content = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY])
-    return data_uri(content.tobytes(), "image/webp")

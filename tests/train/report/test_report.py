@@ -21,9 +21,9 @@ from brats_cache.format.reader import Cache, open_cache
 from brats_cache.format.truth import true_labels
 from brats_cache.imaging.labels import region_table
 from brats_train.evaluation.results import read_results
+from brats_train.report.case_entry import CaseEntry, run_length
 from brats_train.report.gallery import Predicted, select_slices
 from brats_train.report.html import embedded_json
-from brats_train.report.page import CaseEntry, run_length
 from brats_train.training.run_dir import METRIC_COLUMNS, RunDir
 from tests.browser import Page, open_browser
 from tests.commands import run_brats
