@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from brats_cache.build.case_warnings import CaseWarnings
 from brats_cache.build.journal import Journal, file_marks
 from brats_cache.build.plan import Plan
 from brats_cache.build.survey import HeaderCheck, Survey, check_header, load_case
@@ -27,9 +28,11 @@ from brats_cache.build.writer import Layout, create, finish
 from brats_cache.common.errors import BratsError, DataFaults, Fault, printable
 from brats_cache.discovery.cases import Case
 from brats_cache.format.row_checksum import read_rows_checksum
+from brats_cache.imaging.grid import Grid
 from brats_cache.imaging.preprocess import Preparation
+from brats_cache.imaging.scan_check import check_scans
 
-__all__ = ["Begun", "begin", "build", "check_headers", "survey_cases"]
+__all__ = ["PartialBuild", "build", "check_headers", "open_partial", "survey_cases"]
 
 Progress = Callable[[int, int], None]
 SECONDS_BETWEEN_SYNCS = 0.5
@@ -41,9 +44,21 @@ def survey_cases(
     workers: Workers,
     progress: Progress,
     journal: Journal | None = None,
+    warnings: CaseWarnings | None = None,
 ) -> tuple[list[Survey], list[Fault]]:
-    """Surveys every case; the surveys of the sound ones, in order, and the faults of the others.
-    What the `journal` knows of unchanged scans is not read again, and what is new is kept there."""
+    """Surveys every case.
+
+    Args:
+        cases: The cases.
+        preparation: How their images will be prepared.
+        workers: Processes that read the scans.
+        progress: Called with the number of cases done and of all.
+        journal: What it knows of unchanged scans is not read again; what is new is kept there.
+        warnings: Takes how the scans look that are read.
+
+    Returns:
+        The surveys of the sound cases, in order, and the faults of the others.
+    """
     surveys: dict[int, Survey] = {}
     for index, case in enumerate(cases):
         if journal and (known := journal.find(case)):
@@ -52,8 +67,10 @@ def survey_cases(
     faults: dict[int, tuple[Fault, ...]] = {}
     function = partial(_survey_case, preparation=preparation)
     tasks = [cases[index] for index in unknown]
-    for place, (answer, marks) in workers.map(function, tasks, _id_of):
-        index = unknown[place]
+    for task, (answer, marks, looks) in workers.map(function, tasks, _id_of):
+        index = unknown[task]
+        if warnings is not None:
+            warnings.add(cases[index].id, looks)
         if isinstance(answer, Survey):
             surveys[index] = answer
             if journal:
@@ -86,7 +103,7 @@ def check_headers(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Begun:
+class PartialBuild:
     """A file under construction: where things lie, and the checksum of the rows of each case that
     is written, by its number."""
 
@@ -94,7 +111,7 @@ class Begun:
     done: dict[int, int]
 
 
-def begin(plan: Plan, journal: Journal) -> Begun:
+def open_partial(plan: Plan, journal: Journal) -> PartialBuild:
     """Finds the file under construction of this plan, or makes it.
 
     Raises `BratsError` where one of another plan is there, or where the disk cannot hold it.
@@ -104,10 +121,12 @@ def begin(plan: Plan, journal: Journal) -> Begun:
         layout = create(journal.partial, plan)
         journal.begin(plan, layout)
     done = journal.done(partial(_is_written, plan, journal.partial, layout))
-    return Begun(layout=layout, done=done)
+    return PartialBuild(layout=layout, done=done)
 
 
-def build(plan: Plan, journal: Journal, begun: Begun, workers: Workers, progress: Progress) -> None:
+def build(
+    plan: Plan, journal: Journal, state: PartialBuild, workers: Workers, progress: Progress
+) -> None:
     """Writes what is not done of the cache of `plan` and completes the file, `journal.partial`,
     which is then synced and lacks but its name. `progress(rows done, rows)` is called as cases
     finish.
@@ -115,7 +134,7 @@ def build(plan: Plan, journal: Journal, begun: Begun, workers: Workers, progress
     Raises `BratsError` where the disk fails, a worker dies (its case is named), or a source
     changed since it was surveyed.
     """
-    layout, done = begun.layout, dict(begun.done)
+    layout, done = state.layout, dict(state.done)
     unwritten = [number for number in range(len(plan.cases)) if number not in done]
     tasks = [
         WriteTask(
@@ -180,12 +199,16 @@ def _is_written(plan: Plan, path: Path, layout: Layout, number: int, checksum: i
 
 def _survey_case(
     case: Case, preparation: Preparation
-) -> tuple[Survey | tuple[Fault, ...], list[list[object]]]:
+) -> tuple[Survey | tuple[Fault, ...], list[list[object]], tuple[str, ...]]:
+    """The survey or the faults of a case, the state of its files, and how its scans look."""
     marks = file_marks(case)  # before the files are read: a change meanwhile must show
     try:
-        return load_case(case, preparation).survey, marks
+        loaded = load_case(case, preparation)
     except DataFaults as error:
-        return error.faults, marks
+        return error.faults, marks, ()
+    grid = Grid(shape=loaded.survey.shape, affine=loaded.survey.affine)
+    volumes = dict(zip(case.images, loaded.volumes, strict=True))
+    return loaded.survey, marks, check_scans(volumes, loaded.brain, grid.spacing_mm)
 
 
 def _check_header_of(

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import click
 
+from brats_cache.build.case_warnings import CaseWarnings
 from brats_cache.build.describe_plan import describe_plan, differences
-from brats_cache.build.execute import begin, build, check_headers, survey_cases
+from brats_cache.build.execute import build, check_headers, open_partial, survey_cases
 from brats_cache.build.journal import Journal, sweep
 from brats_cache.build.mask_checks import brain_mask_faults, check_labelled
 from brats_cache.build.plan import BuildOptions, Plan, assign_splits, detect_schemes, make_plan
@@ -120,11 +121,11 @@ def _run(job: BuildJob) -> Path | None:
             click.echo("Nothing was written (--dry-run).")
             return None
         assert journal is not None, "only a dry run and a refused one have none"
-        begun = begin(plan, journal)
-        if begun.done:
-            print_message(f"Resuming: {len(begun.done)} of {len(plan.cases)} cases are done.")
+        state = open_partial(plan, journal)
+        if state.done:
+            print_message(f"Resuming: {len(state.done)} of {len(plan.cases)} cases are done.")
         with show_progress("Writing", "rows") as report:
-            build(plan, journal, begun, workers, report)
+            build(plan, journal, state, workers, report)
         write_atomically(splits_path(job.out), table)  # first: where the cache is, it is too
         publish(journal.partial, job.out)
         journal.remove()
@@ -237,8 +238,16 @@ def _survey(
     own = job.shard.share(findings.cases)
     if not own:
         raise BratsError(f"--shard {job.shard}: there are only {len(findings.cases)} cases.")
+    doubts, looks = CaseWarnings(), CaseWarnings()
+    for one in known:
+        doubts.add(one.case.id, one.doubts)
     with show_progress("Checking", "cases") as report:
-        surveys, faults = survey_cases(own, preparation, workers, report, journal)
+        surveys, faults = survey_cases(own, preparation, workers, report, journal, looks)
+    for line in (
+        *doubts.lines(len(known), are_scans=False),
+        *looks.lines(len(own), are_scans=True),
+    ):
+        print_message(line, prefix="Warning: ")
     _, scheme_faults = detect_schemes(known if is_part else surveys, job.options.label_scheme)
     common = [*findings.faults, *(early if is_part else ()), *scheme_faults]
     faults += brain_mask_faults(surveys)

@@ -66,11 +66,18 @@ class Survey:
 
 @dataclass(frozen=True, kw_only=True)
 class HeaderCheck:
-    """What every part of a sharded build must know of a case: the source values that occur in its
-    mask, 0 left out; none where only headers were read."""
+    """What every part of a sharded build must know of a case.
+
+    Attributes:
+        case: The case.
+        label_values: Source values that occur in its mask, 0 left out; none where only headers
+            were read.
+        doubts: What its headers leave open, see `imaging.header_doubts`.
+    """
 
     case: Case
     label_values: tuple[int, ...]
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,7 +147,8 @@ def check_header(case: Case, preparation: Preparation, *, with_mask: bool) -> He
             faults += _of_case(case, error)
     if faults:
         raise DataFaults(list(dict.fromkeys(faults)))
-    return HeaderCheck(case=case, label_values=values)
+    doubts = dict.fromkeys(doubt for header in headers.values() for doubt in header.doubts)
+    return HeaderCheck(case=case, label_values=values, doubts=tuple(doubts))
 
 
 def _read_headers(case: Case, preparation: Preparation) -> tuple[dict[Path, Header], list[Fault]]:
