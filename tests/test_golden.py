@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from brats_cache.api import build_cache
-from brats_cache.synthetic.phantom import write_phantom
+from brats_cache.synthetic.write_phantom import write_phantom
 from brats_train.runtime.distributed import World
 from brats_train.training.recipe import change, load_recipe
 from brats_train.training.run_dir import RunDir

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from brats_cache.common.progress import show_progress
-from brats_cache.synthetic.phantom import write_phantom
+from brats_cache.synthetic.write_phantom import write_phantom
 
 __all__ = ["phantom"]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import shlex
 import statistics
 import sys
 import time
@@ -22,17 +21,21 @@ from typing import Any
 
 import torch
 
+from brats_cache.api import build_cache
 from brats_cache.common.process import usable_cores
+from brats_cache.common.progress import show_progress
+from brats_cache.format.reader import Cache
+from brats_cache.synthetic.write_phantom import write_phantom
 from brats_train.runtime.environment import device_name, versions
 
 __all__ = [
     "BenchmarkReport",
     "Throughput",
     "Workload",
+    "build_phantom_cache",
     "machine",
     "measure_in_turn",
     "phantom_scans",
-    "run_brats",
     "synchronize",
 ]
 
@@ -187,19 +190,22 @@ def phantom_scans(
     """
     with TemporaryDirectory(prefix="brats-bench-") as name:
         folder = Path(name)
-        size = "x".join(map(str, shape))
-        kind = "--gz" if gz else "--no-gz"
-        scans = shlex.quote(str(folder / "scans"))
-        run_brats(f"phantom {scans} --cases {num_cases} --test-cases 0 --shape {size} {kind}")
+        with show_progress("Making", "cases") as progress:
+            write_phantom(
+                folder / "scans", num_cases=num_cases, shape=shape, gz=gz, progress=progress
+            )
         yield folder
 
 
-def run_brats(words: str) -> None:
-    """Runs `brats WORDS` in this process, with its output on standard error."""
-    from brats_train.cli.main import cli
+def build_phantom_cache(folder: Path, **options: Any) -> Cache:
+    """Builds `cache.h5` from the `scans` in a folder, with messages on standard error.
 
-    with contextlib.redirect_stdout(sys.stderr):
-        cli.main(shlex.split(words), prog_name="brats", standalone_mode=False)
+    Args:
+        folder: As `phantom_scans` yields it.
+        **options: Of `brats_cache.build_cache`.
+    """
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is the report's
+        return build_cache(folder / "scans", folder / "cache.h5", **options)
 
 
 def _cpu_name() -> str:

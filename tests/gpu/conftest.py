@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from brats_cache.format.reader import Cache, open_cache
-from brats_cache.synthetic.phantom import write_phantom
+from brats_cache.synthetic.write_phantom import write_phantom
 from brats_train.data.feeders import make_feeder
 from brats_train.data.loader import Batches
 from brats_train.data.sampler import Sampler

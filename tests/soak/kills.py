@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from brats_cache.synthetic.phantom import write_phantom
+from brats_cache.synthetic.write_phantom import write_phantom
 from tests.cache.builds import Build, journal_of
 
 WORKERS = 2

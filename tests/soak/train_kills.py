@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from brats_cache.synthetic.phantom import write_phantom
+from brats_cache.synthetic.write_phantom import write_phantom
 from brats_train.models import checkpoint
 from tests.commands import LAUNCHER, children_of, run_brats
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from brats_cache.format.reader import Cache, open_cache
-from brats_cache.synthetic.phantom import write_phantom
+from brats_cache.synthetic.write_phantom import write_phantom
 from tests.commands import run_brats
 
 

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brats_cache.common.errors import BratsError
-from brats_cache.synthetic.phantom import PhantomCase, make_case, write_phantom
+from brats_cache.synthetic.phantom import PhantomCase, make_case
+from brats_cache.synthetic.write_phantom import write_phantom
 
 ROOT = Path(__file__).parents[3]
 REAL_DATA = Path(os.environ.get("BRATS_REAL_DATA", ROOT.parent / "shared" / "data"))
@@ -357,7 +358,7 @@ def test_a_dead_worker_ends_in_an_error(tmp_path):
 _SCRIPT = """
 import multiprocessing, sys
 from pathlib import Path
-from brats_cache.synthetic.phantom import write_phantom
+from brats_cache.synthetic.write_phantom import write_phantom
 
 def progress(done, total):
     if done == 1:
