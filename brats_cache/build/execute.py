@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from brats_cache.build.case_warnings import CaseWarnings
 from brats_cache.build.journal import Journal, file_marks
 from brats_cache.build.plan import Plan
 from brats_cache.build.survey import HeaderCheck, Survey, check_header, load_case
@@ -44,7 +43,7 @@ def survey_cases(
     workers: Workers,
     progress: Progress,
     journal: Journal | None = None,
-    warnings: CaseWarnings | None = None,
+    warnings: list[tuple[str, tuple[str, ...]]] | None = None,
 ) -> tuple[list[Survey], list[Fault]]:
     """Surveys every case.
 
@@ -54,7 +53,8 @@ def survey_cases(
         workers: Processes that read the scans.
         progress: Called with the number of cases done and of all.
         journal: What it knows of unchanged scans is not read again; what is new is kept there.
-        warnings: Takes how the scans look that are read.
+        warnings: Takes the id of each case that is read and how its scans look, see
+            `imaging.scan_check`.
 
     Returns:
         The surveys of the sound cases, in order, and the faults of the others.
@@ -70,7 +70,7 @@ def survey_cases(
     for task, (answer, marks, looks) in workers.map(function, tasks, _id_of):
         index = unknown[task]
         if warnings is not None:
-            warnings.add(cases[index].id, looks)
+            warnings.append((cases[index].id, looks))
         if isinstance(answer, Survey):
             surveys[index] = answer
             if journal:

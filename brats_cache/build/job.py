@@ -16,7 +16,6 @@ from pathlib import Path
 
 import click
 
-from brats_cache.build.case_warnings import CaseWarnings
 from brats_cache.build.describe_plan import describe_plan, differences
 from brats_cache.build.execute import build, check_headers, open_partial, survey_cases
 from brats_cache.build.journal import Journal, sweep
@@ -31,10 +30,11 @@ from brats_cache.common.files import publish, write_atomically
 from brats_cache.common.names import check_file_name
 from brats_cache.common.process import usable_cores
 from brats_cache.common.progress import show_progress
-from brats_cache.common.text import human_bytes
+from brats_cache.common.text import count_by_kind, human_bytes
 from brats_cache.discovery.cases import Case, Findings, find_cases
 from brats_cache.discovery.manifest import read_manifest
 from brats_cache.format.reader import open_cache
+from brats_cache.imaging.scan_check import PREPARING_TOOLS
 
 __all__ = ["BuildJob", "run_build", "splits_path"]
 
@@ -238,15 +238,17 @@ def _survey(
     own = job.shard.share(findings.cases)
     if not own:
         raise BratsError(f"--shard {job.shard}: there are only {len(findings.cases)} cases.")
-    doubts, looks = CaseWarnings(), CaseWarnings()
-    for one in known:
-        doubts.add(one.case.id, one.doubts)
+    looks: list[tuple[str, tuple[str, ...]]] = []
     with show_progress("Checking", "cases") as report:
         surveys, faults = survey_cases(own, preparation, workers, report, journal, looks)
-    for line in (
-        *doubts.lines(len(known), are_scans=False),
-        *looks.lines(len(own), are_scans=True),
-    ):
+    lines = count_by_kind([(one.case.id, one.doubts) for one in known], len(known))
+    lines += count_by_kind(looks, len(own))
+    if any(kinds for _, kinds in looks):
+        lines.append(
+            "a model trained on these scans suits others like them alone; scans are prepared with "
+            f"{PREPARING_TOOLS}"
+        )
+    for line in lines:
         print_message(line, prefix="Warning: ")
     _, scheme_faults = detect_schemes(known if is_part else surveys, job.options.label_scheme)
     common = [*findings.faults, *(early if is_part else ()), *scheme_faults]

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["aligned_table", "by_split", "describe_pixels", "first_few", "human_bytes"]
+__all__ = [
+    "aligned_table",
+    "by_split",
+    "count_by_kind",
+    "describe_pixels",
+    "first_few",
+    "human_bytes",
+]
 
 
 def human_bytes(count: float) -> str:
@@ -45,3 +52,23 @@ def first_few(names: Sequence[object], num_shown: int = 5) -> str:
     more = len(names) - num_shown
     text = ", ".join(str(name) for name in names[:num_shown])
     return f"{text} and {more} more" if more > 0 else text
+
+
+def count_by_kind(warnings: Iterable[tuple[str, Iterable[str]]], num_cases: int) -> list[str]:
+    """A line for each kind of warning: "no mask: 3 of 9 cases (a, b, c)".
+
+    Args:
+        warnings: Id of a case and the kinds of warning that apply to it.
+        num_cases: Number of all cases.
+
+    Returns:
+        A line for each kind, in order of the kinds.
+    """
+    cases: dict[str, list[str]] = {}
+    for case, kinds in warnings:
+        for kind in kinds:
+            cases.setdefault(kind, []).append(case)
+    return [
+        f"{kind}: {len(ids)} of {num_cases} cases ({first_few(sorted(ids), 3)})"
+        for kind, ids in sorted(cases.items())
+    ]

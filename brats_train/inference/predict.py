@@ -16,7 +16,7 @@ import numpy as np
 
 from brats_cache.common.errors import BratsError, DataFaults, Fault
 from brats_cache.common.files import write_atomically
-from brats_cache.common.text import first_few
+from brats_cache.common.text import count_by_kind
 from brats_cache.discovery.cases import Case, Findings
 from brats_cache.imaging.nifti_header import Header, read_header
 from brats_cache.imaging.nifti_writer import encode_volume
@@ -153,15 +153,10 @@ def predict(
 
 def _warnings_by_kind(results: Sequence[_Result]) -> list[str]:
     """One line for each kind of warning, with a count and a few cases, and what can be done."""
-    cases: dict[str, list[str]] = {}
-    for result in sorted(results, key=lambda result: result.target.case.id):
-        for kind in result.warnings:
-            cases.setdefault(kind, []).append(result.target.case.id)
-    lines = [
-        f"{len(ids)} of {len(results)} cases ({first_few(ids, 3)}): {kind}"
-        for kind, ids in cases.items()
-    ]
-    if any(kind in SCAN_WARNINGS for kind in cases):
+    lines = count_by_kind(
+        [(result.target.case.id, result.warnings) for result in results], len(results)
+    )
+    if any(kind in SCAN_WARNINGS for result in results for kind in result.warnings):
         lines.append(
             f"The masks of such scans may be useless. Prepare them with {PREPARING_TOOLS}."
         )
