@@ -29,13 +29,12 @@ from monai.data import CacheDataset
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from brats_cache.common.process import keep_freed_memory
-from brats_cache.format.cache_set import open_caches
 from brats_train.benchmarks.harness import (
     BenchmarkReport,
     Workload,
+    build_phantom_cache,
     measure_in_turn,
     phantom_scans,
-    run_brats,
 )
 from brats_train.benchmarks.loader import loader_workloads
 from brats_train.runtime.distributed import World
@@ -70,19 +69,18 @@ def compare(num_cases: int, num_rounds: int) -> BenchmarkReport:
     device = torch.device("cpu")
     keep_freed_memory()  # as brats train does
     with phantom_scans(num_cases=num_cases, shape=(240, 240, 155)) as folder:
-        cache = folder / "cache.h5"
-        run_brats(f"build-cache {folder / 'scans'} --out {cache} --size {SIZE} --val-fraction 0")
+        cache = build_phantom_cache(folder, size=SIZE, val_fraction=0)
         cases = sorted(path.parent for path in (folder / "scans").rglob("*_seg.nii"))
         workloads = loader_workloads(
-            open_caches([cache]),
+            [cache],
             World(rank=0, size=1, device=device),
             batch_size=BATCH,
             num_steps=20,
             resident="never",
         )
         for name, dataset, num in (
-            ("h5py + DataLoader", H5pyRows(cache, np.float32), 10 * BATCH),
-            ("h5py + DataLoader, float16", H5pyRows(cache, np.float16), 10 * BATCH),
+            ("h5py + DataLoader", H5pyRows(cache.path, np.float32), 10 * BATCH),
+            ("h5py + DataLoader, float16", H5pyRows(cache.path, np.float16), 10 * BATCH),
             ("MONAI CacheDataset", monai_slices(cases), 6 * BATCH),
             ("NIfTI each time", NiftiSlices(cases), BATCH // 4),
         ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import statistics
 import time
 from pathlib import Path
@@ -14,9 +13,9 @@ from brats_cache.format.reader import open_cache
 from brats_train.benchmarks.harness import (
     BenchmarkReport,
     Workload,
+    build_phantom_cache,
     measure_in_turn,
     phantom_scans,
-    run_brats,
     synchronize,
 )
 from brats_train.inference.case_sources import find_scans
@@ -52,7 +51,7 @@ def bench_cache(*, num_cases: int, num_rounds: int, size: int) -> BenchmarkRepor
         for name, folder in {"from .nii": plain, "from .nii.gz": zipped}.items():
 
             def run(folder: Path = folder) -> int:
-                _build(folder, size)
+                build_phantom_cache(folder, size=size, overwrite=True)
                 return num_cases
 
             workloads.append(Workload(name=name, run=run))
@@ -93,7 +92,7 @@ def bench_predict(
         Throughput in cases per second, and seconds of a case inside and outside the model.
     """
     with phantom_scans(num_cases=num_cases, shape=SHAPE, gz=True) as folder:
-        _build(folder, size)
+        build_phantom_cache(folder, size=size)
         checkpoint = _save_untrained_model(folder)
         ensemble = load_ensemble([checkpoint], world.device, amp)
         clock = _ModelClock(ensemble.models[0], world.device)
@@ -154,11 +153,6 @@ class _ModelClock:
     def _stop(self, *_: object) -> None:
         synchronize(self._device)
         self.seconds += time.perf_counter() - self._started
-
-
-def _build(folder: Path, size: int) -> None:
-    scans, cache = shlex.quote(str(folder / "scans")), shlex.quote(str(folder / "cache.h5"))
-    run_brats(f"build-cache {scans} --out {cache} --size {size} --overwrite")
 
 
 def _save_untrained_model(folder: Path) -> Path:

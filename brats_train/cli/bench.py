@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,15 +141,10 @@ def _measure_step(caches: list[Any], world: Any, options: dict[str, Any]) -> Any
 def _caches(paths: tuple[Path, ...], size: int) -> Iterator[list[Any]]:
     """The caches at `paths`, opened, or a small synthetic one that lives as long as the context."""
     from brats_cache.format.cache_set import open_caches
-    from brats_train.benchmarks.harness import phantom_scans, run_brats
+    from brats_train.benchmarks.harness import build_phantom_cache, phantom_scans
 
     if paths:
         yield open_caches(paths)
         return
     with phantom_scans(num_cases=12, shape=(240, 240, 24)) as folder:
-        scans, cache = folder / "scans", folder / "cache.h5"
-        run_brats(
-            f"build-cache {shlex.quote(str(scans))} --out {shlex.quote(str(cache))} "
-            f"--size {size} --slices all --val-fraction 0"
-        )
-        yield open_caches([cache])
+        yield [build_phantom_cache(folder, size=size, slices="all", val_fraction=0)]
