@@ -20,7 +20,8 @@ from brats_cache.build.describe_plan import describe_plan, differences
 from brats_cache.build.execute import build, check_headers, open_partial, survey_cases
 from brats_cache.build.journal import Journal, sweep
 from brats_cache.build.mask_checks import brain_mask_faults, check_labelled
-from brats_cache.build.plan import BuildOptions, Plan, assign_splits, detect_schemes, make_plan
+from brats_cache.build.plan import BuildOptions, Plan, assign_splits, make_plan
+from brats_cache.build.schemes import detect_schemes
 from brats_cache.build.shards import Shard
 from brats_cache.build.splits import Assignment, split_table
 from brats_cache.build.survey import HeaderCheck, Survey

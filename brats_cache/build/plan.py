@@ -10,22 +10,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
+from brats_cache.build.schemes import detect_schemes
 from brats_cache.build.shards import Shard
 from brats_cache.build.splits import Assignment, Patient, assign
 from brats_cache.build.survey import HeaderCheck, Survey
-from brats_cache.common.errors import BratsError, DataFaults, Fault
+from brats_cache.common.errors import BratsError, DataFaults
 from brats_cache.common.text import first_few
 from brats_cache.discovery.cases import Case
 from brats_cache.format.schema import NUM_LABELS
 from brats_cache.imaging.labels import REGIONS, SCHEMES, Scheme, canonical_table
 from brats_cache.imaging.preprocess import FITS, NORMALIZATIONS, Preparation
-from brats_cache.imaging.scheme_detection import detect_scheme, schemes_of_id
 
 __all__ = [
     "BuildOptions",
@@ -33,7 +33,6 @@ __all__ = [
     "PlannedCase",
     "assign_splits",
     "describe_options",
-    "detect_schemes",
     "make_plan",
 ]
 
@@ -261,55 +260,6 @@ def _fingerprint(cases: Sequence[PlannedCase], options: BuildOptions, part: Sequ
 def _digest(content: object) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return xxhash.xxh3_128_hexdigest(text.encode())
-
-
-def detect_schemes(
-    surveys: Sequence[Survey | HeaderCheck], override: str
-) -> tuple[dict[str, Scheme], list[Fault]]:
-    """The scheme of each case by its id, detected for each naming under each DATA argument (and
-    each dataset.json there), and the faults of the others.
-
-    What one case holds and no scheme explains is that case's fault; the others of its unit are
-    judged without it.
-    """
-    units: dict[object, list[Survey | HeaderCheck]] = {}
-    for survey in surveys:
-        case = survey.case
-        names = (case.naming, schemes_of_id(case.id))
-        unit = (case.scheme, names, case.data_dir, case.labels)
-        units.setdefault(unit, []).append(survey)
-    schemes: dict[str, Scheme] = {}
-    faults: list[Fault] = []
-    for members in units.values():
-        while members:
-            try:
-                schemes.update(_scheme_of_unit(members, override))
-                break
-            except DataFaults as error:
-                located = [_locate(fault, members) for fault in error.faults]
-            faults += located
-            bad = {fault.case for fault in located}
-            members = [] if "" in bad else [s for s in members if s.case.id not in bad]
-    return schemes, faults
-
-
-def _scheme_of_unit(members: Sequence[Survey | HeaderCheck], override: str) -> dict[str, Scheme]:
-    values = {
-        survey.case.id: frozenset({0, *survey.label_values} if survey.case.mask else ())
-        for survey in members
-    }
-    first = members[0].case
-    scheme = detect_scheme(
-        first.naming, values, dataset_labels=first.labels, override=first.scheme or override
-    )
-    return dict.fromkeys(values, scheme)
-
-
-def _locate(fault: Fault, members: Sequence[Survey | HeaderCheck]) -> Fault:
-    """`fault` with the path of its case's mask, or of the folder of the unit."""
-    masks = {survey.case.id: survey.case.mask for survey in members}
-    mask = masks.get(fault.case)
-    return replace(fault, path=mask.path if mask else members[0].case.data_dir)
 
 
 def _warn_of_brains(surveys: Sequence[Survey]) -> list[str]:
