@@ -1,7 +1,8 @@
-"""The faults a person can cause: each says where, what was found, what was expected, the way out.
+"""Errors that a person can cause: each names the file, what was found, what was expected, and what
+to do.
 
-`BratsError` is what the command line turns into one message and exit code 1. Anything else that
-escapes a command is a defect of this program and keeps its traceback.
+The command line turns a `BratsError` into one message and exit code 1. Any other exception that
+leaves a command is a defect of this program and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ _MIN_WIDTH = 40  # below that a hanging indent only hurts
 
 
 def printable(text: object) -> str:
-    """`text` with control characters escaped, so that a name found in a file cannot write to the
-    terminal or break a line."""
+    """Escapes control characters, so that a name found in a file cannot control the terminal or
+    break a line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
@@ -76,11 +77,12 @@ class RecipeError(BratsError, ValueError):
 class Fault:
     """One defect of one case.
 
-    case      id of the case, or "" where the defect belongs to no single case
-    path      the file or folder at fault, where there is one
-    found     what is there, quoting the offending value
-    expected  what should be there
-    remedy    what a person can do about it
+    Attributes:
+        case: Id of the case, "" where the defect belongs to no single case.
+        path: The file or folder at fault, where there is one.
+        found: What is there, with the offending value.
+        expected: What should be there.
+        remedy: What a person can do about it.
     """
 
     case: str
@@ -104,7 +106,12 @@ class DataFaults(BratsError, ValueError):
     """Several defects of scans and tables, reported together before any long work starts."""
 
     def __init__(self, faults: Sequence[Fault], advice: str = "") -> None:
-        """`faults` in the order they should be read; `advice` closes the message."""
+        """Makes one error of several faults.
+
+        Args:
+            faults: In the order of the message.
+            advice: Last line of the message.
+        """
         self.faults = tuple(faults)
         self.advice = advice
         num_cases = len({fault.case for fault in self.faults if fault.case})
@@ -145,12 +152,19 @@ def _lines_of(faults: Sequence[Fault]) -> list[str]:
 
 
 class LabelSchemeError(DataFaults):
-    """The meaning of the values in the masks cannot be told."""
+    """The label scheme of masks is unknown, or their values contradict it."""
 
 
 def print_message(message: object, prefix: str = "") -> None:
-    """Says `prefix` and `message` on standard error: wrapped to the width of a terminal, unwrapped
-    elsewhere, so that a log holds one line a fault. The names of `DataFaults` stay in one piece."""
+    """Prints a message on standard error.
+
+    It is wrapped to the width of a terminal, unwrapped elsewhere, so that a log holds one line a
+    fault.
+
+    Args:
+        message: Text, or an error; the names of `DataFaults` are not broken.
+        prefix: Put before it.
+    """
     text = f"{prefix}{message}"
     if sys.stderr.isatty():
         names = getattr(message, "names", ())
@@ -159,10 +173,15 @@ def print_message(message: object, prefix: str = "") -> None:
 
 
 def wrapped(text: str, width: int, names: Iterable[str] = ()) -> str:
-    """`text` broken between words into lines of at most `width` columns, with a hanging indent.
+    """Breaks text between words, with a hanging indent.
 
-    No word is cut, however long, so that a path can be copied; nor is any of `names`, which may
-    hold spaces.
+    No word is cut, however long, so that a path can be copied; nor is any of `names`. (Textwrap and
+    not rich, which folds long words and knows no hanging indent.)
+
+    Args:
+        text: One or more lines.
+        width: Columns of a line, at least 40.
+        names: Names in the text that may hold spaces.
     """
     for name in sorted(set(names), key=len, reverse=True):
         text = text.replace(name, name.replace(" ", "\0"))

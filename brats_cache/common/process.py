@@ -1,4 +1,4 @@
-"""What a process may use and how it behaves towards the system: cores, memory, its parent's end."""
+"""The process and the system: cores it may use, memory it keeps, signals, the end of its parent."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ _OLD_LIMIT = 32 << 20  # the most that glibc before 2.35 allows for M_MMAP_THRES
 
 
 def usable_cores() -> int:
-    """Processors this process may run on, which containers and clusters limit."""
+    """Returns the number of cores this process may run on, which containers and clusters limit."""
     return len(os.sched_getaffinity(0))
 
 
 def die_with(parent: int, number: signal.Signals) -> None:
-    """Asks the kernel to send this process `number` when the parent ends, however that comes
-    about."""
+    """Asks the kernel to send this process a signal when its parent ends, for whatever reason.
+
+    Args:
+        parent: Process id of the parent.
+        number: The signal.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it ended before the kernel was asked
         os._exit(1)
@@ -32,8 +36,11 @@ def die_with(parent: int, number: signal.Signals) -> None:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """A context to start processes in that never see Ctrl-C, not even while they import: it is
-    their parent's to handle. There it waits until the end, unless other threads run."""
+    """Holds Ctrl-C back while processes are started in this context.
+
+    They inherit that and never see it, not even while they import: their parent handles it. Here
+    the signal waits until the context ends, unless other threads run.
+    """
     resource_tracker.ensure_running()  # Python 3.11 lets interrupts through after starting it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
@@ -44,9 +51,11 @@ def interrupts_held() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Lets the allocator use the memory of one array for the next instead of handing it back to the
-    kernel, which clears every page it gives out: that takes longer than reading the scans, and a
-    seventh of a training step on a CPU. Nothing happens where the C library is not glibc."""
+    """Lets the allocator reuse the memory of freed arrays instead of returning it to the kernel.
+
+    The kernel clears every page it gives out, which takes longer than reading the scans, and a
+    seventh of a training step on a CPU. Nothing happens where the C library is not glibc.
+    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _KEPT) or libc.mallopt(_M_MMAP_THRESHOLD, _OLD_LIMIT)

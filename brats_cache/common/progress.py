@@ -23,7 +23,15 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def show_progress(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function `(done, total)` to call as work goes on; speaks on standard error."""
+    """Shows progress on standard error.
+
+    Args:
+        label: What is done, such as "Writing".
+        unit: What is counted, such as "rows".
+
+    Yields:
+        A function to call with the number done and of all.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(console, label, unit)
@@ -42,6 +50,7 @@ def show_progress(label: str, unit: str) -> Iterator[Callable[[int, int], None]]
 
 
 def _lines(console: Console, label: str, unit: str) -> Callable[[int, int], None]:
+    """Reports progress by plain lines."""
     start = last = time.monotonic()
 
     def report(done: int, total: int) -> None:

@@ -6,21 +6,20 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.text import first_few
 from brats_cache.format.reader import Cache, open_cache
 
-if TYPE_CHECKING:
-    from brats_cache.format.reader import Cache
-
-__all__ = ["as_sets", "check_patients", "missing_parts", "open_caches"]
+__all__ = ["as_sets", "check_compatible", "check_patients", "missing_parts", "open_caches"]
 
 
 def as_sets(caches: Sequence[Cache]) -> list[list[Cache]]:
-    """The parts of one build together, in their order; every other cache alone. Raises `BratsError`
-    where one part is there twice, naming both files."""
+    """Groups the parts of one build, in their order; every other cache is alone.
+
+    Raises:
+        BratsError: One part is there twice; it names both files.
+    """
     sets: dict[object, list[Cache]] = {}
     for cache in caches:
         is_part = cache.shard[1] > 1
@@ -38,18 +37,21 @@ def as_sets(caches: Sequence[Cache]) -> list[list[Cache]]:
 
 
 def missing_parts(members: Sequence[Cache]) -> list[int]:
-    """The numbers of the parts that are not among `members`, which are parts of one set."""
+    """Returns the numbers of the parts that are not among `members`, parts of one set."""
     held = {cache.shard[0] for cache in members}
     return [index for index in range(1, members[0].shard[1] + 1) if index not in held]
 
 
 def check_patients(caches: Sequence[Cache], *, by_fold: bool = False) -> None:
-    """Refuses caches that put one patient on different sides: such a patient would be trained on
-    and judged by.
+    """Refuses caches that put one patient on different sides of the split.
 
-    by_fold  whether folds decide who validates; then a patient that is not test must be in one fold
+    Args:
+        caches: The caches that are read as one.
+        by_fold: Whether folds decide which cases validate; then a patient that is not test must be
+            in one fold.
 
-    Raises BratsError naming the first patients and the two files.
+    Raises:
+        BratsError: It names the first patients and the two files.
     """
     first_of: dict[str, tuple[str, Path]] = {}
     clashes: dict[tuple[Path, Path], list[str]] = defaultdict(list)
@@ -78,20 +80,36 @@ def check_patients(caches: Sequence[Cache], *, by_fold: bool = False) -> None:
 
 
 def open_caches(paths: Sequence[Path]) -> list[Cache]:
-    """Opens caches that are to be read as one. Raises `BratsError` where they do not fit together:
-    pixels made in different ways, one case twice, or one patient on two sides of the split."""
+    """Opens caches that are to be read as one.
+
+    Raises:
+        BratsError: They do not fit together: pixels made in different ways, one case twice, or one
+            patient on two sides of the split.
+    """
     caches = [open_cache(path) for path in paths]
+    check_compatible(caches)
+    check_patients(caches)
+    return caches
+
+
+def check_compatible(caches: Sequence[Cache]) -> None:
+    """Refuses caches whose rows cannot be put together.
+
+    Raises:
+        BratsError: Their pixels were made in different ways, or one case is in two of them.
+    """
     first = caches[0]
-    holder: dict[bytes, Path] = {}
+    path_of: dict[bytes, Path] = {}
     for cache in caches:
         if cache.preparation != first.preparation:
             raise BratsError(
-                f"{cache.path} and {first.path} were prepared differently: "
+                f"{printable(cache.path)} and {printable(first.path)} were prepared differently: "
                 f"{cache.preparation} and {first.preparation}."
             )
         for case in cache.cases["id"].tolist():
-            if case in holder:
-                raise BratsError(f"{case.decode()}: in {holder[case]} and again in {cache.path}.")
-            holder[case] = cache.path
-    check_patients(caches)
-    return caches
+            if case in path_of:
+                raise BratsError(
+                    f"{printable(case.decode())}: in {printable(path_of[case])} and again in "
+                    f"{printable(cache.path)}."
+                )
+            path_of[case] = cache.path

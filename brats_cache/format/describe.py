@@ -1,4 +1,4 @@
-"""What a cache holds, in words for a terminal of 80 columns and as plain JSON values."""
+"""Describes what a cache holds, in text for a terminal of 80 columns and as JSON values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LABEL_NAMES = ("background", "necrosis", "oedema", "enhancing", "cavity")
 
 
 def describe_cache(parts: Sequence[Cache]) -> str:
-    """A finished cache, or parts of one: the same lines, and what the masks hold."""
+    """Describes a finished cache, or parts of one, a line for each property."""
     cache = parts[0]
     cases = np.concatenate([part.cases for part in parts])
     slices = np.concatenate([part.slices for part in parts])
@@ -81,7 +81,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def cache_as_json(caches: Sequence[Cache]) -> dict[str, Any]:
-    """Everything but the pixels, for programs: the files, and every case of all of them."""
+    """Returns everything but the pixels, for programs: the files, and every case of all of them."""
     return {
         "files": [
             {

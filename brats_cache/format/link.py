@@ -1,8 +1,8 @@
 """One HDF5 file over several caches, for users of h5py: virtual datasets that hold no pixel.
 
 `/images` and `/masks` of a link show the rows of its parts one after another, read through the
-library from the parts themselves; the tables are small and are copied, their numbers moved along.
-Training takes the parts, which it can map.
+library from the parts themselves; the tables are small and are copied, their indices shifted.
+Training takes the parts, which it can map into memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.files import publish
-from brats_cache.format.cache_set import as_sets
+from brats_cache.format.cache_set import as_sets, check_compatible
 from brats_cache.format.reader import LINK_MARK, Cache, open_cache
 
 __all__ = ["write_link"]
@@ -26,19 +26,28 @@ _MAX_NAMES = 1 << 15  # bytes of the parts' names: an attribute, which is read f
 
 
 def write_link(paths: Sequence[Path], out: Path, *, overwrite: bool) -> list[Cache]:
-    """Writes `out` over the caches at `paths`, in the order of their parts, and returns them in
-    that order.
+    """Writes a link over several caches.
 
-    Parts are named relative to `out`, so they may be moved together. Raises `BratsError` where
-    `out` exists and is not to be replaced, is one of the parts, or where the parts do not fit
-    together.
+    Args:
+        paths: The caches, which are named relative to `out`, so that all may be moved together.
+        out: The file to write.
+        overwrite: Replace an existing file.
+
+    Returns:
+        The caches in the order of the link: parts of one build in their order.
+
+    Raises:
+        BratsError: `out` exists and is not to be replaced, or is one of the parts; or the parts do
+            not fit together.
     """
     if out.exists() and not overwrite:
         raise BratsError(f"{printable(out)}: exists. Replace it with --overwrite.")
     caches = [
         cache for members in as_sets([open_cache(path) for path in paths]) for cache in members
     ]
-    _check_fit(caches, out)
+    if any(out.exists() and os.path.samefile(out, cache.path) for cache in caches):
+        raise BratsError(f"{printable(out)}: is one of the parts. Choose another --out.")
+    check_compatible(caches)
     names = [os.path.relpath(cache.path.resolve(), out.parent.resolve()) for cache in caches]
     mark = LINK_MARK + json.dumps(names).encode()
     if len(mark) > _MAX_NAMES:
@@ -60,27 +69,8 @@ def write_link(paths: Sequence[Path], out: Path, *, overwrite: bool) -> list[Cac
     return caches
 
 
-def _check_fit(caches: Sequence[Cache], out: Path) -> None:
-    first = caches[0]
-    holder: dict[bytes, Path] = {}
-    for cache in caches:
-        if out.exists() and os.path.samefile(out, cache.path):
-            raise BratsError(f"{printable(out)}: is one of the parts. Choose another --out.")
-        if cache.preparation != first.preparation:
-            raise BratsError(
-                f"{printable(cache.path)} and {printable(first.path)} were prepared differently: "
-                f"{cache.preparation} and {first.preparation}."
-            )
-        for case in cache.cases["id"].tolist():
-            if case in holder:
-                raise BratsError(
-                    f"{printable(case.decode())}: in {printable(holder[case])} and again in "
-                    f"{printable(cache.path)}."
-                )
-            holder[case] = cache.path
-
-
 def _fill(file: h5py.File, caches: Sequence[Cache], names: Sequence[str]) -> None:
+    """Makes the virtual datasets and the tables."""
     num_rows = sum(cache.shape[0] for cache in caches)
     _, channels, size, _ = caches[0].shape
     for dataset, dtype, depth in (("images", "<f2", channels), ("masks", "u1", 1)):
@@ -100,7 +90,7 @@ def _fill(file: h5py.File, caches: Sequence[Cache], names: Sequence[str]) -> Non
 
 
 def _tables(caches: Sequence[Cache]) -> tuple[np.ndarray, np.ndarray]:
-    """Both tables of all parts, with the rows, cases and DATA arguments of the link."""
+    """Both tables of all parts, with row and case indices of the link."""
     cases, slices = [], []
     first_row = first_case = 0
     for cache in caches:

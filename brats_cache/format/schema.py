@@ -16,7 +16,12 @@ TEXT_FIELDS = ("id", "patient", "label_scheme", "survival", "source_name")
 
 
 def case_dtype(lengths: Mapping[str, int], num_modalities: int) -> np.dtype:
-    """The type of a record of `/cases`; `lengths` gives bytes for each of `TEXT_FIELDS`."""
+    """Makes the type of a record of `/cases`.
+
+    Args:
+        lengths: Bytes of each of `TEXT_FIELDS`.
+        num_modalities: C.
+    """
     num_sources = num_modalities + 1
     return np.dtype(
         [

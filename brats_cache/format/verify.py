@@ -1,7 +1,6 @@
-"""Is every byte of a cache still what was written, and are its scans still those it was made of?
+"""Verifies that every byte of a cache is as it was written, and that its scans are unchanged.
 
-Reading and hashing release Python's lock, so threads keep a disk busy; nothing is held in memory
-but a few MiB a thread.
+Reading and hashing release Python's lock, so threads keep a disk busy; they hold a few MiB each.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from brats_cache.format.row_checksum import read_rows_checksum
 __all__ = ["verify_rows", "verify_sources"]
 
 Progress = Callable[[int, int], None]
-_PIECE = 4 << 20
+_CHUNK_BYTES = 4 << 20
 
 
 class Source(NamedTuple):
-    """A scan as the cache remembers it."""
+    """A source file as the cache describes it: its case, path, size in bytes and xxh3_64."""
 
     case: str
     path: Path
@@ -36,18 +35,35 @@ class Source(NamedTuple):
 
 
 def verify_rows(caches: Sequence[Cache], num_threads: int, progress: Progress) -> list[Fault]:
-    """Compares the rows of every case with their checksum; a fault for each damaged case.
-    `progress(bytes done, bytes)` is called as cases finish. (Everything else in a file was compared
-    when it was opened.)"""
+    """Compares the rows of every case with their checksum.
+
+    Everything else in a file was compared when it was opened.
+
+    Args:
+        caches: The caches.
+        num_threads: Threads that read.
+        progress: Called with the bytes done and all bytes as cases finish.
+
+    Returns:
+        A fault for each damaged case.
+    """
     tasks = [(cache, case) for cache in caches for case in range(len(cache.cases))]
-    sizes = [sum(place.num_bytes for place in cache.row_byte_ranges(case)) for cache, case in tasks]
+    sizes = [sum(part.num_bytes for part in cache.row_byte_ranges(case)) for cache, case in tasks]
     jobs = [partial(_check_rows, cache, case) for cache, case in tasks]
     return _run(jobs, sizes, num_threads, progress)
 
 
 def verify_sources(caches: Sequence[Cache], num_threads: int, progress: Progress) -> list[Fault]:
-    """Compares the scans with the size and checksum that the caches remember of them; a fault for
-    each that is missing or has changed."""
+    """Compares the scans with the size and checksum that the caches hold of them.
+
+    Args:
+        caches: The caches.
+        num_threads: Threads that read.
+        progress: Called with the bytes done and all bytes as files finish.
+
+    Returns:
+        A fault for each file that is missing or has changed.
+    """
     # A 4-D file stands in for several roles of a case and is read once.
     sources = list(dict.fromkeys(source for cache in caches for source in _sources(cache)))
     jobs = [partial(_check_source, source) for source in sources]
@@ -60,6 +76,7 @@ def _run(
     num_threads: int,
     progress: Progress,
 ) -> list[Fault]:
+    """Runs all jobs in threads; their faults, in the order of the jobs."""
     faults: dict[int, Fault] = {}
     done = 0
     with ThreadPoolExecutor(num_threads) as pool:
@@ -132,10 +149,10 @@ def _check_source(source: Source) -> Fault | None:
 
 def _checksum_of(path: Path, num_bytes: int) -> int:
     """xxh3_64 of at most the first `num_bytes` of a file."""
-    digest, buffer, left = xxhash.xxh3_64(), bytearray(_PIECE), num_bytes
+    digest, buffer, left = xxhash.xxh3_64(), bytearray(_CHUNK_BYTES), num_bytes
     with open(path, "rb") as file:
         while left:
-            view = memoryview(buffer)[: min(_PIECE, left)]
+            view = memoryview(buffer)[: min(_CHUNK_BYTES, left)]
             num_read = os.readv(file.fileno(), [view])
             if not num_read:
                 break

@@ -45,7 +45,7 @@ _TEXTS = (
 
 
 def describe_foreign_file(start: bytes) -> tuple[str, str] | None:
-    """Tells what a file is that cannot be a NIfTI file.
+    """Describes a file that cannot be a NIfTI file.
 
     Args:
         start: Its first bytes, inflated where they were gzipped; a few hundred are enough.

@@ -30,11 +30,19 @@ GZIP_ERRORS: tuple[type[Exception], ...] = (
 
 
 def is_gzip(start: bytes) -> bool:
+    """Whether the first bytes of a file are those of a gzip stream."""
     return start[:2] == b"\x1f\x8b"
 
 
 def inflate_start(raw: bytes) -> bytes:
-    """The header's bytes from the start of a gzip stream, or fewer where there are no more."""
+    """Inflates the first `HEADER_BYTES` of a gzip stream.
+
+    Args:
+        raw: The start of the stream.
+
+    Returns:
+        The bytes, or fewer where the stream or `raw` ends before.
+    """
     start = b""
     while is_gzip(raw) and len(start) < HEADER_BYTES:
         member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
@@ -44,9 +52,22 @@ def inflate_start(raw: bytes) -> bytes:
 
 
 def inflate(raw: bytes, wanted: int) -> bytes:
-    """The first `wanted` bytes of a gzip stream of any number of members, or fewer where it ends
-    before. What follows those bytes is inflated too, piece by piece, and dropped: a member's
-    checksum, at its end, is the only proof of what stood before it."""
+    """Inflates the start of a gzip stream of any number of members.
+
+    What follows is inflated too, in chunks, and dropped: the checksum at the end of a member is the
+    only proof of its content.
+
+    Args:
+        raw: The whole stream.
+        wanted: Number of bytes to return.
+
+    Returns:
+        The first `wanted` bytes, or fewer where the stream ends before.
+
+    Raises:
+        EOFError: The stream is cut, or goes on for more than `MAX_DATA_BYTES` beyond `wanted`; or
+            another of `GZIP_ERRORS` where it is damaged.
+    """
     chunks: list[bytes] = []
     total = surplus = 0
     rest = raw
@@ -55,9 +76,9 @@ def inflate(raw: bytes, wanted: int) -> bytes:
         chunks.append(member.decompress(rest, max_length=wanted - total))
         total += len(chunks[-1])
         while not member.eof:
-            piece = member.decompress(b"", max_length=CHUNK_BYTES)
-            surplus += len(piece)
-            if not piece and not member.eof:
+            chunk = member.decompress(b"", max_length=CHUNK_BYTES)
+            surplus += len(chunk)
+            if not chunk and not member.eof:
                 raise EOFError("the compressed data ends before its end mark")
             if surplus > MAX_DATA_BYTES:
                 raise EOFError("the data goes on far beyond what the header says")

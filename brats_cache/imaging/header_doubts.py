@@ -31,7 +31,7 @@ _UNKNOWN_OR_MM = (0, 2)
 
 
 def header_doubts(header: nib.Nifti1Header, shape: Sequence[int]) -> tuple[str, ...]:
-    """Finds what a header leaves open about the place of its voxels.
+    """Finds what a header leaves open about where its voxels lie.
 
     Args:
         header: A NIfTI-1 or NIfTI-2 header with a finite affine.

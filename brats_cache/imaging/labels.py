@@ -1,5 +1,4 @@
-"""Label schemes: what a value in a segmentation means, which differs by year and cannot be guessed
-from one case.
+"""Label schemes: what the values in a segmentation mean, which differs by year and data set.
 
 Everything in a cache is canonical:
 

@@ -13,14 +13,19 @@ __all__ = ["Orientation"]
 @dataclass(frozen=True, kw_only=True)
 class Orientation:
     """How a file's axes (x, y, z) lie in the canonical array `[z, y, x]` (superior, posterior,
-    left)."""
+    left).
+
+    Attributes:
+        permutation: The file's axis of each canonical axis z, y, x.
+        flips: Whether each canonical axis runs against the file's.
+    """
 
     permutation: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
 
     @classmethod
     def of(cls, affine: np.ndarray) -> Orientation:
-        """The orientation of a (4, 4) voxel-to-RAS-mm affine, each axis going to its closest."""
+        """Finds the orientation of a (4, 4) voxel-to-RAS-mm affine, each axis by its closest."""
         ornt = io_orientation(affine)
         ras_axis = ornt[:, 0].astype(int)
         permutation = tuple(int(np.flatnonzero(ras_axis == axis)[0]) for axis in (2, 1, 0))
@@ -31,11 +36,11 @@ class Orientation:
         return cls(permutation=permutation, flips=flips)  # type: ignore[arg-type]
 
     def to_canonical(self, volume: np.ndarray) -> np.ndarray:
-        """(X, Y, Z) as in the file -> canonical (Z, Y, X), a view."""
+        """Turns (X, Y, Z) as in the file into the canonical (Z, Y, X), as a view."""
         return volume.transpose(self.permutation)[self._slices()]
 
     def to_source(self, volume: np.ndarray) -> np.ndarray:
-        """Canonical (Z, Y, X) -> (X, Y, Z) as in the file, a view; undoes `to_canonical`."""
+        """Turns the canonical (Z, Y, X) into (X, Y, Z) as in the file, as a view."""
         return volume[self._slices()].transpose(np.argsort(self.permutation))
 
     def _slices(self) -> tuple[slice, ...]:

@@ -1,5 +1,4 @@
-"""From volumes to slices, as pure functions of arrays: the one implementation that the cache
-builder and the predictor share.
+"""Prepares slices of volumes, as pure functions of arrays, for the cache and for prediction alike.
 
 Shapes: volumes are canonical (Z, Y, X), slices (n, S, S). The pixel grid has half-pixel centres for
 images and masks alike: pixel i of n covers [i, i + 1) / n of the field of view. Images are
@@ -43,10 +42,11 @@ SPREADS = (1e-30, 1e30)  # float32 holds their inverse and everything in between
 class Preparation:
     """Everything that decides a slice's pixels, kept in the cache and in every checkpoint.
 
-    modalities  in channel order
-    size        side S of a slice in pixels
-    fit         "resize" stretches each axis to S, "pad" centres the slice without interpolation
-    normalize   "zscore", "percentile" or "none", see `measure`
+    Attributes:
+        modalities: In channel order.
+        size: Side S of a slice in pixels.
+        fit: "resize" stretches each axis to S, "pad" centres the slice without interpolation.
+        normalize: "zscore", "percentile" or "none", see `measure`.
     """
 
     modalities: tuple[str, ...]
@@ -57,8 +57,14 @@ class Preparation:
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization:
-    """Brain voxels become `(value - center) * scale`, clipped to [0, 1] where `clip`; all else
-    becomes 0."""
+    """How the values of one modality are normalised: brain voxels become
+    `(value - center) * scale`, all others 0.
+
+    Attributes:
+        center: Subtracted, in the units of the scan.
+        scale: Multiplied after that.
+        clip: Whether the result is clipped to [0, 1].
+    """
 
     center: float
     scale: float
@@ -66,7 +72,14 @@ class Normalization:
 
 
 def brain_of(volumes: Sequence[np.ndarray]) -> np.ndarray:
-    """Brain = non-zero in any modality. (Z, Y, X) volumes -> (Z, Y, X) bool."""
+    """Finds the brain: the voxels that are not 0 in any modality.
+
+    Args:
+        volumes: (Z, Y, X) of any real dtype, at least one.
+
+    Returns:
+        (Z, Y, X) bool.
+    """
     brain = np.zeros(volumes[0].shape, bool)
     one = np.empty(brain.shape[1:], bool)
     for z, inside in enumerate(brain):  # slice by slice, which stays in the processor's cache
@@ -77,14 +90,16 @@ def brain_of(volumes: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def measure(values: np.ndarray, normalize: str) -> Normalization:
-    """The normalisation of one modality from its brain voxels, a flat array of any real dtype.
+    """Measures how one modality is to be normalised.
 
-    zscore      (x - mean) / standard deviation (population), both in float64
-    percentile  the 0.5th to the 99.5th percentile to [0, 1], clipped
-    none        unchanged
+    Args:
+        values: (n,) of any real dtype, its brain voxels.
+        normalize: "zscore" for (x - mean) / standard deviation of the population, both in float64;
+            "percentile" for the 0.5th to the 99.5th percentile to [0, 1], clipped; "none".
 
-    Raises ValueError where the voxels have no spread to divide by, or where a result would not fit
-    in float16. (A z-score does: of n voxels none lies beyond the square root of n.)
+    Raises:
+        ValueError: The voxels have no spread to divide by, or a result would not fit in float16.
+            (A z-score does: of n voxels none lies beyond the square root of n.)
     """
     values = values.astype(np.float64)  # differences of integers overflow inside np.percentile
     largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
@@ -115,31 +130,40 @@ def prepare_images(
     brain: np.ndarray,
     normalizations: Sequence[Normalization],
     preparation: Preparation,
-    rows: Sequence[int] | np.ndarray,
+    z_indices: Sequence[int] | np.ndarray,
 ) -> np.ndarray:
-    """The axial slices `rows` (z indices) of all modalities: (n, C, S, S) float16.
+    """Prepares axial slices of all modalities.
 
-    volumes  C arrays (Z, Y, X) of any real dtype
-    brain    (Z, Y, X) bool
+    Args:
+        volumes: C arrays (Z, Y, X) of any real dtype.
+        brain: (Z, Y, X) bool.
+        normalizations: One a modality.
+        preparation: Size and fit of the slices.
+        z_indices: (n,) the slices.
+
+    Returns:
+        (n, C, S, S) float16.
     """
     size = preparation.size
-    images = np.zeros((len(rows), len(volumes), size, size), np.float16)
-    if len(rows) == 0:
+    images = np.zeros((len(z_indices), len(volumes), size, size), np.float16)
+    if len(z_indices) == 0:
         return images
-    inside = brain[np.asarray(rows)]
-    box = _box_of(inside.any(axis=0))
+    inside = brain[np.asarray(z_indices)]
+    box = _bounding_box(inside.any(axis=0))
     weights = inside.astype(np.float32)
     for channel, (volume, normalization) in enumerate(zip(volumes, normalizations, strict=True)):
-        _fill_slices(volume, weights, normalization, preparation, rows, box, images[:, channel])
+        _fill_slices(
+            volume, weights, normalization, preparation, z_indices, box, images[:, channel]
+        )
     return images
 
 
-def _box_of(brain: np.ndarray) -> tuple[slice, slice]:
+def _bounding_box(brain: np.ndarray) -> tuple[slice, slice]:
     """The rows and columns of a (Y, X) bool array between the first and the last that hold True."""
     sides = []
     for axis in (1, 0):
-        places = np.flatnonzero(brain.any(axis=axis))
-        sides.append(slice(int(places[0]), int(places[-1]) + 1) if places.size else slice(0, 0))
+        indices = np.flatnonzero(brain.any(axis=axis))
+        sides.append(slice(int(indices[0]), int(indices[-1]) + 1) if indices.size else slice(0, 0))
     return sides[0], sides[1]
 
 
@@ -148,7 +172,7 @@ def _fill_slices(
     weights: np.ndarray,
     normalization: Normalization,
     preparation: Preparation,
-    rows: Sequence[int] | np.ndarray,
+    z_indices: Sequence[int] | np.ndarray,
     box: tuple[slice, slice],
     out: np.ndarray,
 ) -> None:
@@ -174,18 +198,18 @@ def _fill_slices(
         target = _reach(box[0], height, size), _reach(box[1], width, size)
     lines = box[0]  # whole lines are contiguous memory, on which arithmetic is fastest
     inside = normal[lines]
-    for place, z in enumerate(rows):
+    for index, z in enumerate(z_indices):
         np.subtract(volume[z][lines], center, out=inside, dtype=np.float32)
         np.multiply(inside, scale, out=inside)
         np.add(inside, rest, out=inside)
         if normalization.clip:
             np.clip(inside, 0.0, 1.0, out=inside)
-        np.multiply(inside, weights[place, lines], out=inside)
+        np.multiply(inside, weights[index, lines], out=inside)
         if preparation.fit == "pad":
             fitted[target] = normal[box]
         else:
             cv2.resize(normal, (size, size), dst=fitted, interpolation=cv2.INTER_LINEAR)
-        out[place][target] = fitted[target]
+        out[index][target] = fitted[target]
 
 
 def _moved(side: slice, distance: int) -> slice:
@@ -201,7 +225,7 @@ def _reach(side: slice, num_source: int, num_target: int) -> slice:
 
 
 def nearest_index(num_source: int, num_target: int) -> np.ndarray:
-    """For each of `num_target` pixels, the source pixel that holds its centre: (num_target,) int64.
+    """Returns the source pixel that holds the centre of each target pixel: (num_target,) int64.
 
     floor((i + 1/2) * source / target), in integers, so that no rounding can move a border.
     """
@@ -209,7 +233,16 @@ def nearest_index(num_source: int, num_target: int) -> np.ndarray:
 
 
 def fit_masks(masks: np.ndarray, size: int, fit: str) -> np.ndarray:
-    """(n, Y, X) labels -> (n, S, S), on the grid of `prepare_images`, dtype kept."""
+    """Puts masks on the grid of `prepare_images`.
+
+    Args:
+        masks: (n, Y, X) labels of any integer dtype.
+        size: S.
+        fit: "resize" for the nearest source pixel, or "pad".
+
+    Returns:
+        (n, S, S) of the same dtype.
+    """
     num, height, width = masks.shape
     if fit == "pad":
         top, left = (size - height) // 2, (size - width) // 2
@@ -221,9 +254,19 @@ def fit_masks(masks: np.ndarray, size: int, fit: str) -> np.ndarray:
 
 
 def restore_masks(fitted: np.ndarray, height: int, width: int, fit: str) -> np.ndarray:
-    """The exact inverse of `fit_masks`: (n, S, S) -> (n, Y, X).
+    """Inverts `fit_masks` exactly.
 
-    Raises ValueError for slices larger than S, of which pixels were dropped.
+    Args:
+        fitted: (n, S, S) labels.
+        height: Y.
+        width: X.
+        fit: As for `fit_masks`.
+
+    Returns:
+        (n, Y, X) of the same dtype.
+
+    Raises:
+        ValueError: Y or X is larger than S, so that pixels were dropped.
     """
     size = fitted.shape[-1]
     if max(height, width) > size:

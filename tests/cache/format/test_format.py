@@ -55,9 +55,9 @@ def test_the_reader_of_the_page_reads_what_this_program_wrote(path: Path) -> Non
     assert done.stdout.splitlines() == lines
 
 
-def test_the_seal_is_as_the_page_says(path: Path) -> None:
+def test_the_checksum_record_is_as_the_page_says(path: Path) -> None:
     *_, checker = PROGRAMS
-    assert run(checker, path).stdout == "sealed\n"
+    assert run(checker, path).stdout == "intact\n"
     raw = bytearray(path.read_bytes())
     raw[40] ^= 1
     path.write_bytes(raw)
