@@ -1,6 +1,6 @@
-"""What `brats build-cache` does, step by step: find, survey, refuse or skip, plan, build, say so.
+"""Builds a cache as `brats build-cache` does: find cases, survey them, plan, write.
 
-Whatever can be told without reading a scan is told first; whatever is wrong with the scans is told
+Errors that need no scan to be read are reported first. All faults of the scans are reported
 together, before a byte is written.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,10 +15,16 @@ from pathlib import Path
 
 import click
 
-from brats_cache.build.describe_plan import describe_plan, differences
+from brats_cache.build.describe_plan import describe_plan
 from brats_cache.build.execute import build, check_headers, open_partial, survey_cases
 from brats_cache.build.journal import Journal, sweep
 from brats_cache.build.mask_checks import brain_mask_faults, check_labelled
+from brats_cache.build.output_checks import (
+    check_disk_space,
+    check_is_cache,
+    is_already_built,
+    splits_path,
+)
 from brats_cache.build.plan import BuildOptions, Plan, assign_splits, make_plan
 from brats_cache.build.schemes import detect_schemes
 from brats_cache.build.shards import Shard
@@ -31,21 +36,33 @@ from brats_cache.common.files import publish, write_atomically
 from brats_cache.common.names import check_file_name
 from brats_cache.common.process import usable_cores
 from brats_cache.common.progress import show_progress
-from brats_cache.common.text import count_by_kind, human_bytes
+from brats_cache.common.text import count_by_kind
 from brats_cache.discovery.cases import Case, Findings, find_cases
 from brats_cache.discovery.manifest import read_manifest
-from brats_cache.format.reader import open_cache
 from brats_cache.imaging.scan_check import PREPARING_TOOLS
 
-__all__ = ["BuildJob", "run_build", "splits_path"]
+__all__ = ["BuildJob", "run_build"]
 
-DISK_MARGIN = 64 << 20
 MAX_FAULTS_SHOWN = 20  # more are written to a file as well
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildJob:
-    """What `brats build-cache` was asked to do."""
+    """The inputs, output and options of one build.
+
+    Attributes:
+        data: Folders of cases (DATA arguments); not searched where there is a `manifest`.
+        out: The cache to build.
+        options: Everything that decides the content of the cache.
+        shard: The part to build, by default the whole.
+        num_workers: Number of worker processes, None for as many as usable cores.
+        dry_run: Check everything and print the plan, but write nothing.
+        skip_bad: Leave out cases with faults instead of stopping.
+        overwrite: Replace an existing cache, or an unfinished build with other options.
+        manifest: CSV file that names the files of every case.
+        mask_words: Further words in file names that mark a segmentation.
+        allow_unlabelled: Build although no case has a segmentation, or many that have one are test.
+    """
 
     data: tuple[Path, ...]
     out: Path
@@ -63,7 +80,7 @@ class BuildJob:
 def run_build(job: BuildJob) -> Path | None:
     """Builds a cache and writes the table of its splits beside it.
 
-    An identical cache that is there already is left as it is.
+    An identical cache that exists already is left unchanged.
 
     Args:
         job: What to build.
@@ -72,9 +89,9 @@ def run_build(job: BuildJob) -> Path | None:
         The path of the finished cache, None for a dry run.
 
     Raises:
-        DataFaults: Everything that is wrong with the scans; nothing was written.
-        BratsError: Nothing was written, or, once rows are being written, what is done is kept and
-            the same job continues with it.
+        DataFaults: The scans have faults, or changed during the build.
+        BratsError: Any other error. An error before rows are written leaves no file behind. After
+            that the rows written so far are kept, and the same job continues with them.
     """
     try:
         return _run(job)
@@ -85,58 +102,71 @@ def run_build(job: BuildJob) -> Path | None:
 def _run(job: BuildJob) -> Path | None:
     _refuse_torchrun()
     if job.out.exists() and not job.overwrite:
-        _check_replaceable(job.out)
+        check_is_cache(job.out)
     findings = _find(job)
     for note in findings.notes:
         print_message(printable(note), prefix="Note: ")
     if not findings.cases:
         raise DataFaults(findings.faults, "Nothing was written.")
     if not findings.faults and not job.skip_bad:
-        assign_splits(findings.cases, job.options)  # refuses in the first second, not the last
+        assign_splits(findings.cases, job.options)  # impossible splits fail before scans are read
     num_workers = min(job.num_workers or usable_cores(), len(findings.cases))
     with _journal(job) as journal, Workers(num_workers) as workers:
         surveys, whole = _survey(job, findings, workers, journal)
-        data_dirs = tuple(dict.fromkeys(survey.case.data_dir for survey in surveys))
-        plan = make_plan(surveys, data_dirs, job.options, job.shard, whole)
-        for warning in plan.warnings:
-            print_message(printable(warning), prefix="Warning: ")
-        if not job.allow_unlabelled:
-            everyone = surveys if whole is None else whole
-            assignments, _ = assign_splits([one.case for one in everyone], job.options)
-            check_labelled(
-                [one.case for one in everyone],
-                {case: side.split for case, side in assignments.items()},
-                decided_by=job.options.split_file or job.manifest,
-            )
+        plan = _make_plan(job, surveys, whole)
         click.echo(describe_plan(plan, job.out))
-        table = split_table(_sides(plan))
-        if not job.overwrite and _is_there(job.out, plan, table):
+        table = split_table(_assignment_by_patient(plan))
+        if not job.overwrite and is_already_built(job.out, plan, table):
             click.echo(
                 f"{printable(job.out)}: exists and is identical to this build (fingerprint "
                 f"{plan.fingerprint}). Nothing to do; --overwrite builds it again."
             )
             return job.out
         if journal is None or not journal.partial.exists():
-            _check_disk(job.out, plan.num_bytes)
+            check_disk_space(job.out, plan.num_bytes)
         if job.dry_run:
             click.echo("Nothing was written (--dry-run).")
             return None
         assert journal is not None, "only a dry run and a refused one have none"
-        state = open_partial(plan, journal)
-        if state.done:
-            print_message(f"Resuming: {len(state.done)} of {len(plan.cases)} cases are done.")
-        with show_progress("Writing", "rows") as report:
-            build(plan, journal, state, workers, report)
-        write_atomically(splits_path(job.out), table)  # first: where the cache is, it is too
-        publish(journal.partial, job.out)
-        journal.remove()
+        _write(job.out, plan, table, workers, journal)
     name = shlex.quote(printable(job.out))
     click.echo(f"{name} is complete. Next: torchrun brats train --cache {name}")
     return job.out
 
 
+def _make_plan(
+    job: BuildJob, surveys: Sequence[Survey], whole: Sequence[HeaderCheck] | None
+) -> Plan:
+    """Makes the plan, prints its warnings, and checks that labelled cases stay labelled."""
+    data_dirs = tuple(dict.fromkeys(survey.case.data_dir for survey in surveys))
+    plan = make_plan(surveys, data_dirs, job.options, job.shard, whole)
+    for warning in plan.warnings:
+        print_message(printable(warning), prefix="Warning: ")
+    if not job.allow_unlabelled:
+        cases = [one.case for one in (surveys if whole is None else whole)]
+        assignments, _ = assign_splits(cases, job.options)
+        check_labelled(
+            cases,
+            {case: assignment.split for case, assignment in assignments.items()},
+            decided_by=job.options.split_file or job.manifest,
+        )
+    return plan
+
+
+def _write(out: Path, plan: Plan, table: bytes, workers: Workers, journal: Journal) -> None:
+    """Writes the cache and its table of splits, and moves them to their final names."""
+    state = open_partial(plan, journal)
+    if state.done:
+        print_message(f"Resuming: {len(state.done)} of {len(plan.cases)} cases are done.")
+    with show_progress("Writing", "rows") as report:
+        build(plan, journal, state, workers, report)
+    write_atomically(splits_path(out), table)  # first, so that no cache is without its table
+    publish(journal.partial, out)
+    journal.remove()
+
+
 def _find(job: BuildJob) -> Findings:
-    """The cases of the manifest, else those under the DATA arguments."""
+    """Finds the cases that the manifest names, or those under the DATA arguments."""
     modalities = job.options.preparation.modalities
     if job.manifest is not None:
         findings = read_manifest(job.manifest, modalities)
@@ -152,7 +182,7 @@ def _find(job: BuildJob) -> Findings:
 
 
 def _id_fault(case: Case) -> Fault | None:
-    """A fault where masks and pages of a case could not be called after its id."""
+    """A fault for an id that cannot be part of a file name; predicted masks are named by ids."""
     try:
         check_file_name(case.id)
     except ValueError as error:
@@ -166,7 +196,7 @@ def _id_fault(case: Case) -> Fault | None:
 
 
 def _shortened(error: DataFaults, out: Path) -> DataFaults:
-    """`error` with the full list in a file beside the cache where it is long."""
+    """Writes a long list of faults to a file beside the cache and names that file in the error."""
     if len(error.faults) <= MAX_FAULTS_SHOWN:
         return error
     path = out.with_name(f"{out.name}.faults.txt")
@@ -179,11 +209,6 @@ def _shortened(error: DataFaults, out: Path) -> DataFaults:
     return DataFaults(error.faults, advice)
 
 
-def splits_path(out: Path) -> Path:
-    """Where the split of cache `out` is written for people to read: brats.splits.csv."""
-    return out.with_name(f"{out.stem}.splits.csv")
-
-
 def _refuse_torchrun() -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" in os.environ:
         raise BratsError(
@@ -194,7 +219,10 @@ def _refuse_torchrun() -> None:
 
 @contextmanager
 def _journal(job: BuildJob) -> Iterator[Journal | None]:
-    """The journal of a job that will write. A job that fails before it writes leaves nothing."""
+    """Opens the journal of a job that will write; None for one that will not.
+
+    A job that fails before rows are written removes its journal and the folders it made.
+    """
     if job.dry_run or (job.out.exists() and not job.overwrite):
         sweep(job.out)
         yield None
@@ -223,8 +251,15 @@ def _journal(job: BuildJob) -> Iterator[Journal | None]:
 def _survey(
     job: BuildJob, findings: Findings, workers: Workers, journal: Journal | None
 ) -> tuple[list[Survey], list[HeaderCheck] | None]:
-    """The surveys of this part's sound cases and, where it is a part, what is known of all sound
-    ones. Raises `DataFaults` for the others, or says that they are left out."""
+    """Checks all headers and surveys the cases of this part.
+
+    Returns:
+        The surveys of this part's cases without faults and, for a part of a sharded build, the
+        header checks of all cases whose headers, mask and label scheme have no faults.
+
+    Raises:
+        DataFaults: Cases have faults and may not be left out.
+    """
     preparation, is_part = job.options.preparation, job.shard.is_part
     with show_progress("Headers and masks" if is_part else "Headers", "cases") as report:
         known, early = check_headers(
@@ -254,7 +289,7 @@ def _survey(
     _, scheme_faults = detect_schemes(known if is_part else surveys, job.options.label_scheme)
     common = [*findings.faults, *(early if is_part else ()), *scheme_faults]
     faults += brain_mask_faults(surveys)
-    # Which cases the others know to be bad must not depend on what only this part has read.
+    # All parts must agree on `whole`: faults that only this part's scans show do not change it.
     bad_for_all = {fault.case for fault in common}
     ordered = sorted(
         dict.fromkeys([*common, *faults]), key=lambda fault: (fault.case, str(fault.path or ""))
@@ -265,8 +300,10 @@ def _survey(
 
 
 def _leave_out(job: BuildJob, faults: Sequence[Fault], surveys: Sequence[Survey]) -> list[Survey]:
-    """The surveys without fault; raises `DataFaults` for the others, or says that they are left
-    out. What belongs to no case cannot be left out."""
+    """Returns the surveys without faults, and raises or prints the faults of the others.
+
+    With --skip-bad faulty cases are left out; a fault that belongs to no case always raises.
+    """
     bad = {fault.case for fault in faults}
     sound = [survey for survey in surveys if survey.case.id not in bad]
     if not faults:
@@ -289,60 +326,18 @@ def _leave_out(job: BuildJob, faults: Sequence[Fault], surveys: Sequence[Survey]
     return sound
 
 
-def _sides(plan: Plan) -> dict[str, Assignment]:
+def _assignment_by_patient(plan: Plan) -> dict[str, Assignment]:
     return {
         case.survey.case.patient: Assignment(split=case.split, fold=case.fold)
         for case in plan.cases
     }
 
 
-def _check_replaceable(out: Path) -> None:
-    """Refuses at once what exists and is no cache, which no survey could compare with."""
-    try:
-        open_cache(out)
-    except BratsError as error:
-        raise BratsError(
-            f"{printable(out)}: exists and is no cache this program can read (brats info says "
-            "why). Choose another --out, or replace it with --overwrite."
-        ) from error
-
-
-def _is_there(out: Path, plan: Plan, table: bytes) -> bool:
-    """Whether the same cache is there already. Raises `BratsError` for a cache, or a table of
-    splits, that says something else."""
-    if out.exists():
-        if found := differences(plan, open_cache(out)):
-            shown = "\n".join(f"  {line}" for line in found[:10])
-            more = f"\n  and {len(found) - 10} more" if len(found) > 10 else ""
-            raise BratsError(
-                f"{out}: exists and differs from this build:\n{shown}{more}\n"
-                "Choose another --out, or replace it with --overwrite."
-            )
-        return True
-    path = splits_path(out)
-    if path.exists() and path.read_bytes() != table:
-        raise BratsError(
-            f"{printable(path)}: exists, and this build would put other patients or splits there. "
-            "Move it away, choose another --out, or replace it with --overwrite."
-        )
-    return False
-
-
 def _prepare_folder(folder: Path) -> list[Path]:
-    """Makes a folder and those above it; the ones that were not there, innermost first."""
+    """Makes a folder and its parents; returns the newly made folders, innermost first."""
     absent = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BratsError(f"{printable(folder)}: cannot be made ({error.strerror}).") from error
     return absent
-
-
-def _check_disk(out: Path, num_bytes: int) -> None:
-    folder = next(parent for parent in out.absolute().parents if parent.is_dir())
-    free = shutil.disk_usage(folder).free
-    if free < num_bytes + DISK_MARGIN:
-        raise BratsError(
-            f"{printable(out)}: needs {human_bytes(num_bytes)}, the disk has {human_bytes(free)} "
-            "free. Free some, choose another --out, or fewer --slices."
-        )

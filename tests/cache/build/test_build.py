@@ -18,8 +18,8 @@ import h5py
 import pytest
 
 from brats_cache.build import execute as build
-from brats_cache.build import job
 from brats_cache.build import journal as journal_module
+from brats_cache.build import output_checks
 from brats_cache.build import write_case as rows
 from brats_cache.build.survey import LoadedCase
 from brats_cache.discovery.cases import Case
@@ -283,7 +283,7 @@ def test_a_full_disk_is_met_before_and_during_a_build(
     out = small_disk / "brats.h5"
     words = ("build-cache", *SMALL, "--out", out)
     assert "the disk has" in brats("build-cache", "--size", 128, "--out", out, code=1).err
-    monkeypatch.setattr(job, "DISK_MARGIN", -(1 << 40))  # as if the disk filled up after the check
+    monkeypatch.setattr(output_checks, "DISK_MARGIN", -(1 << 40))  # as if it filled up later
     assert "cannot reserve" in brats("build-cache", "--size", 128, "--out", out, code=1).err
     assert list(small_disk.iterdir()) == []
     real = build.load_case
