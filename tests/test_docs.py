@@ -1,0 +1,163 @@
+"""What the Markdown pages name exists: links, paths, modules, functions, commands and options."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from functools import cache
+from pathlib import Path
+
+import click
+import pytest
+
+from brats_train.cli.environment import unknown_variables
+from brats_train.cli.main import COMMANDS, cli
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("brats_cache", "brats_train")
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "data" / "README.md"],
+    key=lambda page: page.as_posix(),
+)
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+MIN_BEHAVIOURS = 20
+
+each_page = pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()
+)
+
+
+def code_of(text: str) -> str:
+    """The fenced blocks and code spans of a page, a line each."""
+    fenced = re.findall(r"^```.*?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return "\n".join([*fenced, *re.findall(r"`([^`\n]+)`", prose)])
+
+
+def anchors_of(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@cache
+def defined_in(path: Path) -> frozenset[str]:
+    """The names of functions and classes at the top level of a module."""
+    tree = ast.parse(path.read_text())
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return frozenset(node.name for node in tree.body if isinstance(node, kinds))
+
+
+def resolves(dotted: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[length:]:
+            if not hasattr(found, name):
+                return False
+            found = getattr(found, name)
+        return True
+    return False
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        if not path.exists() or (anchor and anchor not in anchors_of(path.read_text())):
+            broken.append(target)
+    assert not broken
+
+
+@each_page
+def test_paths_exist(page: Path) -> None:
+    """Of the folders whose content is the project's; data/ and runs/ are the user's."""
+    paths = re.findall(
+        r"(?<![\w/.-])(?:brats_cache|brats_train|tests|scripts|docs)/[\w./-]*", page.read_text()
+    )
+    missing = {path for path in paths if not (ROOT / path.rstrip(".")).exists()}
+    assert not {path for path in missing if "DATE" not in path}  # a name that the user chooses
+
+
+@each_page
+def test_names_of_modules_and_functions_resolve(page: Path) -> None:
+    text = page.read_text()
+    names = set(re.findall(r"\bbrats_(?:cache|train)(?:\.[A-Za-z_]\w*)+", text))
+    for module, imported in re.findall(r"^ *from (brats_[\w.]+) import (.+)$", text, re.MULTILINE):
+        names |= {f"{module}.{name.strip()}" for name in imported.split(",")}
+    assert not {name for name in names if not resolves(name)}
+
+
+@each_page
+def test_commands_and_their_options_exist(page: Path) -> None:
+    unknown = []
+    context = click.Context(cli)
+    for name, rest in re.findall(r"\bbrats ([a-z][\w-]*)\b([^\n#]*)", code_of(page.read_text())):
+        command = cli.get_command(context, name)
+        if command is None:
+            unknown.append(name)
+            continue
+        known = {
+            flag for option in command.params for flag in (*option.opts, *option.secondary_opts)
+        }
+        flags = re.findall(r"(?<![\w-])--[a-z][\w-]*", rest)
+        unknown += [f"{name} {flag}" for flag in flags if flag not in {*known, "--help"}]
+    assert not unknown
+
+
+@each_page
+def test_environment_variables_are_read(page: Path) -> None:
+    def get_command(name: str) -> click.Command:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        return command
+
+    names = set(re.findall(r"\bBRATS_[A-Z_]*[A-Z]\b(?!_)", page.read_text()))
+    assert not unknown_variables(names, COMMANDS, get_command)
+
+
+def table_rows(text: str, heading: str) -> list[list[str]]:
+    """The cells of the tables of one section, without their headings."""
+    section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert section is not None, f"no section {heading}"
+    lines = [line for line in section[1].splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rules = [number for number, row in enumerate(rows) if set(row[0]) == {"-"}]
+    return [row for n, row in enumerate(rows) if n not in rules and n + 1 not in rules]
+
+
+def test_each_behaviour_is_where_the_table_says() -> None:
+    rows = table_rows(ARCHITECTURE.read_text(), "Where to find what")
+    assert len(rows) >= MIN_BEHAVIOURS
+    wrong = []
+    for behaviour, where in rows:
+        path, _, name = where.strip("`").partition("::")
+        file = ROOT / path
+        if not file.is_file() or (name and name not in defined_in(file)):
+            wrong.append(f"{behaviour}: {where}")
+    assert not wrong
+
+
+def test_the_tables_of_packages_are_complete() -> None:
+    listed, missing = set(), []
+    for package, _, modules in table_rows(ARCHITECTURE.read_text(), "Packages"):
+        folder = ROOT / package.strip("`/")
+        listed.add(folder)
+        missing += [
+            f"{package} {name}"
+            for name in re.findall(r"`(\w+)`", modules)
+            if not (folder / f"{name}.py").is_file()
+        ]
+    assert not missing
+    packages = {file.parent for name in PACKAGES for file in (ROOT / name).glob("*/__init__.py")}
+    assert packages <= listed
