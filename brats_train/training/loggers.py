@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
@@ -11,9 +12,19 @@ from brats_train.runtime.distributed import World
 from brats_train.training.recipe import Recipe, recipe_to_dict
 from brats_train.training.run_dir import RunDir
 
-__all__ = ["TRACKERS", "Trackers"]
+__all__ = ["TRACKERS", "Trackers", "check_trackers"]
 
 TRACKERS = ("tensorboard", "mlflow")
+
+
+_MODULES = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises `BratsError` where one of the trackers `names` is not installed."""
+    for name in names:
+        if importlib.util.find_spec(_MODULES[name]) is None:
+            raise _missing(name)
 
 
 class _Tracker(Protocol):

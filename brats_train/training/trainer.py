@@ -34,7 +34,7 @@ from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import choose_amp, configure_torch
 from brats_train.runtime.signals import InterruptHandler
 from brats_train.training.checkpoint_writer import Saver
-from brats_train.training.loggers import Trackers
+from brats_train.training.loggers import Trackers, check_trackers
 from brats_train.training.lr_schedule import learning_rate
 from brats_train.training.micro_batch import is_out_of_memory
 from brats_train.training.nonfinite import raise_if_nonfinite
@@ -75,6 +75,7 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: Log) -
         BratsError: The data cannot be trained on, the loss is not finite, memory ran out, or the
             disk failed. The last good checkpoint is kept.
     """
+    check_trackers(job.trackers)  # before a run directory is made
     with oom_as_error(job, world), ExitStack() as stack:
         trainer = Trainer(job, world, run, log)
         if resume:

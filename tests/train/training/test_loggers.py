@@ -10,7 +10,7 @@ import torch
 
 from brats_cache.common.errors import BratsError
 from brats_train.runtime.distributed import World
-from brats_train.training.loggers import Trackers
+from brats_train.training.loggers import Trackers, check_trackers
 from brats_train.training.recipe import Recipe
 from brats_train.training.run_dir import RunDir
 
@@ -62,3 +62,5 @@ def test_a_missing_extra_says_how_to_install_it(
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(BratsError, match=rf"pip install brats-unet\[{name}\]"):
         log_to(name, tmp_path)
+    with pytest.raises(BratsError, match=rf"pip install brats-unet\[{name}\]"):
+        check_trackers([name])  # before a run directory is made
