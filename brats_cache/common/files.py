@@ -1,15 +1,33 @@
-"""Files that exist whole or not at all."""
+"""Files that exist whole or not at all, and files from outside that are read with care."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from brats_cache.common.errors import BratsError
 
-__all__ = ["publish", "sync_folder", "write_atomically"]
+__all__ = [
+    "MAX_TEXT_BYTES",
+    "open_regular_file",
+    "publish",
+    "read_small_file",
+    "sync_folder",
+    "write_atomically",
+]
+
+MAX_TEXT_BYTES = 64 << 20  # a table, JSON or TOML file; a manifest of 100,000 cases takes half
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -45,3 +63,38 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_regular_file(path: Path) -> BinaryIO:
+    """Opens a file for reading, of which there must be one: no pipe, device or folder.
+
+    Those could block for ever or never end. Links are followed.
+
+    Raises:
+        OSError: It is no regular file, or cannot be opened; `strerror` says so in words.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(descriptor)
+        found = f"{_KINDS.get(kind, 'no file')}, not a regular file"
+        raise OSError(errno.EINVAL, found, str(path))
+    return open(descriptor, "rb")
+
+
+def read_small_file(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
+    """Reads the whole of a regular file that came from outside.
+
+    Args:
+        path: The file.
+        max_bytes: Largest size that is read.
+
+    Raises:
+        OSError: As `open_regular_file`, or it is larger; `strerror` says so in words.
+    """
+    with open_regular_file(path) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", str(path))
+    return content

@@ -33,9 +33,9 @@ COMMANDS = {
     ),
     "info": ("brats_cache.cli.info", "info", "Describe a cache."),
     "verify": (
-        "brats_cache.cli.verify",
+        "brats_train.cli.verify",
         "verify",
-        "Compare every byte of a cache with its checksum.",
+        "Compare every byte of caches and checkpoints with its checksum.",
     ),
     "link": ("brats_cache.cli.link", "link", "One HDF5 view over several caches, for h5py users."),
     "phantom": (

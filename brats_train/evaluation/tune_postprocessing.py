@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from brats_cache.common.errors import BratsError
 from brats_cache.common.files import write_atomically
@@ -105,11 +105,11 @@ def choose_postprocessing(
 
 
 def record_postprocessing(path: Path, choice: PostprocessingChoice) -> None:
-    """Writes a choice into the checkpoint at `path`, atomically."""
+    """Writes a choice into the checkpoint at `path`, atomically, with its new digest."""
     content = checkpoint.load(path)
     chosen = {name: value for name, value in asdict(choice).items() if name != "dice"}
     content["segmenter"] = {**content["segmenter"], **chosen}
-    write_atomically(path, lambda file: torch.save(content, file))
+    write_atomically(path, partial(checkpoint.save, content))
 
 
 def _by_threshold(

@@ -1,38 +1,33 @@
 """The checkpoint file: a model's weights, its description, and the state of its training.
 
 A checkpoint holds tensors and plain values only, so that it is read without executing anything
-(`weights_only=True`).
+(`weights_only=True`). Among them is the digest of all the others, which every reading compares.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
-from brats_cache.common.errors import CheckpointError, printable
+from brats_cache.common.errors import CheckpointError, print_message, printable
+from brats_cache.common.files import open_regular_file
 from brats_cache.imaging.preprocess import Preparation
+from brats_train.models.content_digest import content_digest
 from brats_train.models.unet import ModelConfig, build_model
 
-__all__ = ["SegmenterSpec", "load", "load_network", "pack"]
+__all__ = ["SegmenterSpec", "load", "load_network", "pack", "save"]
 
-FORMAT_VERSION = 1
-_READING_ERRORS = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    KeyError,
-    AttributeError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
+FORMAT_VERSION = 2
+_VERSIONS = (1, FORMAT_VERSION)  # version 1 had no digest
+_noted: set[Path] = set()  # files of version 1 that were named already
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,29 +72,95 @@ def pack(spec: SegmenterSpec, model: Mapping[str, Tensor], **state: Any) -> dict
     return copied
 
 
+def save(content: Mapping[str, Any], file: BinaryIO) -> None:
+    """Writes the content of a checkpoint, as `pack` or `load` gives it, with its digest.
+
+    Args:
+        content: Tensors may be on any device.
+        file: Open for writing.
+    """
+    stamped = {**content, "format_version": FORMAT_VERSION}
+    torch.save({**stamped, "digest": content_digest(stamped)}, file)
+
+
 def load(path: Path) -> dict[str, Any]:
-    """Reads the content of a checkpoint, tensors on the CPU.
+    """Reads the content of a checkpoint, tensors on the CPU, and compares it with its digest.
+
+    A file of an older version, which has no digest, is read with a note on standard error.
+
+    Returns:
+        The content without the digest.
 
     Raises:
-        CheckpointError: There is no such file, or it is no checkpoint of this program.
+        CheckpointError: There is no such file, or it is no checkpoint of this program, or not as
+            it was written.
     """
+    content = _read(path)
+    if not isinstance(content, dict) or "segmenter" not in content:
+        raise CheckpointError(f"{printable(path)}: a torch file, but no checkpoint of brats train.")
+    version = content.get("format_version")
+    if version not in _VERSIONS:
+        expected = f"{_VERSIONS[0]} to {FORMAT_VERSION}"
+        raise CheckpointError(
+            f"{printable(path)}: checkpoint version {printable(version)}, expected {expected}."
+        )
+    if version == 1 and "digest" not in content:
+        _note_missing_digest(path)
+        return content
+    digest = content.pop("digest", None)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        is_whole = digest == content_digest(content)
+    except (TypeError, ValueError, RuntimeError):  # what no checkpoint holds
+        is_whole = False
+    if not is_whole:
+        raise CheckpointError(
+            f"{printable(path)}: damaged: its content does not have the digest that it was written "
+            "with. Copy it again from where it is whole, name another, or train again."
+        )
+    return content
+
+
+def _read(path: Path) -> object:
+    """What torch reads from a file."""
+    try:
+        with open_regular_file(path) as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            _check_records(file)
+            return content
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path}: no such checkpoint. Train first, or name another."
+            f"{printable(path)}: no such checkpoint. Train first, or name another."
         ) from None
-    except _READING_ERRORS as error:
-        reason = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
+    except Exception as error:  # a damaged pickle makes the reader raise nearly anything
+        text = error.strerror if isinstance(error, OSError) else str(error)
+        reason = printable(text.splitlines()[0] if text else type(error).__name__)
         if isinstance(error, pickle.UnpicklingError):  # torch's advice is to trust the file
             reason = "it holds more than tensors and plain values, or is no such file at all"
-        raise CheckpointError(f"{path}: no readable checkpoint ({reason}).") from error
-    if not isinstance(content, dict) or "segmenter" not in content:
-        raise CheckpointError(f"{path}: a torch file, but no checkpoint of brats train.")
-    if content.get("format_version") != FORMAT_VERSION:
-        version = printable(content.get("format_version"))
-        raise CheckpointError(f"{path}: checkpoint version {version}, expected {FORMAT_VERSION}.")
-    return content
+        raise CheckpointError(f"{printable(path)}: no readable checkpoint ({reason}).") from error
+
+
+def _check_records(file: BinaryIO) -> None:
+    """Compares the parts of the archive other than tensors with their CRC, which torch ignores.
+
+    A changed byte there can leave the content equal, and so its digest. Raises BadZipFile.
+    """
+    if not zipfile.is_zipfile(file):  # torch's format before 1.6
+        return
+    with zipfile.ZipFile(file) as archive:
+        for record in archive.infolist():
+            if "/data/" not in record.filename:
+                archive.read(record)
+
+
+def _note_missing_digest(path: Path) -> None:
+    """Says once that a checkpoint is of an older version."""
+    if path not in _noted and os.environ.get("RANK", "0") == "0":
+        _noted.add(path)
+        print_message(
+            f"{printable(path)}: written by an older version without a digest, so damage to it "
+            "would not be noticed.",
+            prefix="Note: ",
+        )
 
 
 def load_network(path: Path) -> tuple[SegmenterSpec, nn.Module, dict[str, Any]]:
@@ -120,8 +181,8 @@ def load_network(path: Path) -> tuple[SegmenterSpec, nn.Module, dict[str, Any]]:
         model = build_model(spec.model)
         ema = content.get("averaged")
         model.load_state_dict(ema["module"] if ema else content["model"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = printable(str(error).splitlines()[0])
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = printable((str(error) or type(error).__name__).splitlines()[0])
         raise CheckpointError(f"{path}: its parts do not fit this program ({reason}).") from error
     return spec, model.eval(), content
 

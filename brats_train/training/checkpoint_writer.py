@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from brats_cache.common.files import write_atomically
+from brats_train.models import checkpoint
 
 __all__ = ["Saver", "_fetched"]
 
@@ -78,7 +79,7 @@ class Saver:
             try:
                 # Under the same name, so that a snapshot on a GPU is freed before the disk is slow.
                 content = _fetched(content, ready)
-                write_atomically(path, partial(torch.save, content))
+                write_atomically(path, partial(checkpoint.save, content))
             except BaseException as error:  # raised in the training thread
                 failure = error
             del content, ready

@@ -12,7 +12,7 @@ import torch
 
 from brats_cache.format.reader import Cache
 from brats_train.cli.main import main
-from brats_train.models.checkpoint import SegmenterSpec, pack
+from brats_train.models.checkpoint import SegmenterSpec, pack, save
 from brats_train.models.unet import ModelConfig, build_model
 from brats_train.training.recipe import load_recipe, recipe_to_dict
 
@@ -42,7 +42,8 @@ def make_run(
         **chosen,  # type: ignore[arg-type]
     )
     path.mkdir(parents=True, exist_ok=True)
-    torch.save(pack(spec, model.state_dict()), path / "best.pt")
+    with open(path / "best.pt", "wb") as file:
+        save(pack(spec, model.state_dict()), file)
     caches = [{"path": str(cache.path), "fingerprint": cache.fingerprint}]
     config_json = {"recipe": recipe_to_dict(recipe), "caches": caches, "fold": None}
     (path / "config.json").write_text(json.dumps(config_json))

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from brats_cache.common.files import write_atomically
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import SCHEMES, region_table
 from brats_train.evaluation import case_scores as scoring
@@ -27,6 +29,7 @@ from brats_train.evaluation.tune_postprocessing import (
 )
 from brats_train.inference.case_prediction import predict_cached_case
 from brats_train.inference.ensemble import load_ensemble
+from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
 from tests.commands import run_brats
 from tests.train.runs import call, find, ids, index_of, make_run
@@ -343,9 +346,9 @@ def test_a_checkpoint_that_is_none_gets_one_message(
     elif fault == "foreign":
         torch.save([1, 2], best)
     else:
-        content = torch.load(best, weights_only=True)
+        content = checkpoint.load(best)
         content["segmenter"]["preparation"]["modalities"] = ("flair", "t1ce")
-        torch.save(content, best)
+        write_atomically(best, partial(checkpoint.save, content))
     for words in (("eval", "--run", run), ("eval", "--run", run, "--checkpoint", best)):
         call(*words, "--device", "cpu", code=1)
         told = capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from brats_cache.common.errors import BratsError
+from brats_cache.common.files import write_atomically
 from brats_cache.format.reader import Cache
 from brats_train.inference.ensemble import SLICES_AT_ONCE, Ensemble, load_ensemble, to_native
 from brats_train.models import checkpoint
@@ -77,7 +79,7 @@ def test_models_that_do_not_fit_together_are_refused(
     if what == "preparation":
         content = checkpoint.load(other / "best.pt")
         content["segmenter"]["preparation"]["normalize"] = "percentile"
-        torch.save(content, other / "best.pt")
+        write_atomically(other / "best.pt", partial(checkpoint.save, content))
     with pytest.raises(BratsError, match=f"cannot be averaged: their {what}"):
         ensemble(runs[0], other)
 
@@ -89,7 +91,7 @@ def test_weights_that_are_no_numbers_are_refused(
     for tensor in content["model"].values():
         if tensor.is_floating_point():
             tensor.fill_(float("nan"))
-    torch.save(content, tmp_path / "best.pt")
+    write_atomically(tmp_path / "best.pt", partial(checkpoint.save, content))
     with pytest.raises(BratsError, match="NaN"):
         ensemble(tmp_path).probabilities(some_slices(cache, 1))
 
@@ -111,7 +113,7 @@ def test_what_training_chose_can_be_missing_from_an_older_checkpoint(
     content = checkpoint.load(run / "best.pt")
     for name in ("tta", "min_component_voxels"):
         del content["segmenter"][name]
-    torch.save(content, run / "best.pt")
+    torch.save({**content, "format_version": 1}, run / "best.pt")
     spec = ensemble(run).spec
     assert spec == replace(spec, tta=False, min_component_voxels=0)
 
@@ -122,12 +124,12 @@ def test_the_moving_average_is_what_is_used_where_a_run_kept_one(
     """As `last.pt` has it: the weights that training goes on with, and beside them the average."""
     plain, averaged = (checkpoint.load(run / "best.pt") for run in runs)
     plain["averaged"] = {"num_updates": 3, "module": averaged["model"]}
-    torch.save(plain, tmp_path / "best.pt")
+    write_atomically(tmp_path / "best.pt", partial(checkpoint.save, plain))
     images = some_slices(cache, 2)
     expected = ensemble(runs[1]).probabilities(images)
     assert torch.equal(ensemble(tmp_path).probabilities(images), expected)
     plain["averaged"] = None
-    torch.save(plain, tmp_path / "best.pt")
+    write_atomically(tmp_path / "best.pt", partial(checkpoint.save, plain))
     expected = ensemble(runs[0]).probabilities(images)
     assert torch.equal(ensemble(tmp_path).probabilities(images), expected)
 
@@ -136,5 +138,5 @@ def test_a_checkpoint_of_an_older_version_is_read(tmp_path: Path, cache: Cache) 
     run = make_run(tmp_path / "old", cache)
     content = checkpoint.load(run / "best.pt")
     content["segmenter"]["model"]["num_grades"] = 0
-    torch.save(content, run / "best.pt")
+    torch.save({**content, "format_version": 1}, run / "best.pt")
     assert ensemble(run).spec.model.classes == 1
