@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from brats_cache.build.job import BuildJob, run_build
-from brats_cache.build.plan import BuildOptions
+from brats_cache.build.options import BuildOptions
 from brats_cache.discovery.namings import MODALITIES
 from brats_cache.format.reader import Cache, open_cache
 from brats_cache.imaging.preprocess import Preparation

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from brats_cache.build.plan import Plan, describe_options
+from brats_cache.build.options import describe_options
+from brats_cache.build.plan import Plan
 from brats_cache.common.errors import printable
 from brats_cache.common.text import aligned_table, by_split, describe_pixels, human_bytes
 from brats_cache.format.reader import Cache

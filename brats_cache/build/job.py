@@ -19,13 +19,14 @@ from brats_cache.build.describe_plan import describe_plan
 from brats_cache.build.execute import build, check_headers, open_partial, survey_cases
 from brats_cache.build.journal import Journal, sweep
 from brats_cache.build.mask_checks import brain_mask_faults, check_labelled
+from brats_cache.build.options import BuildOptions
 from brats_cache.build.output_checks import (
     check_disk_space,
     check_is_cache,
     is_already_built,
     splits_path,
 )
-from brats_cache.build.plan import BuildOptions, Plan, assign_splits, make_plan
+from brats_cache.build.plan import Plan, assign_splits, make_plan
 from brats_cache.build.schemes import detect_schemes
 from brats_cache.build.shards import Shard
 from brats_cache.build.splits import Assignment, split_table

@@ -1,21 +1,21 @@
-"""From surveyed cases and options to the exact rows of a cache, before a byte is written.
+"""Plans a cache before a byte is written: the rows, split, fold and label scheme of every case.
 
-A contiguous dataset cannot grow, so everything is decided here: which slices of which case stand in
-which row, the label scheme and the split of each case, the size of the file, and the fingerprint of
-all that decides its content.
+An HDF5 dataset of contiguous layout cannot grow, so the plan fixes everything in advance: which
+slice of which case is stored in which row, the size of the file, and a fingerprint of all that
+decides its content.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
+from brats_cache.build.options import BuildOptions, describe_options
 from brats_cache.build.schemes import detect_schemes
 from brats_cache.build.shards import Shard
 from brats_cache.build.splits import Assignment, Patient, assign
@@ -24,11 +24,9 @@ from brats_cache.common.errors import BratsError, DataFaults
 from brats_cache.common.text import first_few
 from brats_cache.discovery.cases import Case
 from brats_cache.format.schema import NUM_LABELS
-from brats_cache.imaging.labels import REGIONS, SCHEMES, Scheme, canonical_table
-from brats_cache.imaging.preprocess import FITS, NORMALIZATIONS, Preparation
+from brats_cache.imaging.labels import REGIONS, Scheme, canonical_table
 
 __all__ = [
-    "BuildOptions",
     "Plan",
     "PlannedCase",
     "assign_splits",
@@ -36,57 +34,21 @@ __all__ = [
     "make_plan",
 ]
 
-IMAGE_BYTES = 2
-_RANGE = re.compile(r"(\d+):(\d+)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """What a person chose; all of it decides the content of the cache.
-
-    slices        "brain", "tumor", "middle", "all" or "A:B" (canonical z, B excluded)
-    label_scheme  "auto" or a scheme's name
-    val_fraction  part of the patients that validates
-    num_folds     0 for none
-    split_file    its content decides the split instead of the two above
-    """
-
-    preparation: Preparation
-    slices: str = "brain"
-    label_scheme: str = "auto"
-    val_fraction: float = 0.15
-    num_folds: int = 0
-    split_file: Path | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raises `BratsError` naming the option that cannot be."""
-        preparation = self.preparation
-        if self.slices not in ("brain", "tumor", "middle", "all"):
-            bounds = _RANGE.fullmatch(self.slices)
-            if not bounds or int(bounds[1]) >= int(bounds[2]):
-                raise BratsError(
-                    f"--slices {self.slices}: expected brain, tumor, middle, all or A:B with A < B."
-                )
-        if preparation.fit not in FITS:
-            raise BratsError(f"--fit {preparation.fit}: expected {' or '.join(FITS)}.")
-        if preparation.normalize not in NORMALIZATIONS:
-            expected = ", ".join(NORMALIZATIONS)
-            raise BratsError(f"--normalize {preparation.normalize}: expected one of {expected}.")
-        if not 16 <= preparation.size <= 4096:
-            raise BratsError(f"--size {preparation.size}: expected 16 to 4096 pixels.")
-        if self.label_scheme not in ("auto", *SCHEMES):
-            expected = ", ".join(["auto", *SCHEMES])
-            raise BratsError(f"--label-scheme {self.label_scheme}: expected one of {expected}.")
-        if self.num_folds < 0 or self.num_folds == 1:
-            raise BratsError(f"--folds {self.num_folds}: expected 2 or more, or 0 for none.")
-        if not 0 <= self.val_fraction < 1:
-            raise BratsError(f"--val-fraction {self.val_fraction}: expected 0 up to 1, 1 excluded.")
+IMAGE_BYTES = 2  # a pixel of a channel, float16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlannedCase:
-    """One case with its place: rows `first_row` to `first_row + len(slices)` hold `slices` (z)."""
+    """One case of a plan, stored in the rows `first_row` to `first_row + n - 1` of the file.
+
+    Attributes:
+        survey: What the scans of the case hold.
+        scheme: The label scheme of its mask.
+        split: "train", "val" or "test".
+        fold: 0 to K - 1, or -1 for none.
+        first_row: First row of the file.
+        slices: (n,) int64, canonical z of the slices in its rows, ascending.
+    """
 
     survey: Survey
     scheme: Scheme
@@ -97,11 +59,15 @@ class PlannedCase:
 
     @property
     def id(self) -> str:
+        """Id of the case."""
         return self.survey.case.id
 
     @property
     def canonical_pixels(self) -> np.ndarray:
-        """(NUM_LABELS, Z) int32: native pixels of each canonical label in each slice."""
+        """Number of pixels of each canonical label in each slice as scanned.
+
+        (NUM_LABELS, Z) int32, for all slices, not only those kept; the background is not counted.
+        """
         pixels = np.zeros((NUM_LABELS, self.survey.depth), np.int32)
         table = canonical_table(self.scheme)
         for value, counts in zip(self.survey.label_values, self.survey.label_pixels, strict=True):
@@ -111,11 +77,17 @@ class PlannedCase:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """A cache to be, or one part of it. `warnings` are for the person who asked for it.
+    """What a build writes: a whole cache, or one part of a sharded one.
 
-    fingerprint      32 hex digits over all that decides the content
-    set_fingerprint  the same of the set that this is a part of, without what only its own part
-                     knows of a case
+    Attributes:
+        options: The options of the build.
+        data_dirs: The DATA arguments that hold the cases.
+        cases: In the order of their rows.
+        shard: Which part this is.
+        fingerprint: 32 hexadecimal digits, the xxh3_128 of all that decides the content.
+        set_fingerprint: The same for the whole set of parts: options, ids, patients, label schemes
+            and splits of all cases, equal in every part.
+        warnings: Messages for the user.
     """
 
     options: BuildOptions
@@ -128,17 +100,18 @@ class Plan:
 
     @property
     def num_rows(self) -> int:
+        """N, the number of rows of the file."""
         return sum(len(case.slices) for case in self.cases)
 
     @property
     def image_shape(self) -> tuple[int, int, int, int]:
-        """(N, C, S, S)."""
+        """Shape of the images, (N, C, S, S)."""
         size = self.options.preparation.size
         return self.num_rows, len(self.options.preparation.modalities), size, size
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of images and masks; the tables add well under a thousandth."""
+        """Bytes of images and masks; the tables add less than 0.1 %."""
         rows, channels, height, width = self.image_shape
         return rows * height * width * (channels * IMAGE_BYTES + 1)
 
@@ -150,32 +123,31 @@ def make_plan(
     shard: Shard | None = None,
     whole: Sequence[HeaderCheck] | None = None,
 ) -> Plan:
-    """The plan of these cases, as part `shard` of the cases `whole`, which decide label schemes and
-    splits, where it is a part.
+    """Plans a cache.
 
-    Raises `BratsError` or `DataFaults` for label schemes that cannot be told, splits that cannot
-    be made, and a plan without rows."""
-    everyone: Sequence[Survey | HeaderCheck] = surveys if whole is None else whole
-    schemes, faults = detect_schemes(everyone, options.label_scheme)
+    Args:
+        surveys: The cases to write, in order.
+        data_dirs: The DATA arguments that hold them.
+        options: The options of the build.
+        shard: The part that these cases are; by default the whole.
+        whole: All cases of a sharded build; they decide label schemes and splits, so that every
+            part comes to the same. By default `surveys`.
+
+    Returns:
+        The plan.
+
+    Raises:
+        DataFaults: A label scheme cannot be detected, or the splits of a table do not fit the
+            cases.
+        BratsError: The splits are impossible, or no slice is selected.
+    """
+    shard = shard or Shard()
+    all_cases: Sequence[Survey | HeaderCheck] = surveys if whole is None else whole
+    schemes, faults = detect_schemes(all_cases, options.label_scheme)
     if faults:
         raise DataFaults(faults)
-    assignments, warnings = assign_splits([one.case for one in everyone], options)
-    planned: list[PlannedCase] = []
-    first_row = 0
-    for survey in surveys:
-        slices = _select_slices(survey, schemes[survey.case.id], options.slices)
-        assignment = assignments[survey.case.id]
-        planned.append(
-            PlannedCase(
-                survey=survey,
-                scheme=schemes[survey.case.id],
-                split=assignment.split,
-                fold=assignment.fold,
-                first_row=first_row,
-                slices=slices,
-            )
-        )
-        first_row += len(slices)
+    assignments, warnings = assign_splits([one.case for one in all_cases], options)
+    planned = _plan_cases(surveys, schemes, assignments, options.slices)
     empty = [case.id for case in planned if not len(case.slices)]
     if len(empty) == len(planned):
         raise BratsError(f"--slices {options.slices} selects no slice of any case.")
@@ -184,10 +156,9 @@ def make_plan(
         warnings = [*warnings, f"--slices {options.slices} selects no slice of {names}"]
     set_content = [
         [one.case.id, one.case.patient, schemes[one.case.id].name, asdict(assignments[one.case.id])]
-        for one in everyone
+        for one in all_cases
     ]
     set_fingerprint = _digest([describe_options(options), set_content])
-    shard = shard or Shard()
     return Plan(
         options=options,
         data_dirs=tuple(data_dirs),
@@ -199,11 +170,48 @@ def make_plan(
     )
 
 
+def _plan_cases(
+    surveys: Sequence[Survey],
+    schemes: Mapping[str, Scheme],
+    assignments: Mapping[str, Assignment],
+    rule: str,
+) -> list[PlannedCase]:
+    """Selects the slices of each case and gives them the rows after those of the case before."""
+    planned: list[PlannedCase] = []
+    first_row = 0
+    for survey in surveys:
+        scheme, assignment = schemes[survey.case.id], assignments[survey.case.id]
+        slices = _select_slices(survey, scheme, rule)
+        planned.append(
+            PlannedCase(
+                survey=survey,
+                scheme=scheme,
+                split=assignment.split,
+                fold=assignment.fold,
+                first_row=first_row,
+                slices=slices,
+            )
+        )
+        first_row += len(slices)
+    return planned
+
+
 def assign_splits(
     cases: Sequence[Case], options: BuildOptions
 ) -> tuple[dict[str, Assignment], list[str]]:
-    """The split and fold of each case, and warnings; needs no scan to be read. Raises as
-    `splits.assign` does."""
+    """Assigns every case to a split and a fold, without reading scans.
+
+    Args:
+        cases: All cases; the split that a manifest gives them, if any, is kept.
+        options: `val_fraction`, `num_folds`, `seed` and `split_file` are used.
+
+    Returns:
+        The split and fold of each case by its id, and warnings for the user.
+
+    Raises:
+        DataFaults: A table of splits does not fit the cases.
+        BratsError: The splits are impossible.
+    """
     patients = [
         Patient(
             case=case.id,
@@ -223,16 +231,8 @@ def assign_splits(
     )
 
 
-def describe_options(options: BuildOptions) -> dict[str, object]:
-    """The options as they are kept in the file: plain JSON values."""
-    described = asdict(options)
-    described["split_file"] = options.split_file.name if options.split_file else None
-    described.update(described.pop("preparation"))
-    return described
-
-
 def _fingerprint(cases: Sequence[PlannedCase], options: BuildOptions, part: Sequence[str]) -> str:
-    """32 hex digits over all that decides the content: options, sources by checksum, places."""
+    """32 hexadecimal digits over options, cases, their rows, and the checksums of their sources."""
     content = {
         "part": part,
         "options": describe_options(options),
@@ -263,7 +263,7 @@ def _digest(content: object) -> str:
 
 
 def _warn_of_brains(surveys: Sequence[Survey]) -> list[str]:
-    """Cases where no voxel is zero, so that nothing tells the head from what is around it."""
+    """Warns of cases without a zero voxel, whose background cannot be told from the brain."""
     filled = [
         survey.case.id
         for survey in surveys
@@ -279,7 +279,7 @@ def _warn_of_brains(surveys: Sequence[Survey]) -> list[str]:
 
 
 def _warn_of_no_tumor(cases: Sequence[PlannedCase]) -> list[str]:
-    """Training slices of which none holds a tumour, so that nothing could be learned from them."""
+    """Warns when no training slice holds a tumour, so that there is nothing to learn from."""
     train = [case for case in cases if case.split == "train" and len(case.slices)]
     labels = sorted(REGIONS["wt"])
     if not train or any(case.canonical_pixels[labels][:, case.slices].any() for case in train):
@@ -291,7 +291,7 @@ def _warn_of_no_tumor(cases: Sequence[PlannedCase]) -> list[str]:
 
 
 def _select_slices(survey: Survey, scheme: Scheme, rule: str) -> np.ndarray:
-    """The canonical z of the slices that `rule` names, ascending, (n,) int64."""
+    """Returns the canonical z of the slices that `rule` selects, ascending, (n,) int64."""
     depth = survey.depth
     if rule == "all":
         return np.arange(depth)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from brats_cache import __version__
-from brats_cache.build.plan import Plan, PlannedCase, describe_options
+from brats_cache.build.options import describe_options
+from brats_cache.build.plan import Plan, PlannedCase
 from brats_cache.format.checksum import FORMAT_VERSION
 from brats_cache.format.schema import NUM_LABELS, SLICE_DTYPE, TEXT_FIELDS, case_dtype
 

@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from brats_cache.build.job import BuildJob, run_build
-from brats_cache.build.plan import BuildOptions
+from brats_cache.build.options import BuildOptions
 from brats_cache.build.shards import Shard, parse_shard
 from brats_cache.common.errors import BratsError
 from brats_cache.discovery.namings import MODALITIES

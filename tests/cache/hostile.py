@@ -27,7 +27,8 @@ import h5py
 import nibabel as nib
 import numpy as np
 
-from brats_cache.build.plan import BuildOptions, make_plan
+from brats_cache.build.options import BuildOptions
+from brats_cache.build.plan import make_plan
 from brats_cache.build.survey import load_case
 from brats_cache.build.write_case import WriteTask, write_case
 from brats_cache.build.writer import create, finish

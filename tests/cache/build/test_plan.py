@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brats_cache.build.plan import BuildOptions, Plan, make_plan
+from brats_cache.build.options import BuildOptions
+from brats_cache.build.plan import Plan, make_plan
 from brats_cache.build.schemes import detect_schemes
 from brats_cache.build.survey import Source, Survey
 from brats_cache.common.errors import BratsError, DataFaults
