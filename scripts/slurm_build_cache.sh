@@ -3,7 +3,7 @@
 #
 #   sbatch scripts/slurm_build_cache.sh /data/BraTS2021 /scratch/brats
 #
-# A part that was stopped, by its time limit too, goes on when it is submitted again. Afterwards:
+# A part that was stopped, by its time limit too, resumes when it is submitted again. Afterwards:
 #
 #   brats info /scratch/brats/part-*.h5          # what is there, and what is missing
 #   brats verify /scratch/brats/part-*.h5

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Training on two nodes of four GPUs with SLURM: sbatch scripts/slurm_train.sh
 #
-# Ten minutes before its time is over SLURM warns this script, which passes the warning on: the run
-# saves and leaves, the job queues itself again and goes on. Set CACHE and RUN to paths that all nodes see.
+# Ten minutes before the time limit SLURM sends SIGTERM to this script, which passes it on: the run saves
+# a checkpoint and exits, and the job requeues itself to resume. Set CACHE and RUN to paths that all
+# nodes share.
 #SBATCH --job-name=brats
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -343,17 +343,17 @@ def test_a_bias_field_is_what_multiplying_raw_intensities_gives() -> None:
 
 
 def test_the_same_step_draws_the_same_and_every_other_differs() -> None:
-    places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 2, 3), (3, 2, 1), (2, 1, 3)]
+    positions = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 2, 3), (3, 2, 1), (2, 1, 3)]
 
-    def angle(place: tuple[int, int, int]) -> Tensor:
-        seed, epoch, step = place
+    def angle(position: tuple[int, int, int]) -> Tensor:
+        seed, epoch, step = position
         values = drawn(PAPER, seed=seed, epoch=epoch, step=step, num_samples=50).angle
         assert values is not None
         return values
 
-    for i, place in enumerate(places):
-        assert torch.equal(angle(place), angle(place))
-        assert not any(torch.equal(angle(place), angle(other)) for other in places[:i])
+    for i, position in enumerate(positions):
+        assert torch.equal(angle(position), angle(position))
+        assert not any(torch.equal(angle(position), angle(other)) for other in positions[:i])
 
 
 def test_drawing_leaves_torchs_global_generator_alone() -> None:
