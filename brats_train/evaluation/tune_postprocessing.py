@@ -26,9 +26,16 @@ from brats_train.inference.postprocess import regions_of
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
 
-__all__ = ["PostprocessingChoice", "choose_postprocessing", "record_postprocessing"]
+__all__ = [
+    "PostprocessingChoice",
+    "choose_postprocessing",
+    "estimate_choice_seconds",
+    "record_postprocessing",
+]
 
 MIN_GAIN_OF_TTA = 0.002  # mean Dice; flips cost four times the time
+NUM_PASSES = 6  # forward passes of a slice: plain, and flipped ones
+SECONDS_A_CASE = 2.0  # resampling and counting
 MIN_COMPONENT_VOXELS = (0, 10, 25, 50, 100, 250, 500, 1000)
 Curves = dict[str, np.ndarray]
 
@@ -102,6 +109,25 @@ def choose_postprocessing(
         min_component_voxels=MIN_COMPONENT_VOXELS[best],
         dice=float(means[best]),
     )
+
+
+def estimate_choice_seconds(
+    caches: Sequence[Cache], fold: int | None, seconds_per_slice: float
+) -> float:
+    """Estimates how long `choose_postprocessing` takes.
+
+    Args:
+        caches: The caches.
+        fold: The fold that validates, None for the caches' own split.
+        seconds_per_slice: Of a forward pass.
+    """
+    cases = [
+        (cache, int(case))
+        for cache in caches
+        for case in np.flatnonzero(case_splits(cache, fold) == "val")
+    ]
+    num_slices = sum(int(cache.cases["rows"][case]) for cache, case in cases)
+    return NUM_PASSES * num_slices * seconds_per_slice + SECONDS_A_CASE * len(cases)
 
 
 def record_postprocessing(path: Path, choice: PostprocessingChoice) -> None:

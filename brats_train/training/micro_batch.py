@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
-from brats_cache.common.errors import BratsError
+from brats_cache.common.errors import BratsError, printable
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import autocast, cudnn_autotuning
 
-__all__ = ["choose_micro_batch", "is_out_of_memory"]
+__all__ = ["choose_micro_batch", "is_out_of_memory", "oom_as_error"]
 
 BYTES_A_PARAMETER = 12  # two moments and a gradient bucket, which the first step will allocate
 COPIES_OF_IMAGES = 8  # float32 images that augmentation holds at once, at most
@@ -23,12 +26,19 @@ def choose_micro_batch(
     amp: str,
     world: World,
 ) -> int:
-    """How many of a rank's `largest` samples are computed at once, the same on every rank.
+    """Chooses how many of a rank's samples are computed at once, the same on every rank.
 
-    wanted  "auto": as many as a GPU's memory holds, tried out; all of them on a CPU. Or a number.
-    shape   of the cache, (N, C, S, S)
+    Args:
+        wanted: "auto": as many as a GPU's memory holds, tried out; all of them on a CPU. Or a
+            number.
+        model: The network on its device.
+        largest: Samples that this rank sees at most in a step.
+        shape: Of the cache, (N, C, S, S).
+        amp: "bf16", "fp16" or "off".
+        world: This process among its peers.
 
-    Raises `BratsError` where not even one sample fits.
+    Raises:
+        BratsError: Not even one sample fits, or `wanted` is something else.
     """
     if wanted != "auto":
         if not wanted.isdigit() or int(wanted) < 1:
@@ -48,6 +58,21 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a GPU's memory was too small; cuDNN and cuBLAS say so in words of their own."""
     words = ("out of memory", "unable to find an engine", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
+@contextmanager
+def oom_as_error(micro_batch: str, world: World) -> Iterator[None]:
+    """Turns a device that is out of memory into one message."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BratsError(
+            f"Out of memory on {world.device} (--micro-batch {micro_batch}): "
+            f"{printable(str(error).splitlines()[0])} Close what else uses the device, or give a "
+            "smaller --micro-batch; the last good checkpoint is kept."
+        ) from error
 
 
 def _keep_to_free_memory(device: torch.device) -> None:

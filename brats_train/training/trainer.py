@@ -13,30 +13,34 @@ state of the optimizer, and a run can be stopped between any two steps and resum
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
-from brats_cache.common.errors import BratsError, CheckpointError, printable
+from brats_cache.common.errors import BratsError, CheckpointError
 from brats_cache.format.cache_set import open_caches
 from brats_train.data.feeders import make_feeder
 from brats_train.data.loader import Batches
 from brats_train.data.sampler import make_sampler
-from brats_train.data.selection import case_splits, select_rows
-from brats_train.evaluation.tune_postprocessing import choose_postprocessing, record_postprocessing
+from brats_train.data.selection import select_rows
+from brats_train.evaluation.tune_postprocessing import (
+    choose_postprocessing,
+    estimate_choice_seconds,
+    record_postprocessing,
+)
 from brats_train.inference.ensemble import load_ensemble
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import choose_amp, configure_torch
 from brats_train.runtime.signals import InterruptHandler
 from brats_train.training.checkpoint_writer import Saver
+from brats_train.training.epoch_record import epoch_line, epoch_row
 from brats_train.training.loggers import Trackers, check_trackers
 from brats_train.training.lr_schedule import learning_rate
-from brats_train.training.micro_batch import is_out_of_memory
+from brats_train.training.micro_batch import oom_as_error
 from brats_train.training.nonfinite import raise_if_nonfinite
 from brats_train.training.run_config import introduction, run_config
 from brats_train.training.run_dir import RunDir
@@ -49,8 +53,6 @@ from brats_train.training.validation import NAMES, Validator
 __all__ = ["Trainer", "train"]
 
 SAVING_SECONDS = 2.0
-CHOICE_PASSES = 6  # forward passes of a slice: plain twice, and flipped
-CHOICE_SECONDS_A_CASE = 2.0  # resampling and counting
 STEPS_BETWEEN_CHECKS = 50  # of the loss on a GPU, where reading it makes the host wait
 
 Log = Callable[[str], None]
@@ -76,7 +78,7 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: Log) -
             disk failed. The last good checkpoint is kept.
     """
     check_trackers(job.trackers)  # before a run directory is made
-    with oom_as_error(job, world), ExitStack() as stack:
+    with oom_as_error(job.micro_batch, world), ExitStack() as stack:
         trainer = Trainer(job, world, run, log)
         if resume:
             trainer.load_last()
@@ -244,6 +246,8 @@ class Trainer:
         value = sign * means[self.recipe.best_by]
         if self.validator.num_rows and not value < self.progress.best:
             return False
+        if self.progress.best_epoch < 0:
+            self.save_last()  # first: a best.pt alone shows that somebody removed last.pt
         self.progress.best, self.progress.best_epoch = value, self.progress.epoch
         if self.world.is_main:
             content = checkpoint.pack(
@@ -293,6 +297,9 @@ class Trainer:
             )
         if self.world.is_main:
             self.run.cut_metrics(self.progress.epoch)
+            now = self.config()
+            place = {name: now[name] for name in ("caches", "torchrun_id", "launcher")}
+            self.run.write_config({**held, **place})
         self._extend(held)
 
     def config(self) -> dict[str, Any]:
@@ -346,7 +353,10 @@ class Trainer:
         step = share * seconds[0] + (1 - share) * seconds[-1]
         validation = self.validator.estimate_seconds(self.train_step.eval_model)
         self.train_step.model.train()
-        choice = self._choice_seconds(validation) if self.recipe.choose else 0.0
+        per_slice = validation / max(1, self.validator.num_rows)
+        choice = 0.0
+        if self.recipe.choose:
+            choice = estimate_choice_seconds(self.caches, self.job.fold, per_slice)
         steps = steps_within(
             self.time_budget.left(progress.seconds),
             step=step,
@@ -362,18 +372,6 @@ class Trainer:
             f"{step:.2f} s a step: {left} more steps, {left / num_steps:.1f} epochs, fit into "
             f"--max-minutes {self.job.max_minutes:g}"
         )
-
-    def _choice_seconds(self, validation: float) -> float:
-        """An estimate of what choosing the post-processing takes, from a validation's seconds: it
-        predicts every slice of the validation cases several times and scores their volumes."""
-        cases = [
-            (cache, int(case))
-            for cache in self.caches
-            for case in np.flatnonzero(case_splits(cache, self.job.fold) == "val")
-        ]
-        num_slices = sum(int(cache.cases["rows"][case]) for cache, case in cases)
-        per_slice = validation / max(1, self.validator.num_rows)
-        return CHOICE_PASSES * num_slices * per_slice + CHOICE_SECONDS_A_CASE * len(cases)
 
     def _next_action(self, is_interrupted: bool) -> StepAction:
         """What this rank proposes after a step."""
@@ -421,42 +419,19 @@ class Trainer:
         num_samples = batches.num_samples_in(progress.step) - batches.num_samples_in(
             self.first_step
         )
-        row = {
-            "epoch": progress.epoch + 1,
-            "lr": learning_rate(
+        row = epoch_row(
+            epoch=progress.epoch + 1,
+            lr=learning_rate(
                 self.recipe, progress.steps_taken - 1, progress.schedule, batches.num_steps
             ),
-            **{f"train_{name}": training[name] for name in NAMES},
-            **{f"val_{name}": validation[name] for name in NAMES},
-            "seconds": time.monotonic() - epoch_started,
-            "slices_per_s": num_samples / train_seconds,
-            "wait_pct": 100 * batches.waited_seconds / train_seconds,
-        }
+            training=training,
+            validation=validation,
+            seconds=time.monotonic() - epoch_started,
+            train_seconds=train_seconds,
+            waited_seconds=batches.waited_seconds,
+            num_samples=num_samples,
+        )
         if self.world.is_main:
             self.run.append_metrics(row)
             self.trackers.log(row)
-        self.log(_epoch_line(row, self.recipe.epochs, is_best))
-
-
-@contextmanager
-def oom_as_error(job: TrainJob, world: World) -> Iterator[None]:
-    """Turns a device that is out of memory into one message."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise BratsError(
-            f"Out of memory on {world.device} (--micro-batch {job.micro_batch}): "
-            f"{printable(str(error).splitlines()[0])} Close what else uses the device, or give a "
-            "smaller --micro-batch; the last good checkpoint is kept."
-        ) from error
-
-
-def _epoch_line(row: dict[str, float], num_epochs: int, is_best: bool) -> str:
-    mark = "  best" if is_best else ""
-    return (
-        f"epoch {row['epoch']:>3}/{num_epochs}  loss {row['train_loss']:.4f}  "
-        f"val iou {row['val_iou']:.4f}  {row['slices_per_s']:.1f} slices/s  "
-        f"wait {row['wait_pct']:.1f} %{mark}"
-    )
+        self.log(epoch_line(row, self.recipe.epochs, is_best))
