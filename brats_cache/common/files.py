@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from brats_cache.common.errors import BratsError
+from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.partials import create_partial, sweep_partials
 
 __all__ = [
     "MAX_TEXT_BYTES",
     "open_regular_file",
     "publish",
     "read_small_file",
+    "sweep_partials",
     "sync_folder",
     "write_atomically",
 ]
 
 MAX_TEXT_BYTES = 64 << 20  # a table, JSON or TOML file; a manifest of 100,000 cases takes half
+_swept: set[Path] = set()  # folders that this process has swept
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -31,23 +35,45 @@ _KINDS = {
 
 
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Writes `path` through a neighbour that is synced and renamed, so that a crash or a full disk
-    leaves either the old file or the new one. `content` is the bytes, or a function that writes
-    them to an open binary file. Raises `BratsError` naming the file where that fails."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """Writes a file whole or not at all: a crash or a full disk leaves the old file or the new one.
+
+    It is written beside its place, synced and renamed. The first time that a process writes into a
+    folder, what killed processes left half written there is removed.
+
+    Args:
+        path: The file.
+        content: Its bytes, or a function that writes them to a file open for reading and writing.
+
+    Raises:
+        BratsError: It cannot be written.
+    """
     try:
-        with open(partial, "wb") as file:
+        if path.parent not in _swept:
+            sweep_partials(path.parent)
+            _swept.add(path.parent)
+        partial = create_partial(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        with partial, io.BufferedRandom(partial) as file:
             if callable(content):
                 content(file)
             else:
                 file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        publish(partial, path)
-    except OSError as error:
-        raise BratsError(f"{path}: cannot be written ({error.strerror or error}).") from error
+            publish(partial.path, path)
+    except Exception as error:
+        cause = partial.failure or error
+        if not isinstance(cause, OSError):
+            raise
+        raise _unwritable(path, cause) from error
     finally:
-        partial.unlink(missing_ok=True)
+        partial.path.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> BratsError:
+    return BratsError(f"{printable(path)}: cannot be written ({error.strerror or error}).")
 
 
 def publish(partial: Path, final: Path) -> None:

@@ -11,12 +11,13 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import numpy as np
 
 from brats_cache.common.errors import BratsError, printable
-from brats_cache.common.files import publish
+from brats_cache.common.files import write_atomically
 from brats_cache.format.cache_set import as_sets, check_compatible
 from brats_cache.format.reader import LINK_MARK, Cache, open_cache
 
@@ -52,20 +53,17 @@ def write_link(paths: Sequence[Path], out: Path, *, overwrite: bool) -> list[Cac
     mark = LINK_MARK + json.dumps(names).encode()
     if len(mark) > _MAX_NAMES:
         raise BratsError(f"{printable(out)}: the names of its {len(caches)} parts are too long.")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(partial, "w") as file:
+    except OSError as error:
+        raise BratsError(f"{printable(out)}: cannot be written ({error.strerror}).") from error
+
+    def write(target: BinaryIO) -> None:
+        with h5py.File(target, "w") as file:
             file.attrs["link"] = np.bytes_(mark)
             _fill(file, caches, names)
-        with open(partial, "rb") as written:
-            os.fsync(written.fileno())
-        publish(partial, out)
-    except OSError as error:
-        reason = error.strerror or error
-        raise BratsError(f"{printable(out)}: cannot be written ({reason}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
+
+    write_atomically(out, write)
     return caches
 
 
