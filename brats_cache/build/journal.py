@@ -2,7 +2,11 @@
 
 A killed build leaves `OUT.partial`, the file under construction, and `OUT.journal`. The journal
 holds what the survey found, so that it need not be repeated for scans that have not changed; then
-the plan; then a mark for each case whose rows are written. A torn last line is ignored.
+the plan; then a mark for each case whose rows are written.
+
+A line that is torn or damaged counts as not written: what it noted is done again, see
+`journal_lines`. Without the line of the plan the marks mean nothing and the rows are written anew;
+without the first line nothing of the journal is used.
 
 A mark is written as soon as the rows are, without waiting for the disk: what a killed process wrote
 the system still holds. After a crash of the machine it may not, so marks made before the last
@@ -16,18 +20,19 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from brats_cache import __version__
+from brats_cache.build.journal_lines import JournalState, format_line, parse_lines
 from brats_cache.build.plan import Plan, describe_options
 from brats_cache.build.survey import Source, Survey
 from brats_cache.build.writer import Layout
 from brats_cache.common.errors import BratsError, printable
-from brats_cache.common.files import sync_folder
+from brats_cache.common.files import open_regular_file, sync_folder
 from brats_cache.discovery.cases import Case
 from brats_cache.format.checksum import FORMAT_VERSION
 from brats_cache.imaging.preprocess import Normalization, Preparation
@@ -35,17 +40,6 @@ from brats_cache.imaging.preprocess import Normalization, Preparation
 __all__ = ["Journal", "file_marks", "partial_path", "sweep"]
 
 _NUM_NAMED = 8  # differences quoted
-
-
-@dataclass(kw_only=True)
-class _State:
-    """What the lines say, the later correcting the earlier."""
-
-    head: dict[str, Any] = field(default_factory=dict)
-    surveys: dict[str, dict[str, Any]] = field(default_factory=dict)
-    plan: dict[str, Any] = field(default_factory=dict)
-    done: dict[int, dict[str, Any]] = field(default_factory=dict)
-    num_bytes: int = 0
 
 
 def partial_path(out: Path) -> Path:
@@ -69,7 +63,7 @@ class Journal:
         self._boot = _boot_id()
         self._descriptor = _open_locked(self.path)
         try:
-            self._state = _parse(self.path.read_bytes())
+            self._state = parse_lines(_content_of(self.path))
             self._begin(_head(preparation))
         except BaseException:
             self.close()
@@ -80,7 +74,10 @@ class Journal:
         kept = self._state.surveys.get(case.id)
         if kept is None or kept["files"] != file_marks(case):
             return None
-        return _survey(case, kept["content"])
+        try:
+            return _survey(case, kept["content"])
+        except (KeyError, TypeError, ValueError):
+            return None  # of another form, so it is surveyed anew
 
     def keep(self, survey: Survey, files: list[list[Any]]) -> None:
         """Remembers a survey; `files` are the `file_marks` from before the files were read."""
@@ -145,11 +142,11 @@ class Journal:
         if state.head and state.head != head:
             if state.plan:
                 self._refuse_or_drop(_differing(state.head, head))
-            self._state = state = _State()
+            self._state = state = JournalState()
         if not state.head:
-            self._state = _State(head=head)
+            self._state = JournalState(head=head)
             self._rewrite()
-        os.ftruncate(self._descriptor, self._state.num_bytes)  # cuts a torn line off
+        os.ftruncate(self._descriptor, self._state.num_bytes)  # cuts a torn end off
 
     def _refuse_or_drop(self, differences: list[str]) -> None:
         if not self._may_drop:
@@ -167,7 +164,7 @@ class Journal:
         """Starts over with the surveys alone."""
         self._state.plan, self._state.done = {}, {}
         surveys = [{"survey": name, **kept} for name, kept in self._state.surveys.items()]
-        lines = [_line({"build": self._state.head}), *map(_line, surveys)]
+        lines = [format_line({"build": self._state.head}), *map(format_line, surveys)]
         os.ftruncate(self._descriptor, 0)
         self._state.num_bytes = sum(map(len, lines))
         self._write(b"".join(lines))
@@ -175,7 +172,7 @@ class Journal:
         sync_folder(self.path.parent)
 
     def _append(self, record: dict[str, Any]) -> None:
-        self._write(_line(record))
+        self._write(format_line(record))
 
     def _write(self, content: bytes) -> None:
         try:
@@ -231,38 +228,12 @@ def _open_locked(path: Path) -> int:
     return descriptor
 
 
-def _parse(content: bytes) -> _State:
-    """What whole lines say, up to the first that is torn."""
-    state = _State()
-    for line in content.splitlines(keepends=True):
-        try:
-            record = json.loads(line)
-            if not line.endswith(b"\n") or not _take(state, record):
-                break
-        except (ValueError, KeyError, TypeError):
-            break
-        state.num_bytes += len(line)
-    return state
-
-
-def _take(state: _State, record: dict[str, Any]) -> bool:
-    if "build" in record:
-        state.head = record["build"]
-    elif not state.head:
-        return False
-    elif "survey" in record:
-        name = record.pop("survey")
-        state.surveys[name] = record
-    elif "plan" in record:
-        state.plan = {**record["plan"], "layout": record["layout"]}
-        state.done = {}
-    else:
-        state.done[record["done"]] = record
-    return True
-
-
-def _line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+def _content_of(path: Path) -> bytes:
+    try:
+        with open_regular_file(path) as file:
+            return file.read()
+    except OSError as error:
+        raise BratsError(f"{printable(path)}: cannot be read ({error.strerror}).") from error
 
 
 def _head(preparation: Preparation) -> dict[str, Any]:

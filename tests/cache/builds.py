@@ -81,5 +81,5 @@ def journal_of(out: Path) -> Counter[str]:
         return counts
     for line in content.splitlines(keepends=True):
         if line.endswith(b"\n"):
-            counts[next(iter(json.loads(line)))] += 1
+            counts[next(iter(json.loads(line.rpartition(b"\t")[0])))] += 1
     return counts

@@ -16,11 +16,13 @@ from pathlib import Path
 
 import h5py
 import pytest
+import xxhash
 
 from brats_cache.build import execute as build
 from brats_cache.build import journal as journal_module
 from brats_cache.build import output_checks
 from brats_cache.build import write_case as rows
+from brats_cache.build.journal_lines import parse_lines
 from brats_cache.build.survey import LoadedCase
 from brats_cache.discovery.cases import Case
 from brats_cache.format.reader import open_cache
@@ -151,7 +153,7 @@ def test_a_torn_last_line_is_ignored(
     content = journal.read_bytes()
     for torn in (content[:-5], content + b'{"done": 3, "chec', content + bytes(300)):
         journal.write_bytes(torn)
-        assert journal_module._parse(torn).num_bytes <= len(content)
+        assert parse_lines(torn).num_bytes <= len(content)
     seen = counted(monkeypatch)
     brats("build-cache", *SMALL)
     assert seen["written"] == ["p3", "p4", "p5"]
@@ -315,7 +317,9 @@ def test_a_build_killed_at_its_very_end_leaves_nothing_to_do(
     assert not journal.exists()
 
 
-def test_the_journal_is_json_lines(stopped: Path) -> None:
-    lines = stopped.with_name("brats.h5.journal").read_text().splitlines()
-    kinds = [next(iter(json.loads(line))) for line in lines]
+def test_the_journal_is_lines_of_json_and_checksum(stopped: Path) -> None:
+    lines = stopped.with_name("brats.h5.journal").read_bytes().splitlines()
+    parts = [line.split(b"\t") for line in lines]
+    assert all(xxhash.xxh3_64_hexdigest(text).encode() == checksum for text, checksum in parts)
+    kinds = [next(iter(json.loads(text))) for text, _ in parts]
     assert kinds == ["build", *["survey"] * 6, "plan", *["done"] * 3]

@@ -1,0 +1,107 @@
+"""The lines of a journal: JSON with a checksum.
+
+    {"done":3,"checksum":"...","boot":"..."} TAB CHECKSUM
+
+Every line ends with the xxh3_64 of its JSON, 16 hex digits after a tab. A line that is torn or
+damaged, or of another form, counts as not written. So no damage to a journal changes a cache.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import xxhash
+
+from brats_cache.build.writer import Layout
+
+__all__ = ["JournalState", "format_line", "parse_lines"]
+
+_KEYS = {  # of each kind of line, by its first key
+    "build": {"build"},
+    "survey": {"survey", "files", "content"},
+    "plan": {"plan", "layout"},
+    "done": {"done", "checksum", "boot"},
+}
+_PLAN_KEYS = ("fingerprint", "options", "shard", "data_dirs", "cases")
+
+
+@dataclass(kw_only=True)
+class JournalState:
+    """What the lines of a journal say, the later correcting the earlier.
+
+    Attributes:
+        head: What decides a survey, see `journal`; empty for a journal without a first line.
+        surveys: Files and content of each survey, by case id.
+        plan: The plan with its layout; empty before it is agreed on.
+        done: Checksum of the rows and run of the system, by the number of the case.
+        num_bytes: End of the last line that is of use.
+    """
+
+    head: dict[str, Any] = field(default_factory=dict)
+    surveys: dict[str, dict[str, Any]] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
+    done: dict[int, dict[str, Any]] = field(default_factory=dict)
+    num_bytes: int = 0
+
+
+def parse_lines(content: bytes) -> JournalState:
+    """Reads what the whole and undamaged lines of a journal say; the others are passed over."""
+    state = JournalState()
+    position = 0
+    for line in content.splitlines(keepends=True):
+        position += len(line)
+        record = _record(line)
+        try:
+            if record is not None and _take(state, record):
+                state.num_bytes = position
+        except (KeyError, TypeError, ValueError):
+            continue  # of another form
+    return state
+
+
+def format_line(record: Mapping[str, Any]) -> bytes:
+    """Makes the line of a record: JSON, a tab, its checksum, a line end."""
+    text = json.dumps(record, separators=(",", ":")).encode()
+    return text + _checksum_end(text)
+
+
+def _take(state: JournalState, record: dict[str, Any]) -> bool:
+    """Enters what a line says; False, KeyError, TypeError or ValueError where it is of no use."""
+    kind = next(iter(record), "")
+    if record.keys() != _KEYS.get(kind):
+        return False
+    if kind == "build":
+        state.head = dict(record["build"])
+    elif not state.head:
+        return False
+    elif kind == "survey":
+        state.surveys[record.pop("survey")] = record
+    elif kind == "plan":
+        plan, layout = record["plan"], asdict(Layout(**record["layout"]))
+        state.plan = {**{name: plan[name] for name in _PLAN_KEYS}, "layout": layout}
+        state.done = {}
+    elif not state.plan:
+        return False
+    else:
+        int(record["checksum"], 16)
+        state.done[int(record["done"])] = record
+    return True
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """What a line of `format_line` holds, None where it is not as it was written."""
+    text, tab, _ = line.rpartition(b"\t")
+    if not tab or line != text + _checksum_end(text):
+        return None
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _checksum_end(text: bytes) -> bytes:
+    return b"\t" + xxhash.xxh3_64_hexdigest(text).encode() + b"\n"
