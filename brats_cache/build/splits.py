@@ -1,11 +1,10 @@
-"""Which patient trains, validates or is test: a pure function of ids, grades and a seed.
+"""Assigns patients to splits and folds: a pure function of ids, grades and a seed.
 
-Patients of one grade stand in the order of xxh3_64 of "SEED:PATIENT", and the first of them
-validate. That order knows nothing of the other patients, so new ones slip in without shuffling the
-rest: only patients at the border between train and val, or between two folds, cross it. Without
-grades, one more patient makes at most one other change split. What does move patients is a new
-seed, fraction or grade, and a table that gives a person another id. To pin a split altogether, give
-it as --split-file.
+The patients of one grade are ordered by the xxh3_64 of "SEED:PATIENT", and the first of them are
+the validation set. A patient's hash does not depend on the other patients, so adding patients only
+moves those at the border between train and val, or between two folds; without grades, one more
+patient changes the split of at most one other. Patients do move with a new seed, fraction or grade,
+and where a table gives a patient another id. `--split-file` fixes a split for good.
 """
 
 from __future__ import annotations
@@ -29,12 +28,13 @@ __all__ = ["Assignment", "Patient", "assign", "split_table"]
 
 
 class Patient(NamedTuple):
-    """One case as its patient's split sees it.
+    """What the split of a case depends on.
 
-    case      id of the case
-    patient   id of the patient
-    grade     "HGG", "LGG" or ""
-    has_mask  whether the case has a segmentation
+    Attributes:
+        case: Id of the case.
+        patient: Id of the patient.
+        grade: "HGG", "LGG" or "".
+        has_mask: Whether the case has a segmentation.
     """
 
     case: str
@@ -45,11 +45,18 @@ class Patient(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Where a case belongs: one of `SPLITS`, and a fold from 0, -1 where there is none (no folds
-    asked for, or test)."""
+    """The split and fold of a case.
+
+    Attributes:
+        split: One of `SPLITS`.
+        fold: 0 to K - 1, or -1 for none (without folds, and for test).
+    """
 
     split: str
     fold: int
+
+    def __str__(self) -> str:
+        return self.split if self.fold < 0 else f"{self.split} in fold {self.fold}"
 
 
 def assign(
@@ -61,24 +68,33 @@ def assign(
     split_file: Path | None = None,
     given: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Assignment], list[str]]:
-    """The split and fold of each case by its id, and warnings.
+    """Assigns every case to a split and a fold, the cases of one patient to the same.
 
-    cases         `Patient`s, or equal tuples; their order does not matter
-    val_fraction  0 up to, not including, 1: round(val_fraction * n) of the n patients validate, at
-                  least one of two or more unless it is 0, and never all; by grade in proportion
-    num_folds     0 for none, else 2 or more: folds over all patients that are not test, in size and
-                  in each grade differing by at most one patient
-    split_file    CSV with columns `case,split` (or `patient,split`) instead of `val_fraction`; a
-                  column `fold`, where it has one, decides the folds
-    given         split by case, where a manifest says so; then every case must have one
+    A case without a mask is test, as there is nothing to train on or to compare with. All other
+    cases of its patient become test with it, with a warning, because a model tested on a patient
+    must not have been trained on another scan of the same one. To train on them, leave out the case
+    without a mask.
 
-    A case without a mask is test, for there is nothing to train on or to compare with. A patient is
-    in one split, so such a case takes its patient's other cases along into test, with a warning:
-    training on another scan of a patient whose prediction is then called a test would not be one.
-    Whoever wants these cases to train leaves the case without a mask out.
+    Args:
+        cases: `Patient`s, or equal tuples, in any order.
+        val_fraction: 0 up to, not including, 1. Of n patients round(val_fraction * n) validate, in
+            proportion to the grades; of two or more patients at least one, unless the fraction is
+            0, and never all.
+        num_folds: 0 for none, else 2 or more. All patients that are not test are divided into folds
+            whose sizes, in total and for each grade, differ by at most one patient.
+        seed: Seed of the order of the patients.
+        split_file: CSV file with columns `case,split` or `patient,split` that replaces
+            `val_fraction`; its column `fold`, if any, decides the folds.
+        given: Split by case id from a manifest; empty, or with an entry for every case. Not used
+            with a `split_file`.
 
-    Raises BratsError for impossible numbers, DataFaults for a split file that does not cover every
-    case or contradicts itself, the masks, or the patients.
+    Returns:
+        The split and fold of each case by its id, and warnings for the user.
+
+    Raises:
+        BratsError: `val_fraction` or `num_folds` is impossible.
+        DataFaults: A table leaves a case out, or contradicts itself, the masks, or the patients.
+        ValueError: A case id occurs twice.
     """
     patients = [Patient(*case) for case in cases]
     if len({patient.case for patient in patients}) < len(patients):
@@ -89,8 +105,8 @@ def assign(
         raise BratsError(f"--folds {num_folds}: expected 2 or more, or 0 for none")
     fold_of: dict[str, int] = {}
     if given and not split_file:
-        said = {case: Assignment(split=split, fold=-1) for case, split in given.items()}
-        split_of, fold_of = _by_table(patients, said, "case", None)
+        table = {case: Assignment(split=split, fold=-1) for case, split in given.items()}
+        split_of, fold_of = _by_table(patients, table, "case", None)
         warnings: list[str] = []
     elif split_file:
         split_of, fold_of, warnings = _from_file(patients, split_file, num_folds)
@@ -108,7 +124,7 @@ def assign(
 def _by_fraction(
     patients: Sequence[Patient], val_fraction: float, seed: int
 ) -> tuple[dict[str, str], list[str]]:
-    """The split of each patient, first by masks, then by fraction."""
+    """Splits the patients by masks and fraction; returns warnings as well."""
     split_of = {p.patient: "test" for p in patients if not p.has_mask}
     taken = sorted(p.case for p in patients if p.has_mask and p.patient in split_of)
     warnings = []
@@ -132,9 +148,9 @@ def _by_fraction(
 
 
 def _strata(patients: Sequence[Patient], split_of: Mapping[str, str], seed: int) -> list[list[str]]:
-    """The patients that are not test, a list for each grade, each in the order of their hashes.
+    """Lists the patients that are not test by grade, each list in the order of their hashes.
 
-    A patient whose grade changed between scans counts by the first in the alphabet, HGG.
+    A patient whose grade changed between scans counts as the alphabetically first grade, HGG.
     """
     grade_of: dict[str, str] = {}
     for one in patients:
@@ -149,8 +165,10 @@ def _strata(patients: Sequence[Patient], split_of: Mapping[str, str], seed: int)
 
 
 def _proportional(sizes: Sequence[int], total: int) -> list[int]:
-    """`total` shared out in proportion to `sizes` by largest remainder, the earlier first where
-    remainders are equal; integers throughout, so that no rounding decides."""
+    """Divides `total` in proportion to `sizes` by the largest-remainder method.
+
+    Equal remainders favour the earlier size. Integer arithmetic avoids rounding errors.
+    """
     whole = sum(sizes)
     shares = [divmod(size * total, whole) for size in sizes]
     counts = [quotient for quotient, _ in shares]
@@ -161,11 +179,11 @@ def _proportional(sizes: Sequence[int], total: int) -> list[int]:
 
 
 def _folds(strata: Sequence[Sequence[str]], num_folds: int) -> dict[str, int]:
-    """The fold of each patient: every stratum is cut into runs of equal length.
+    """Assigns patients to folds by cutting every stratum into consecutive runs of equal length.
 
-    What does not divide goes, one patient a fold, to the folds after those that the stratum before
-    filled up, which keeps the totals within one. Runs, unlike dealing in turn, keep most patients
-    where they are when one is added.
+    The remainder of a stratum goes, one patient each, to the folds after those that got the
+    remainder of the stratum before; so the sizes of the folds differ by at most one. Consecutive
+    runs, unlike round-robin, keep most patients in their fold when a patient is added.
     """
     num_patients = sum(len(stratum) for stratum in strata)
     if num_patients < num_folds:
@@ -174,11 +192,11 @@ def _folds(strata: Sequence[Sequence[str]], num_folds: int) -> dict[str, int]:
             "least one for each fold"
         )
     fold_of: dict[str, int] = {}
-    filled = 0
+    num_extra = 0  # patients that did not divide, so far
     for stratum in strata:
         length, extra = divmod(len(stratum), num_folds)
-        longer = {(filled + i) % num_folds for i in range(extra)}
-        filled += extra
+        longer = {(num_extra + i) % num_folds for i in range(extra)}
+        num_extra += extra
         start = 0
         for fold in range(num_folds):
             end = start + length + (fold in longer)
@@ -190,96 +208,106 @@ def _folds(strata: Sequence[Sequence[str]], num_folds: int) -> dict[str, int]:
 def _from_file(
     patients: Sequence[Patient], path: Path, num_folds: int
 ) -> tuple[dict[str, str], dict[str, int], list[str]]:
-    """The split of each patient as a CSV file says, the fold likewise where folds are asked for and
-    it has that column, and warnings; raises DataFaults where it cannot be so."""
+    """Reads split, and fold where folds are used, of each patient from a CSV file.
+
+    Raises:
+        DataFaults: The file is not such a table, or does not fit the cases.
+    """
     rows = read_csv(path)
     column = next((c for c in ("case", "patient") if rows and c in rows[0].cells), "")
     if not column or "split" not in rows[0].cells:
         found = f"columns {', '.join(rows[0].cells)}" if rows else "no rows"
         raise DataFaults([Fault(case="", path=path, found=found, expected="columns case,split")])
     has_folds = num_folds > 0 and "fold" in rows[0].cells
-    said = _read_lines(rows, column, path, num_folds if has_folds else 0)
+    table = _read_lines(rows, column, path, num_folds if has_folds else 0)
     known = {getattr(one, column).strip() for one in patients}
-    extra = [name for name in said if name not in known]
+    extra = [name for name in table if name not in known]
     warnings = [f"{path}: no {column} {first_few(extra)} in the data"] if extra else []
-    return *_by_table(patients, said, column, path), warnings
+    return *_by_table(patients, table, column, path), warnings
 
 
 def _by_table(
-    patients: Sequence[Patient], said: Mapping[str, Assignment], column: str, path: Path | None
+    patients: Sequence[Patient], table: Mapping[str, Assignment], column: str, path: Path | None
 ) -> tuple[dict[str, str], dict[str, int]]:
-    """The split and fold of each patient as a table says by case or patient; raises DataFaults
-    where it leaves a case out or contradicts itself, the masks or the patients."""
+    """Applies a table of splits by case or patient (`column`) to all patients.
+
+    Raises:
+        DataFaults: It leaves a case out, or contradicts itself, the masks or the patients.
+    """
     faults = []
-    side_of: dict[str, Assignment] = {}
+    assignment_of: dict[str, Assignment] = {}
     decided_by: dict[str, str] = {}
     for one in sorted(patients):
-        side = said.get(getattr(one, column).strip())
-        before = side_of.get(one.patient, side)
-        if side is None:
+        assignment = table.get(getattr(one, column).strip())
+        before = assignment_of.get(one.patient, assignment)
+        if assignment is None:
             found, expected = f"no line for {column} {getattr(one, column)}", "one"
-        elif not one.has_mask and side.split != "test":
-            found, expected = f"{side.split}, but it has no segmentation", "test"
-        elif before != side:
+        elif not one.has_mask and assignment.split != "test":
+            found, expected = f"{assignment.split}, but it has no segmentation", "test"
+        elif before != assignment:
             other = decided_by[one.patient]
-            found = f"{_say(side)}, but {other} of the same patient {one.patient} is {_say(before)}"
+            found = f"{assignment}, but {other} of the same patient {one.patient} is {before}"
             expected = "one split and fold for one patient"
         else:
-            side_of[one.patient] = side
+            assignment_of[one.patient] = assignment
             decided_by.setdefault(one.patient, one.case)
             continue
         faults.append(Fault(case=one.case, path=path, found=found, expected=expected))
     if faults:
         raise DataFaults(faults)
-    folds = {p: side.fold for p, side in side_of.items() if side.fold >= 0}
-    return {p: side.split for p, side in side_of.items()}, folds
+    folds = {p: assignment.fold for p, assignment in assignment_of.items() if assignment.fold >= 0}
+    return {p: assignment.split for p, assignment in assignment_of.items()}, folds
 
 
 def _read_lines(
     rows: Sequence[Row], column: str, path: Path, num_folds: int
 ) -> dict[str, Assignment]:
-    """Split and fold (where `num_folds` is not 0) of each name; raises DataFaults for lines that
-    name none, and for two for one name that differ."""
-    said: dict[str, Assignment] = {}
+    """Reads the assignment of each name in `column`; folds only where `num_folds` is not 0.
+
+    Raises:
+        DataFaults: A line is not valid, or contradicts an earlier one.
+    """
+    table: dict[str, Assignment] = {}
     faults = []
     for row in rows:
         name, split = row.cells[column], row.cells["split"].lower()
         fold = row.cells["fold"] if num_folds and split != "test" else "-1"
-        side = Assignment(split=split, fold=int(fold) if _is_fold(fold, num_folds) else -1)
+        assignment = Assignment(split=split, fold=int(fold) if _is_fold(fold, num_folds) else -1)
         if not name or split not in SPLITS:
             found = f"line {row.line}: {column} {name!r}, split {row.cells['split']!r}"
             expected = f"a {column}, and one of {', '.join(SPLITS)}"
         elif fold != "-1" and not _is_fold(fold, num_folds):
             found = f"line {row.line}: fold {fold!r}"
             expected = f"0 to {num_folds - 1}, as --folds {num_folds} asks for"
-        elif said.setdefault(name, side) != side:
-            found = f"line {row.line}: {_say(side)}, but {_say(said[name])} before"
+        elif table.setdefault(name, assignment) != assignment:
+            found = f"line {row.line}: {assignment}, but {table[name]} before"
             expected = "one split and fold"
         else:
             continue
         faults.append(Fault(case=name, path=path, found=found, expected=expected))
     if faults:
         raise DataFaults(faults)
-    return said
+    return table
 
 
 def _is_fold(text: str, num_folds: int) -> bool:
     return text.isascii() and text.isdecimal() and int(text) < num_folds
 
 
-def _say(side: Assignment | None) -> str:
-    assert side is not None
-    return side.split if side.fold < 0 else f"{side.split} in fold {side.fold}"
+def split_table(assignment_of: Mapping[str, Assignment]) -> bytes:
+    """Formats splits as a CSV file that `--split-file` can read.
 
+    Args:
+        assignment_of: Split and fold by patient id.
 
-def split_table(side_of: Mapping[str, Assignment]) -> bytes:
-    """Where each patient belongs as a CSV file with columns `patient,split`, and `fold` where there
-    are folds, in order of the patients: for people to read, and for `--split-file` to pin."""
-    has_folds = any(side.fold >= 0 for side in side_of.values())
+    Returns:
+        Lines `patient,split`, with a column `fold` where there are folds, sorted by patient, UTF-8.
+    """
+    has_folds = any(assignment.fold >= 0 for assignment in assignment_of.values())
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["patient", "split", *(["fold"] if has_folds else [])])
-    for patient, side in sorted(side_of.items()):
-        fold = side.fold if side.fold >= 0 else ""
-        writer.writerow([patient, side.split, *([fold] if has_folds else [])])
+    for patient, assignment in sorted(assignment_of.items()):
+        fold = assignment.fold if assignment.fold >= 0 else ""
+        writer.writerow([patient, assignment.split, *([fold] if has_folds else [])])
     return text.getvalue().encode()

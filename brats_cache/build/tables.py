@@ -1,6 +1,6 @@
-"""The tables of a cache and what it says of itself: their types, and their content from a plan.
+"""Fills the tables and attributes of a cache from its plan.
 
-Text is of fixed length everywhere: strings of variable length make equal files differ.
+All text has a fixed length: HDF5 strings of variable length make files with equal content differ.
 docs/cache-format.md describes every field.
 """
 
@@ -22,7 +22,14 @@ __all__ = ["about", "cases_table", "plain_attributes", "slices_table"]
 
 
 def cases_table(plan: Plan) -> np.ndarray:
-    """A record a case, `checksum` still zero."""
+    """Fills the table of cases.
+
+    Args:
+        plan: The plan of the cache.
+
+    Returns:
+        (num cases,) of `case_dtype`, in plan order, with `checksum` 0.
+    """
     rows = [_case_record(case, plan) for case in plan.cases]
     num_modalities = len(plan.options.preparation.modalities)
     table = np.zeros(len(rows), case_dtype(_text_bytes(rows), num_modalities))
@@ -33,7 +40,15 @@ def cases_table(plan: Plan) -> np.ndarray:
 
 
 def slices_table(plan: Plan) -> np.ndarray:
-    """A record a row of the images."""
+    """Fills the table of slices.
+
+    Args:
+        plan: The plan of the cache.
+
+    Returns:
+        (N,) of `SLICE_DTYPE`, one record for each row of the file; pixels are counted in the slices
+        as scanned.
+    """
     table = np.zeros(plan.num_rows, SLICE_DTYPE)
     for index, case in enumerate(plan.cases):
         part = table[case.first_row : case.first_row + len(case.slices)]
@@ -45,7 +60,7 @@ def slices_table(plan: Plan) -> np.ndarray:
 
 
 def about(plan: Plan) -> str:
-    """All that is to be said of the cache as a whole, as a JSON object."""
+    """Describes the cache as a whole, as the JSON object of the attribute `about`."""
     shard, preparation = plan.shard, plan.options.preparation
     content = {
         "writer": f"brats-unet {__version__}",
@@ -62,8 +77,16 @@ def about(plan: Plan) -> str:
 
 
 def plain_attributes(plan: Plan) -> dict[str, np.generic | np.ndarray]:
-    """What people and other tools look for first, once more as attributes of their own. This
-    program reads `about`; the seal covers both."""
+    """Repeats the main parts of `about` as HDF5 attributes of their own, for other tools.
+
+    This program reads `about` only; the metadata checksum covers both.
+
+    Args:
+        plan: The plan of the cache.
+
+    Returns:
+        Attribute values by name.
+    """
     return {
         "format_version": np.int64(FORMAT_VERSION),
         "writer": np.bytes_(f"brats-unet {__version__}"),
@@ -74,7 +97,7 @@ def plain_attributes(plan: Plan) -> dict[str, np.generic | np.ndarray]:
 
 
 def _text_bytes(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """The bytes that the longest value of each of `TEXT_FIELDS` takes."""
+    """Returns the length in bytes of the longest value of each of `TEXT_FIELDS`, at least 1."""
     values = {name: [row[name] for row in rows] for name in TEXT_FIELDS}
     values["source_name"] = [name for names in values["source_name"] for name in names]
     return {name: max(1, *map(len, texts)) for name, texts in values.items()}

@@ -1,8 +1,8 @@
-"""Worker processes that name what they were doing when they died.
+"""A pool of worker processes that names the task whose worker died.
 
-The standard pools either wait for ever on a dead worker or cannot tell whose task it held. Here
-each worker holds one task at a time, so a death names its task at once, queues are bounded by
-construction, and no voxel passes between processes: tasks and results are small.
+The pools of the standard library either wait for ever on a dead worker or cannot tell which task it
+had. Here each worker has at most one task, so a dead worker names its task at once and queues are
+bounded. Tasks and results are small: voxels never pass between processes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 class Workers:
     """A fixed number of processes to run functions in; a context manager.
 
-    They are spawned, not forked: a fork copies locks that other threads hold.
+    The processes are spawned, not forked, because a fork copies locks that other threads hold.
+
+    Args:
+        num_workers: Number of processes, 1 or more.
     """
 
     def __init__(self, num_workers: int) -> None:
@@ -52,9 +55,19 @@ class Workers:
         tasks: Sequence[Task],
         name_of: Callable[[Task], str],
     ) -> Iterator[tuple[int, Result]]:
-        """Yields `(index of task, result)` as they finish.
+        """Runs a function on every task, in any order.
 
-        Raises `BratsError` naming the task whose worker died, and whatever a task raised.
+        Args:
+            function: Pickled by reference, so a function of a module or a `partial` of one.
+            tasks: Its arguments, picklable.
+            name_of: Returns the name of a task for error messages.
+
+        Yields:
+            The index of a task and its result, as tasks finish.
+
+        Raises:
+            BratsError: A worker died; the message names its task.
+            Exception: What the function raised, with the worker's traceback as a note.
         """
         waiting = iter(enumerate(tasks))
         busy: dict[Connection, tuple[int, Any]] = {}
@@ -93,7 +106,7 @@ class Workers:
         trace: TracebackType | None,
     ) -> None:
         for process, connection in self._workers:
-            connection.close()  # an idle worker reads the end of its pipe and leaves
+            connection.close()  # an idle worker exits at the end of its pipe
             if error is not None:
                 process.terminate()
         for process, _ in self._workers:
@@ -102,7 +115,7 @@ class Workers:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Sets environment variables for the processes that are started meanwhile."""
+    """Sets environment variables for the processes that are started inside the block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -116,7 +129,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _serve(connection: Connection, parent: int) -> None:
-    """A worker's life: one task after another until the pipe closes or the parent dies."""
+    """Runs tasks in a worker process until the pipe closes or the parent dies."""
     die_with(parent, signal.SIGKILL)
     keep_freed_memory()
     while True:
@@ -135,6 +148,7 @@ def _serve(connection: Connection, parent: int) -> None:
 
 
 def _picklable(error: Exception) -> Exception:
+    """Returns the error itself, or a RuntimeError with its text if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -143,6 +157,7 @@ def _picklable(error: Exception) -> Exception:
 
 
 def _death(name: str, process: Any) -> BratsError:
+    """Makes the error for a worker that died at the task `name`."""
     process.join(timeout=5)
     code = process.exitcode
     reason = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"

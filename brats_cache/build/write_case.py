@@ -1,4 +1,4 @@
-"""The rows of one case: prepared from its scans in a worker, and their checksum."""
+"""Prepares and writes the rows of one case, in a worker process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ _SLICES_AT_ONCE = 8  # 4 MiB of images, which stay in the processor's cache unti
 
 @dataclass(frozen=True, kw_only=True)
 class WriteTask:
-    """One case for a worker: everything it needs and no voxel."""
+    """One case to write, as sent to a worker process.
+
+    Attributes:
+        path: The file under construction.
+        layout: Where the rows are in it.
+        case: The case and its rows.
+        preparation: How the images are prepared.
+    """
 
     path: Path
     layout: Layout
@@ -36,26 +43,32 @@ class WriteTask:
 
 
 def write_case(task: WriteTask) -> int:
-    """Prepares and writes the rows of one case; returns their checksum, xxh3_64 of the bytes of its
-    image rows, then of its mask rows.
+    """Prepares and writes the image rows and mask rows of one case.
 
-    Raises `DataFaults` where a scan is not the one that was surveyed, `BratsError` where the file
-    cannot be written.
+    Args:
+        task: The case and the file.
+
+    Returns:
+        The xxh3_64 of the bytes of its image rows, then of its mask rows.
+
+    Raises:
+        DataFaults: A scan has changed since it was surveyed.
+        BratsError: The file cannot be written.
     """
     cv2.setNumThreads(1)  # the processes are the parallelism
     case, layout, digest = task.case, task.layout, xxhash.xxh3_64()
     volumes, labels = _read_scans(case.survey)
     descriptor = os.open(task.path, os.O_WRONLY)
     try:
-        image_place, mask_place = layout.rows(case.first_row, len(case.slices))
-        offset = image_place.offset
+        image_range, mask_range = layout.rows(case.first_row, len(case.slices))
+        offset = image_range.offset
         for images in _images(volumes, case, task.preparation):
             digest.update(images.data)
             write_all(descriptor, images, offset)
             offset += images.nbytes
         masks = _masks(labels, case, task.preparation)
         digest.update(masks.data)
-        write_all(descriptor, masks, mask_place.offset)
+        write_all(descriptor, masks, mask_range.offset)
     except OSError as error:
         raise BratsError(
             f"{printable(task.path)}: cannot be written ({error.strerror})."
@@ -68,15 +81,15 @@ def write_case(task: WriteTask) -> int:
 def _images(
     volumes: list[np.ndarray], case: PlannedCase, preparation: Preparation
 ) -> Iterator[np.ndarray]:
-    """(up to 8, C, S, S) float16 at a time."""
+    """Yields the prepared images in pieces of up to 8 slices, (n, C, S, S) float16."""
     brain = brain_of(volumes)
     for start in range(0, len(case.slices), _SLICES_AT_ONCE):
-        rows = case.slices[start : start + _SLICES_AT_ONCE]
-        yield prepare_images(volumes, brain, case.survey.normalizations, preparation, rows)
+        z_indices = case.slices[start : start + _SLICES_AT_ONCE]
+        yield prepare_images(volumes, brain, case.survey.normalizations, preparation, z_indices)
 
 
 def _masks(labels: np.ndarray | None, case: PlannedCase, preparation: Preparation) -> np.ndarray:
-    """(n, 1, S, S) uint8 canonical labels, zeros where the case has no mask."""
+    """Prepares the masks: (n, 1, S, S) uint8 canonical labels, all 0 for a case without a mask."""
     size = preparation.size
     masks = np.zeros((len(case.slices), 1, size, size), np.uint8)
     if labels is not None:
@@ -89,8 +102,11 @@ def _masks(labels: np.ndarray | None, case: PlannedCase, preparation: Preparatio
 
 
 def _read_scans(survey: Survey) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """The canonical (Z, Y, X) volumes in modality order, and the mask in its source's labels, each
-    from the very bytes that were surveyed."""
+    """Reads the volumes in modality order and the mask in source values, all canonical (Z, Y, X).
+
+    Raises:
+        DataFaults: A file is not the one that was surveyed, by size and checksum.
+    """
     case = survey.case
     scans = [*case.images.values(), *([case.mask] if case.mask else [])]
     volumes: list[np.ndarray] = []

@@ -1,7 +1,8 @@
-"""Making a cache file: created once through the HDF5 library, everything after that is `pwrite`.
+"""Creates a cache file through the HDF5 library and completes it with `pwrite`.
 
-The layout is fixed at creation, so workers put rows straight into their place, and no handle of the
-library is open while they do: a process killed with one would leave a file that does not open.
+The layout is fixed when the file is created. Workers then write rows at their byte offsets while no
+HDF5 handle is open, because a process killed with an open handle can leave a file that does not
+open any more.
 """
 
 from __future__ import annotations
@@ -34,7 +35,16 @@ _MAX_ATTRIBUTE = 60_000  # bytes; the library ends at 64 KiB
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where things lie in a file under construction, in bytes."""
+    """Byte offsets and sizes in a file under construction.
+
+    Attributes:
+        images_offset: Offset of the images.
+        masks_offset: Offset of the masks.
+        cases_offset: Offset of the table of cases.
+        image_row_bytes: Size of one image row, C * S * S float16.
+        mask_row_bytes: Size of one mask row, S * S uint8.
+        file_bytes: Size of the file.
+    """
 
     images_offset: int
     masks_offset: int
@@ -44,7 +54,15 @@ class Layout:
     file_bytes: int
 
     def rows(self, first: int, num: int) -> tuple[ByteRange, ByteRange]:
-        """Where the images and the masks of `num` rows from `first` on lie."""
+        """Returns the byte ranges of consecutive rows.
+
+        Args:
+            first: First row of the file.
+            num: Number of rows.
+
+        Returns:
+            The byte range of their images and that of their masks.
+        """
         return (
             ByteRange(
                 offset=self.images_offset + first * self.image_row_bytes,
@@ -58,10 +76,19 @@ class Layout:
 
 
 def create(path: Path, plan: Plan) -> Layout:
-    """Makes the file of `plan` with everything but the rows and the checksums, its space reserved
-    and itself synced.
+    """Creates the file of a plan: everything except the rows and the checksums.
 
-    Raises `BratsError` where the disk cannot hold it. Equal plans give equal bytes.
+    Its disk space is reserved and the file synced. Equal plans give equal bytes.
+
+    Args:
+        path: The file under construction; an existing one is replaced.
+        plan: What to write.
+
+    Returns:
+        The byte layout of the file.
+
+    Raises:
+        BratsError: The disk has too little space, or the names of the DATA arguments are too long.
     """
     try:
         path.unlink(missing_ok=True)
@@ -96,8 +123,17 @@ def create(path: Path, plan: Plan) -> Layout:
 
 
 def finish(path: Path, plan: Plan, layout: Layout, checksums: np.ndarray) -> None:
-    """Puts the checksums of the cases' rows, (cases,) uint64, and the checksum of everything else
-    into a file whose rows are written, and syncs it. May be repeated."""
+    """Writes the checksums into a file whose rows are complete, and syncs it. Can be repeated.
+
+    Args:
+        path: The file under construction.
+        plan: Its plan.
+        layout: Its byte layout.
+        checksums: (num cases,) uint64, the checksum of the rows of each case.
+
+    Raises:
+        BratsError: The file cannot be written.
+    """
     cases = cases_table(plan)
     cases["checksum"] = checksums
     try:
@@ -113,7 +149,16 @@ def finish(path: Path, plan: Plan, layout: Layout, checksums: np.ndarray) -> Non
 
 
 def write_all(descriptor: int, array: np.ndarray, offset: int) -> None:
-    """All of a contiguous `array`, however many calls it takes: one moves at most 2 GiB."""
+    """Writes a whole array to a file with as many `pwrite` calls as needed (2 GiB at most each).
+
+    Args:
+        descriptor: The file, open for writing.
+        array: C-contiguous, any shape and dtype.
+        offset: Offset in the file in bytes.
+
+    Raises:
+        OSError: The write fails.
+    """
     remaining = array.reshape(-1).view(np.uint8).data
     while remaining:
         written = os.pwrite(descriptor, remaining, offset)
@@ -121,7 +166,7 @@ def write_all(descriptor: int, array: np.ndarray, offset: int) -> None:
 
 
 def _lay_out(path: Path, plan: Plan) -> dict[str, ByteRange]:
-    """Creates the file through the library; where the datasets lie in it."""
+    """Creates the file through HDF5; returns the byte range of each dataset."""
     rows, _, size, _ = plan.image_shape
     text = about(plan).encode()
     if len(text) > _MAX_ATTRIBUTE:
@@ -151,7 +196,7 @@ def _new_file(path: Path, alignment_threshold: int) -> h5py.File:
 
 
 def _reserve(file: h5py.File, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> ByteRange:
-    """A contiguous dataset with its bytes placed and left unwritten; where they lie."""
+    """Creates a contiguous dataset, allocated but not filled; returns its byte range."""
     creation = h5p.create(h5p.DATASET_CREATE)
     creation.set_layout(h5d.CONTIGUOUS)
     creation.set_alloc_time(h5d.ALLOC_TIME_EARLY)
@@ -160,11 +205,11 @@ def _reserve(file: h5py.File, name: str, dtype: np.dtype, shape: tuple[int, ...]
     kind = h5t.py_create(dtype, logical=True)
     dataset = h5d.create(file.id, name.encode(), kind, h5s.create_simple(shape), creation)
     offset = dataset.get_offset()
-    assert offset is not None, "early allocation places a contiguous dataset at once"
+    assert offset is not None, "early allocation gives a contiguous dataset its offset at once"
     return ByteRange(offset=int(offset), num_bytes=math.prod(shape) * dtype.itemsize)
 
 
 def _put_table(file: h5py.File, name: str, table: np.ndarray) -> ByteRange:
-    place = _reserve(file, name, table.dtype, table.shape)
+    byte_range = _reserve(file, name, table.dtype, table.shape)
     file[name][...] = table
-    return place
+    return byte_range
