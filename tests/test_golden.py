@@ -18,7 +18,7 @@ import torch
 from brats_cache.api import build_cache
 from brats_cache.synthetic.write_phantom import write_phantom
 from brats_train.runtime.distributed import World
-from brats_train.training.recipe import change, load_recipe
+from brats_train.training.recipe import apply_settings, load_recipe
 from brats_train.training.run_dir import RunDir
 from brats_train.training.state import TrainJob
 from brats_train.training.trainer import train
@@ -42,7 +42,7 @@ def make_golden(folder: Path) -> dict[str, Any]:
     job = TrainJob(
         cache_paths=(cache.path,),
         recipe_name="golden",
-        recipe=change(load_recipe("paper"), SETTINGS),
+        recipe=apply_settings(load_recipe("paper"), SETTINGS),
         deterministic=True,
     )
     alone = World(rank=0, size=1, device=torch.device("cpu"))

@@ -117,7 +117,7 @@ def _measure(what: str, world: Any, options: dict[str, Any]) -> Any:
 
 def _measure_step(caches: list[Any], world: Any, options: dict[str, Any]) -> Any:
     from brats_train.benchmarks.step import bench_step
-    from brats_train.training.recipe import RECIPES, change
+    from brats_train.training.recipe import RECIPES, apply_settings
 
     default = _DEFAULTS[world.device.type]
     fixed = {
@@ -129,7 +129,7 @@ def _measure_step(caches: list[Any], world: Any, options: dict[str, Any]) -> Any
     return bench_step(
         caches,
         world,
-        change(RECIPES["paper"], [*given, *options["settings"]]),
+        apply_settings(RECIPES["paper"], [*given, *options["settings"]]),
         num_steps=options["steps"] or default["steps"],
         num_rounds=options["rounds"],
         resident=options["resident"],

@@ -13,10 +13,10 @@ from torch import Tensor
 from brats_cache.common.files import write_atomically
 from brats_train.models import checkpoint
 
-__all__ = ["Saver", "_fetched"]
+__all__ = ["CheckpointWriter"]
 
 
-class Saver:
+class CheckpointWriter:
     """Writes packed checkpoints in a thread; a context manager that waits for the last of them.
 
     A newer checkpoint of a path replaces an older one that still waits. A failed write leaves the
@@ -48,7 +48,7 @@ class Saver:
             self._changed.wait_for(lambda: self._error or not (self._waiting or self._writing))
             self._raise_failure()
 
-    def __enter__(self) -> Saver:
+    def __enter__(self) -> CheckpointWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -85,6 +85,8 @@ class Saver:
             del content, ready
             with self._changed:
                 self._writing, self._error = False, self._error or failure
+                if failure:
+                    self._waiting.clear()  # a smaller file that fits could be newer than the others
                 self._changed.notify_all()
 
 

@@ -21,7 +21,14 @@ from brats_train.data.selection import RowRule
 from brats_train.runtime.settings import SETTINGS, with_field
 from brats_train.training.losses import LossConfig
 
-__all__ = ["RECIPES", "Recipe", "change", "load_recipe", "recipe_from_dict", "recipe_to_dict"]
+__all__ = [
+    "RECIPES",
+    "Recipe",
+    "apply_settings",
+    "load_recipe",
+    "recipe_from_dict",
+    "recipe_to_dict",
+]
 
 TARGETS = {"wt": ("wt",), "regions": ("wt", "tc", "et")}
 NotNegative = Annotated[float, Field(ge=0)]
@@ -111,7 +118,14 @@ RECIPES: dict[str, Recipe] = {
 
 
 def load_recipe(name_or_file: str) -> Recipe:
-    """A named recipe, or the paper's with the changes a TOML file makes."""
+    """Loads a recipe.
+
+    Args:
+        name_or_file: A name of `RECIPES`, or a TOML file of fields to change in the paper's.
+
+    Raises:
+        RecipeError: No such recipe, no TOML, or a field or value that is not allowed.
+    """
     if name_or_file in RECIPES:
         return RECIPES[name_or_file]
     path = Path(name_or_file)
@@ -126,8 +140,22 @@ def load_recipe(name_or_file: str) -> Recipe:
         raise RecipeError(f"{path}: {error}") from error
 
 
-def change(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """`recipe` with `--set` settings such as "lr=3e-4" or "augment.hflip=0" applied in order."""
+def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """Changes fields of a recipe.
+
+    Args:
+        recipe: The recipe, which stays as it is.
+        settings: "FIELD=VALUE" or "PART.FIELD=VALUE", applied in order.
+
+    Returns:
+        A changed copy.
+
+    Raises:
+        RecipeError: An unknown field, with the nearest name, or a value that is not allowed.
+
+    >>> apply_settings(RECIPES["paper"], ["lr=3e-4", "augment.hflip=0"]).lr
+    0.0003
+    """
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
@@ -140,13 +168,19 @@ def change(recipe: Recipe, settings: Iterable[str]) -> Recipe:
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Plain values, for config.json and checkpoints."""
+    """Returns a recipe as plain values, for config.json and checkpoints."""
     return asdict(recipe)
 
 
 def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
-    """The paper's recipe with `values`, nested mappings for its parts. Raises `RecipeError` naming
-    an unknown or mistyped field."""
+    """Makes a recipe from plain values.
+
+    Args:
+        values: Fields that differ from the paper's recipe; mappings for its parts.
+
+    Raises:
+        RecipeError: An unknown field or a value that is not allowed.
+    """
     recipe = Recipe()
     for name, value in values.items():
         pairs = value.items() if isinstance(value, Mapping) else [(None, value)]

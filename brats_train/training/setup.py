@@ -1,4 +1,4 @@
-"""What a run needs before its first step: data that can be learnt from, a model, a micro-batch."""
+"""What a run needs before its first step: checked data, a model, parameter groups."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def check_data(
     if not job.allow_no_tumor and not _any_tumor(caches, train_rows):
         raise BratsError(
             f"{names}: none of the {len(train_rows)} training slices (rows={recipe.rows}) holds a "
-            "single pixel of tumour, so there is nothing to learn. Train on other slices with "
+            "single pixel of tumour, so there is nothing to train on. Train on other slices with "
             "--set rows=all, look at the masks, or insist with --allow-no-tumor."
         )
     at_once = _samples_at_once(len(train_rows), recipe.batch_size, world.size)
@@ -161,7 +161,19 @@ def model_config(recipe: Recipe, num_channels: int) -> ModelConfig:
 def initial_model(
     config: ModelConfig, encoder_weights: str, init_from: Path | None
 ) -> tuple[nn.Module, str]:
-    """A new model and where its weights came from: another run's model, or encoder weights."""
+    """Makes a model and its first weights.
+
+    Args:
+        config: The architecture.
+        encoder_weights: "imagenet", "none" or a file.
+        init_from: A checkpoint to take the whole model from instead.
+
+    Returns:
+        The model, and where its weights came from.
+
+    Raises:
+        BratsError: The weights cannot be had, or do not fit.
+    """
     if init_from is None:
         model = build_model(config)
         return model, load_encoder_weights(model, encoder_weights)
@@ -174,7 +186,7 @@ def initial_model(
 
 
 def make_ema(model: nn.Module, decay: float) -> MovingAverage | None:
-    """A moving average of the weights; None for a decay of 0."""
+    """Returns a moving average of the weights, None for a decay of 0."""
     return MovingAverage(model, decay) if decay else None
 
 
@@ -183,7 +195,7 @@ def common_scheme(caches: Sequence[Cache]) -> str:
     for cache in caches:
         for index in np.flatnonzero(cache.cases["has_mask"]):
             return cache.scheme(int(index)).name
-    raise BratsError(f"{caches[0].path}: no case has a mask, so there is nothing to learn.")
+    raise BratsError(f"{caches[0].path}: no case has a mask, so there is nothing to train on.")
 
 
 def _any_tumor(caches: Sequence[Cache], rows: RowSet) -> bool:

@@ -36,7 +36,7 @@ from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import choose_amp, configure_torch
 from brats_train.runtime.signals import InterruptHandler
-from brats_train.training.checkpoint_writer import Saver
+from brats_train.training.checkpoint_writer import CheckpointWriter
 from brats_train.training.epoch_record import epoch_line, epoch_row
 from brats_train.training.loggers import Trackers, check_trackers
 from brats_train.training.lr_schedule import learning_rate
@@ -87,7 +87,7 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: Log) -
         if world.is_main and (warning := run.make_latest()):
             log(f"Warning: {warning}")
         log(introduction(trainer.config(), trainer.batches.num_steps, trainer.progress))
-        trainer.saver = stack.enter_context(Saver())
+        trainer.saver = stack.enter_context(CheckpointWriter())
         trainer.trackers = stack.enter_context(Trackers.open(job.trackers, run, world, job.recipe))
         finished = trainer.fit(stack.enter_context(InterruptHandler()))
     world.broadcast(None)  # a barrier: the main rank has written best.pt
@@ -108,7 +108,7 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: Log) -
 class Trainer:
     """One rank's part of a run."""
 
-    saver: Saver
+    saver: CheckpointWriter
     trackers: Trackers
 
     def __init__(self, job: TrainJob, world: World, run: RunDir, log: Log) -> None:

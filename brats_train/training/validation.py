@@ -32,15 +32,31 @@ ROWS_AT_ONCE = 32
 
 
 def sums_of(terms: losses.LossTerms, logits: Tensor, targets: Tensor) -> Tensor:
-    """(4,) float64, in the order of `NAMES`: sums over samples of the loss, the binary
-    cross-entropy, the IoU loss, and the IoU at probability 1/2 (mean over regions)."""
+    """Sums the figures of a batch over its samples.
+
+    Args:
+        terms: Of `losses.compute`.
+        logits: (B, K, H, W) of any floating type.
+        targets: (B, K, H, W) in {0, 1}.
+
+    Returns:
+        (4,) float64 in the order of `NAMES`: the loss, the binary cross-entropy, the IoU loss, and
+        the IoU at probability 1/2, the mean over regions.
+    """
     ious = slice_ious(logits >= 0, targets).mean(dim=1)
     parts = (terms.total, terms.bce, terms.iou_loss, ious)
     return torch.stack([part.detach().double().sum() for part in parts])
 
 
 class Validator:
-    """The validation rows of a run; every rank judges its share, none is judged twice."""
+    """Validates a model on the selected validation rows.
+
+    Every rank takes its share of the rows and none is taken twice, so the means do not depend on
+    the number of ranks.
+
+    Attributes:
+        num_rows: Number of validation rows over all ranks.
+    """
 
     def __init__(
         self,
@@ -64,7 +80,7 @@ class Validator:
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Means over all validation rows, by `NAMES`; NaN where there are none."""
+        """Returns the means over all validation rows, by `NAMES`; NaN where there are none."""
         if not self.num_rows:
             return dict.fromkeys(NAMES, math.nan)
         world, recipe = self._world, self._recipe

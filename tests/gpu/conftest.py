@@ -15,7 +15,7 @@ from brats_train.data.sampler import Sampler
 from brats_train.data.selection import select_rows
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import configure_torch
-from brats_train.training.recipe import Recipe, change
+from brats_train.training.recipe import Recipe, apply_settings
 from brats_train.training.train_step import TrainStep
 from tests.commands import run_brats
 
@@ -47,7 +47,7 @@ def make_train_step(cache: Cache, device: torch.device) -> MakeTrainStep:
     """What learns by the paper's recipe with the given changes, from random weights."""
 
     def make(*settings: str, micro_batch: str = "auto") -> TrainStep:
-        recipe = change(Recipe(), ["encoder_weights=none", *settings])
+        recipe = apply_settings(Recipe(), ["encoder_weights=none", *settings])
         configure_torch(device, deterministic=False)
         train_step = TrainStep(
             recipe,

@@ -16,7 +16,7 @@ from brats_train.data.sampler import Sampler
 from brats_train.data.selection import select_rows
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
-from brats_train.training.checkpoint_writer import Saver
+from brats_train.training.checkpoint_writer import CheckpointWriter
 from tests.gpu.conftest import MakeTrainStep
 
 
@@ -49,7 +49,7 @@ def test_a_snapshot_is_of_the_moment_it_was_asked_for(
     before = {name: value.clone() for name, value in train_step.model.state_dict().items()}
     path = tmp_path / "snapshot.pt"
     totals = torch.zeros(4, dtype=torch.float64, device=train_step.world.device)
-    with Saver() as saver:
+    with CheckpointWriter() as saver:
         torch.cuda._sleep(50_000_000)
         saver.submit(path, checkpoint.pack(train_step.segmenter, train_step.model.state_dict()))
         for batch in batches_of(16).epoch(0):

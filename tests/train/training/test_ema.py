@@ -15,7 +15,7 @@ def a_network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
 
 
-def change(network: nn.Module, seed: int) -> None:
+def apply_settings(network: nn.Module, seed: int) -> None:
     """A step of something like training: weights and statistics move."""
     torch.manual_seed(seed)
     network(torch.randn(4, 2, 8, 8))
@@ -35,7 +35,7 @@ def test_it_equals_pytorchs_own_through_a_break() -> None:
     network = a_network()
     ours, theirs = MovingAverage(network, 0.3), AveragedModel(network, multi_avg_fn=ramped)
     for step in range(6):  # the decay reaches 0.3 with the third update
-        change(network, step)
+        apply_settings(network, step)
         if step in (0, 3):  # taken up from a checkpoint, before and after the first update
             state = ours.state_dict()
             ours = MovingAverage(a_network(), 0.3)

@@ -10,7 +10,7 @@ from brats_cache.common.errors import BratsError
 from brats_train.training.recipe import (
     RECIPES,
     Recipe,
-    change,
+    apply_settings,
     load_recipe,
     recipe_from_dict,
     recipe_to_dict,
@@ -27,12 +27,14 @@ def test_the_default_is_the_paper() -> None:
 
 
 def test_settings_change_any_field_and_nothing_else() -> None:
-    changed = change(Recipe(), ["lr=3e-4", "augment.hflip=0", "rows=all", "loss.name=dice"])
+    changed = apply_settings(Recipe(), ["lr=3e-4", "augment.hflip=0", "rows=all", "loss.name=dice"])
     assert (changed.lr, changed.augment.hflip, changed.rows) == (3e-4, 0.0, "all")
     assert changed.loss.name == "dice"
-    same = change(changed, ["lr=1e-4", "augment.hflip=0.5", "rows=middle", "loss.name=bce+iou"])
+    same = apply_settings(
+        changed, ["lr=1e-4", "augment.hflip=0.5", "rows=middle", "loss.name=bce+iou"]
+    )
     assert same == Recipe()
-    assert change(Recipe(), ["augment.cross_modality=true"]).augment.cross_modality is True
+    assert apply_settings(Recipe(), ["augment.cross_modality=true"]).augment.cross_modality is True
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -60,7 +62,7 @@ def test_a_recipe_survives_its_dictionary(name: str) -> None:
 )
 def test_a_wrong_setting_is_refused_in_its_own_words(setting: str, words: str) -> None:
     with pytest.raises(BratsError, match=words) as caught:
-        change(Recipe(), [setting])
+        apply_settings(Recipe(), [setting])
     assert setting in str(caught.value)
 
 

@@ -23,9 +23,10 @@ from brats_cache.format.reader import open_cache
 from brats_train.data.selection import select_rows
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
-from brats_train.training.checkpoint_writer import Saver
-from brats_train.training.recipe import Recipe, change
-from brats_train.training.run_dir import METRIC_COLUMNS, RunDir
+from brats_train.training.checkpoint_writer import CheckpointWriter
+from brats_train.training.metrics_file import METRIC_COLUMNS
+from brats_train.training.recipe import Recipe, apply_settings
+from brats_train.training.run_dir import RunDir
 from brats_train.training.setup import check_data
 from brats_train.training.state import Finished, TrainJob
 from brats_train.training.time_budget import TIMED_STEPS, WARM_UP_STEPS
@@ -54,7 +55,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def job_of(cache_path: Path, *settings: str, **fields: Any) -> TrainJob:
-    recipe = change(Recipe(), [*SMALL, *settings])
+    recipe = apply_settings(Recipe(), [*SMALL, *settings])
     return TrainJob(
         cache_paths=(cache_path,), recipe_name="test", recipe=recipe, deterministic=True, **fields
     )
@@ -221,7 +222,9 @@ def test_a_cache_that_changes_under_a_run_ends_it(cache_path: Path, tmp_path: Pa
 
 def test_one_cache_given_twice_is_refused(cache_path: Path, tmp_path: Path) -> None:
     job = TrainJob(
-        cache_paths=(cache_path, cache_path), recipe_name="test", recipe=change(Recipe(), SMALL)
+        cache_paths=(cache_path, cache_path),
+        recipe_name="test",
+        recipe=apply_settings(Recipe(), SMALL),
     )
     with pytest.raises(BratsError, match="BraTS20_Training_001"):
         run_it(job, tmp_path / "run")
@@ -245,7 +248,7 @@ def test_a_written_snapshot_is_freed(tmp_path: Path) -> None:
     """On a GPU it is memory that training may need."""
     content = {"weights": torch.zeros(3)}
     weights = weakref.ref(content["weights"])
-    with Saver() as saver:
+    with CheckpointWriter() as saver:
         saver.submit(tmp_path / "some.pt", content)
         saver.wait()
         del content
@@ -263,7 +266,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("torch.save", full)
-    with Saver() as saver:
+    with CheckpointWriter() as saver:
         saver.submit(path / "best.pt", {})
         with pytest.raises(BratsError, match=r"best\.pt.*No space left"):
             saver.wait()
