@@ -1,4 +1,4 @@
-"""What a plan would build, in words, and how it differs from a finished cache."""
+"""Describes a plan as text, and compares it with a finished cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ __all__ = ["describe_plan", "differences"]
 
 
 def describe_plan(plan: Plan, out: Path) -> str:
-    """The cache to be: cases, split, slices, bytes, label schemes."""
+    """Describes a planned cache: cases, splits, rows, pixels, label schemes and size.
+
+    Args:
+        plan: The plan.
+        out: Path of the cache.
+
+    Returns:
+        An aligned table for a terminal.
+    """
     splits = Counter(case.split for case in plan.cases)
     rows = Counter[str]()
     for case in plan.cases:
@@ -38,7 +46,16 @@ def describe_plan(plan: Plan, out: Path) -> str:
 
 
 def differences(plan: Plan, cache: Cache) -> list[str]:
-    """How the build that `plan` describes differs from a finished cache; empty for the same."""
+    """Compares a plan with a finished cache.
+
+    Args:
+        plan: The plan.
+        cache: The cache.
+
+    Returns:
+        A line for each difference in options, cases, scans and splits; empty for an identical
+        cache.
+    """
     found: list[str] = []
     options = describe_options(plan.options)
     for name, wanted in options.items():
@@ -49,26 +66,27 @@ def differences(plan: Plan, cache: Cache) -> list[str]:
         found.append(f"shard: {cache.shard[0]}/{cache.shard[1]} there, {plan.shard} now")
     held_ids = {name.decode() for name in cache.cases["id"]}
     wanted_ids = {case.id for case in plan.cases}
-    gone, new = sorted(held_ids - wanted_ids), sorted(wanted_ids - held_ids)
-    found += [f"{name}: in that file, not among the scans now" for name in gone]
-    found += [f"{name}: among the scans now, not in that file" for name in new]
-    rows = {name.decode(): index for index, name in enumerate(cache.cases["id"])}
+    removed, added = sorted(held_ids - wanted_ids), sorted(wanted_ids - held_ids)
+    found += [f"{name}: in that file, not among the scans now" for name in removed]
+    found += [f"{name}: among the scans now, not in that file" for name in added]
+    indices = {name.decode(): index for index, name in enumerate(cache.cases["id"])}
     for case in plan.cases:
-        if case.id not in rows:
+        if case.id not in indices:
             continue
-        record = cache.cases[rows[case.id]]
+        record = cache.cases[indices[case.id]]
         checksums = [source.checksum for source in case.survey.sources]
         if record["source_checksum"][: len(checksums)].tolist() != checksums:
             found.append(f"{case.id}: its scans have changed")
-        held = _side(record["split"].decode(), int(record["fold"]))
-        if held != _side(case.split, case.fold):
-            found.append(f"{case.id}: {held} there, {_side(case.split, case.fold)} now")
+        held = _format_assignment(record["split"].decode(), int(record["fold"]))
+        planned = _format_assignment(case.split, case.fold)
+        if held != planned:
+            found.append(f"{case.id}: {held} there, {planned} now")
     if not found and cache.fingerprint != plan.fingerprint:
         found.append("patients, grades, ages, survival, channels or label schemes")
     return found
 
 
-def _side(split: str, fold: int) -> str:
+def _format_assignment(split: str, fold: int) -> str:
     return split if fold < 0 else f"{split}, fold {fold}"
 
 

@@ -1,9 +1,9 @@
-"""Carries a plan out: workers read, prepare and write each case's rows straight into their place.
+"""Executes the steps of a build in worker processes: check headers, survey cases, write rows.
 
-The file is built as `OUT.partial` and renamed when it is whole and synced, so that a file under its
-final name is complete. Rows depend on the case alone, so any number of workers, interrupted or not,
-gives equal bytes. Every finished case is noted in the journal at once, so that a build that is
-killed goes on where it stopped.
+The cache is written as `OUT.partial` and renamed once it is complete and synced, so a file under
+its final name is complete. Rows depend on their case alone, so the bytes are the same for any
+number of workers and after any interruption. The journal records every finished case at once, so
+that a killed build can be resumed.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def survey_cases(
     journal: Journal | None = None,
     warnings: list[tuple[str, tuple[str, ...]]] | None = None,
 ) -> tuple[list[Survey], list[Fault]]:
-    """Surveys every case.
+    """Surveys cases.
 
     Args:
         cases: The cases.
         preparation: How their images will be prepared.
         workers: Processes that read the scans.
-        progress: Called with the number of cases done and of all.
-        journal: What it knows of unchanged scans is not read again; what is new is kept there.
-        warnings: Takes the id of each case that is read and how its scans look, see
+        progress: Called with the numbers of finished and of all cases.
+        journal: Its surveys of unchanged scans are reused, and new surveys are added to it.
+        warnings: Receives the id of each case that is read and the warnings about its scans, see
             `imaging.scan_check`.
 
     Returns:
@@ -67,14 +67,14 @@ def survey_cases(
     faults: dict[int, tuple[Fault, ...]] = {}
     function = partial(_survey_case, preparation=preparation)
     tasks = [cases[index] for index in unknown]
-    for task, (answer, marks, looks) in workers.map(function, tasks, _id_of):
+    for task, (answer, states, scan_warnings) in workers.map(function, tasks, _id_of):
         index = unknown[task]
         if warnings is not None:
-            warnings.append((cases[index].id, looks))
+            warnings.append((cases[index].id, scan_warnings))
         if isinstance(answer, Survey):
             surveys[index] = answer
             if journal:
-                journal.keep(answer, marks)
+                journal.keep(answer, states)
         else:
             faults[index] = answer
         progress(len(surveys) + len(faults), len(cases))
@@ -90,8 +90,18 @@ def check_headers(
     *,
     with_masks: bool,
 ) -> tuple[list[HeaderCheck], list[Fault]]:
-    """Reads the headers of every case and, where asked, the masks: what the sound ones show, in
-    order, and the faults of the others."""
+    """Checks the headers of cases.
+
+    Args:
+        cases: The cases.
+        preparation: How their images will be prepared.
+        workers: Processes that read the files.
+        progress: Called with the numbers of finished and of all cases.
+        with_masks: Whether to read the masks as well.
+
+    Returns:
+        The checks of the sound cases, in order, and the faults of the others.
+    """
     answers: dict[int, HeaderCheck | tuple[Fault, ...]] = {}
     function = partial(_check_header_of, preparation=preparation, with_mask=with_masks)
     for index, answer in workers.map(function, cases, _id_of):
@@ -104,17 +114,29 @@ def check_headers(
 
 @dataclass(frozen=True, kw_only=True)
 class PartialBuild:
-    """A file under construction: where things lie, and the checksum of the rows of each case that
-    is written, by its number."""
+    """A file under construction.
+
+    Attributes:
+        layout: Its byte layout.
+        done: Checksum (xxh3_64) of the rows of each case that is written, by its index in the plan.
+    """
 
     layout: Layout
     done: dict[int, int]
 
 
 def open_partial(plan: Plan, journal: Journal) -> PartialBuild:
-    """Finds the file under construction of this plan, or makes it.
+    """Opens the file under construction of a plan, or creates it.
 
-    Raises `BratsError` where one of another plan is there, or where the disk cannot hold it.
+    Args:
+        plan: The plan.
+        journal: The journal of the build.
+
+    Returns:
+        The layout of the file, and which cases are written.
+
+    Raises:
+        BratsError: A file of another plan exists, or the disk has too little space.
     """
     layout = journal.agree(plan)
     if layout is None:
@@ -127,41 +149,51 @@ def open_partial(plan: Plan, journal: Journal) -> PartialBuild:
 def build(
     plan: Plan, journal: Journal, state: PartialBuild, workers: Workers, progress: Progress
 ) -> None:
-    """Writes what is not done of the cache of `plan` and completes the file, `journal.partial`,
-    which is then synced and lacks but its name. `progress(rows done, rows)` is called as cases
-    finish.
+    """Writes the cases that are not written yet and completes the file `journal.partial`.
 
-    Raises `BratsError` where the disk fails, a worker dies (its case is named), or a source
-    changed since it was surveyed.
+    The file is synced and only has to be renamed.
+
+    Args:
+        plan: The plan.
+        journal: Records every case as soon as its rows are written.
+        state: The file under construction.
+        workers: Processes that read, prepare and write cases.
+        progress: Called with the numbers of written and of all rows.
+
+    Raises:
+        DataFaults: A source has changed since it was surveyed.
+        BratsError: A write failed, or a worker died; the message names its case.
     """
     layout, done = state.layout, dict(state.done)
-    unwritten = [number for number in range(len(plan.cases)) if number not in done]
+    unwritten = [index for index in range(len(plan.cases)) if index not in done]
     tasks = [
         WriteTask(
             path=journal.partial,
             layout=layout,
-            case=plan.cases[number],
+            case=plan.cases[index],
             preparation=plan.options.preparation,
         )
-        for number in unwritten
+        for index in unwritten
     ]
-    num_rows = sum(len(plan.cases[number].slices) for number in done)
+    num_rows = sum(len(plan.cases[index].slices) for index in done)
     progress(num_rows, plan.num_rows)
     with _steady_writeback(journal):
-        for place, checksum in workers.map(write_case, tasks, lambda task: task.case.id):
-            number = unwritten[place]
-            journal.mark(number, checksum)
-            done[number] = checksum
-            num_rows += len(plan.cases[number].slices)
+        for task, checksum in workers.map(write_case, tasks, lambda task: task.case.id):
+            index = unwritten[task]
+            journal.mark(index, checksum)
+            done[index] = checksum
+            num_rows += len(plan.cases[index].slices)
             progress(num_rows, plan.num_rows)
-    checksums = np.array([done[number] for number in range(len(plan.cases))], np.uint64)
+    checksums = np.array([done[index] for index in range(len(plan.cases))], np.uint64)
     finish(journal.partial, plan, layout, checksums)
 
 
 @contextmanager
 def _steady_writeback(journal: Journal) -> Iterator[None]:
-    """Meanwhile a thread syncs again and again, so that the disk writes while the workers compute:
-    left alone the system begins when gigabytes wait, and the last sync pays for them all."""
+    """Syncs the file in a thread throughout the block, so that the disk writes during computation.
+
+    Otherwise the system starts to write when gigabytes are dirty, and the last sync waits for all.
+    """
     ended, failures = threading.Event(), []
     descriptor = os.open(journal.partial, os.O_RDWR)
 
@@ -180,35 +212,35 @@ def _steady_writeback(journal: Journal) -> Iterator[None]:
     try:
         yield
     finally:
-        ended.set()  # who interrupts does not wait for a slow disk
+        ended.set()  # an interrupt does not wait for a slow disk
     thread.join()
     if failures:
         reason = failures[0].strerror
         raise BratsError(f"{printable(journal.partial)}: cannot be written ({reason}).")
 
 
-def _is_written(plan: Plan, path: Path, layout: Layout, number: int, checksum: int) -> bool:
-    """Whether the rows of a case have this checksum."""
-    if number >= len(plan.cases):
+def _is_written(plan: Plan, path: Path, layout: Layout, index: int, checksum: int) -> bool:
+    """Whether the rows of a case in the file have this checksum."""
+    if index >= len(plan.cases):
         return False
-    case = plan.cases[number]
+    case = plan.cases[index]
     with open(path, "rb") as file:
-        places = layout.rows(case.first_row, len(case.slices))
-        return read_rows_checksum(file.fileno(), places) == checksum
+        byte_ranges = layout.rows(case.first_row, len(case.slices))
+        return read_rows_checksum(file.fileno(), byte_ranges) == checksum
 
 
 def _survey_case(
     case: Case, preparation: Preparation
 ) -> tuple[Survey | tuple[Fault, ...], list[list[object]], tuple[str, ...]]:
-    """The survey or the faults of a case, the state of its files, and how its scans look."""
-    marks = file_marks(case)  # before the files are read: a change meanwhile must show
+    """Surveys one case: its survey or faults, the state of its files, and scan warnings."""
+    states = file_marks(case)  # before reading, so that a change during it is noticed
     try:
         loaded = load_case(case, preparation)
     except DataFaults as error:
-        return error.faults, marks, ()
+        return error.faults, states, ()
     grid = Grid(shape=loaded.survey.shape, affine=loaded.survey.affine)
     volumes = dict(zip(case.images, loaded.volumes, strict=True))
-    return loaded.survey, marks, check_scans(volumes, loaded.brain, grid.spacing_mm)
+    return loaded.survey, states, check_scans(volumes, loaded.brain, grid.spacing_mm)
 
 
 def _check_header_of(

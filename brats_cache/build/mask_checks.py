@@ -1,4 +1,4 @@
-"""Whether masks are what they seem: files that could be a mask, and masks that are a brain."""
+"""Checks for masks that no naming rule matches, brain masks, and labelled data left unused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_SHARE_LOST = 0.25  # of the labelled cases that may end as test
 
 
 class MaskCounts(Protocol):
-    """What `survey.Survey` knows of a case's mask."""
+    """The part of `survey.Survey` that these checks need."""
 
     @property
     def case(self) -> Case: ...
@@ -38,10 +38,10 @@ class MaskCounts(Protocol):
 
 
 def candidate_fault(case: Case, scan: Header, brain: np.ndarray) -> Fault | None:
-    """Looks whether a file that no rule understands could be the mask of a case without one.
+    """Checks whether a file that no naming rule matches could be the mask of a case without one.
 
     Args:
-        case: The case; its `unclaimed` files are looked at.
+        case: The case; its `unclaimed` files are checked.
         scan: Header of one of its scans.
         brain: (Z, Y, X) bool.
 
@@ -55,7 +55,7 @@ def candidate_fault(case: Case, scan: Header, brain: np.ndarray) -> Fault | None
             if header.num_channels != 1 or not _is_same_grid(scan, header):
                 continue
             labels = read_labels(read_contents(header))
-        except DataFaults:  # no NIfTI, or values that are no labels: no mask of this case
+        except DataFaults:  # no NIfTI, or values that are no labels
             continue
         num_values = len(np.unique(labels))
         share = int(np.count_nonzero(labels)) / max(1, int(np.count_nonzero(brain)))
@@ -119,11 +119,11 @@ def check_labelled(
     Args:
         cases: All cases of the build.
         split_of: The split of each case by its id.
-        decided_by: A table in which a person decided the splits; None for none.
+        decided_by: The table that gives the splits, None where they are computed.
 
     Raises:
-        BratsError: No case has a mask, or more than a quarter of those that have one are test
-            without a person having said so.
+        BratsError: No case has a mask, or, without such a table, more than a quarter of the cases
+            that have one are test.
     """
     masked = [case for case in cases if case.mask is not None]
     way = "Say --allow-unlabelled if that is meant."

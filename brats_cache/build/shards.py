@@ -1,8 +1,8 @@
-"""Parts of one cache built apart: by the jobs of a SLURM array, or on several machines.
+"""Parts of a sharded build, each made by a job of its own: a SLURM array, or several machines.
 
-Every part finds all cases and reads all headers and masks, so that each decides the same split and
-the same label schemes, and then reads and writes its own cases only. Parts hold contiguous runs of
-the cases in their order, so the parts one after another are the rows of the whole.
+Every part finds all cases and reads all headers and masks, so that all parts come to the same
+splits and label schemes. It then reads and writes its own cases only. Parts are consecutive runs of
+the sorted cases, so the rows of all parts in order are the rows of the whole cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """Part `index`, from 1, of `count`."""
+    """One part of a sharded build; 1 of 1 is the whole.
+
+    Attributes:
+        index: Number of the part, 1 to `count`.
+        count: Number of parts.
+    """
 
     index: int = 1
     count: int = 1
@@ -31,17 +36,38 @@ class Shard:
 
     @property
     def is_part(self) -> bool:
+        """Whether this is less than the whole."""
         return self.count > 1
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """This part's run of `items`; the runs of all parts are the whole, in order, and differ in
-        length by at most one."""
+        """Selects the items of this part.
+
+        Args:
+            items: The items of all parts, in order.
+
+        Returns:
+            A consecutive run of them. The lengths of the parts differ by at most one.
+
+        Example:
+            >>> Shard(index=2, count=3).share("abcdefg")
+            'cd'
+        """
         first, last = (len(items) * i // self.count for i in (self.index - 1, self.index))
         return items[first:last]
 
 
 def parse_shard(text: str) -> Shard:
-    """`"2/4"` -> the second of four. Raises `BratsError` for anything else."""
+    """Parses the value of --shard.
+
+    Args:
+        text: "I/N" with I from 1 to N.
+
+    Returns:
+        Part I of N.
+
+    Raises:
+        BratsError: The text is anything else.
+    """
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
     index, count = (int(part) for part in found.groups()) if found else (0, 0)
     if not 1 <= index <= count:

@@ -1,8 +1,8 @@
-"""What only the content of the scans can tell, learnt before anything is written.
+"""Surveys a case before a build: reads its scans, checks them and measures their intensities.
 
-Every file of a case is looked at, whatever is wrong with the others, so that all faults are
-reported at once. The statistics found here are the ones the builder and the predictor normalise
-with, so equal sources give equal rows.
+Every file of a case is checked, even after a fault in another, so that all faults are reported at
+once. The build and the predictor normalise with the statistics measured here, so equal sources give
+equal rows.
 """
 
 from __future__ import annotations
@@ -26,8 +26,13 @@ __all__ = ["HeaderCheck", "LoadedCase", "Source", "Survey", "check_header", "loa
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One source file: its path as posix text, relative to the case's DATA argument or, where it
-    lies outside, absolute; its size in bytes; its xxh3_64."""
+    """One source file.
+
+    Attributes:
+        name: POSIX path relative to the case's DATA argument; absolute for a file outside it.
+        num_bytes: Size of the file in bytes.
+        checksum: xxh3_64 of the file.
+    """
 
     name: str
     num_bytes: int
@@ -36,16 +41,18 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Survey:
-    """What the volumes of one case hold.
+    """What the scans and the mask of one case hold.
 
-    shape           (X, Y, Z) voxels as in the files
-    affine          (4, 4) float64 of the first modality
-    codes           orientation letters of the files' axes
-    sources         one a modality, then the mask's where there is one
-    normalizations  one a modality
-    brain_pixels    (Z,) int32, canonical z
-    label_values    source values that occur in the mask, 0 left out
-    label_pixels    (len(label_values), Z) int32
+    Attributes:
+        case: The case.
+        shape: (X, Y, Z) in voxels, as stored.
+        affine: (4, 4) float64 of the first modality, voxel indices to mm.
+        codes: Orientation of the stored axes, such as "LPS".
+        sources: A file for each modality, then that of the mask if there is one.
+        normalizations: One for each modality.
+        brain_pixels: (Z,) int32, number of brain pixels in each slice, by canonical z.
+        label_values: The source values that occur in the mask, ascending, without 0.
+        label_pixels: (len(label_values), Z) int32, number of pixels of each value in each slice.
     """
 
     case: Case
@@ -60,18 +67,18 @@ class Survey:
 
     @property
     def depth(self) -> int:
-        """Number of axial slices."""
+        """Z, the number of axial slices."""
         return len(self.brain_pixels)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeaderCheck:
-    """What every part of a sharded build must know of a case.
+    """The findings of a case that every part of a sharded build needs.
 
     Attributes:
         case: The case.
-        label_values: Source values that occur in its mask, 0 left out; none where only headers
-            were read.
+        label_values: The source values that occur in its mask, ascending, without 0; empty where
+            only headers were read.
         doubts: What its headers leave open, see `imaging.header_doubts`.
     """
 
@@ -82,8 +89,13 @@ class HeaderCheck:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedCase:
-    """A case in memory: what was learnt of it, its canonical (Z, Y, X) volumes in modality order,
-    and its brain, (Z, Y, X) bool."""
+    """A case in memory.
+
+    Attributes:
+        survey: What was measured.
+        volumes: Canonical (Z, Y, X) volumes in modality order, in the dtype they were read in.
+        brain: (Z, Y, X) bool.
+    """
 
     survey: Survey
     volumes: tuple[np.ndarray, ...]
@@ -91,8 +103,18 @@ class LoadedCase:
 
 
 def load_case(case: Case, preparation: Preparation) -> LoadedCase:
-    """Reads every voxel of a case and measures it. Raises `DataFaults` with all faults of its
-    files; a file whose header is at fault is not read further."""
+    """Reads and measures the scans and the mask of a case.
+
+    Args:
+        case: The case.
+        preparation: How its images will be prepared.
+
+    Returns:
+        The volumes, the brain, and the survey of them.
+
+    Raises:
+        DataFaults: All faults of its files; a file with a faulty header is not read further.
+    """
     headers, faults = _read_headers(case, preparation)
     sources: list[Source] = []
     volumes: list[np.ndarray] = []
@@ -103,16 +125,16 @@ def load_case(case: Case, preparation: Preparation) -> LoadedCase:
             continue
         try:
             if contents is None or contents.header.path != scan.path:
-                contents = None  # lets go of the last file before the next is inflated
+                contents = None  # frees the last file before the next is decompressed
                 contents = read_contents(headers[scan.path])
             sources.append(_source(case, contents))
             if role == "mask":
                 labels = read_labels(contents, scan.channel)
             else:
                 volumes.append(read_volume(contents, scan.channel))
-                faults += _not_finite(case, role, contents.header, volumes[-1])
+                faults += _finite_faults(case, role, contents.header, volumes[-1])
         except DataFaults as error:
-            faults += _of_case(case, error)
+            faults += _with_case(case, error)
     if faults:
         raise DataFaults(list(dict.fromkeys(faults)))
     brain = brain_of(volumes)
@@ -135,8 +157,19 @@ def load_case(case: Case, preparation: Preparation) -> LoadedCase:
 
 
 def check_header(case: Case, preparation: Preparation, *, with_mask: bool) -> HeaderCheck:
-    """Reads the headers of a case and, where asked, its mask. Raises `DataFaults` with all faults
-    of these."""
+    """Checks the headers of a case without reading its images.
+
+    Args:
+        case: The case.
+        preparation: How its images will be prepared.
+        with_mask: Whether to read the mask as well.
+
+    Returns:
+        What the headers, and the mask if read, show.
+
+    Raises:
+        DataFaults: All faults of the headers and of the mask.
+    """
     headers, faults = _read_headers(case, preparation)
     values: tuple[int, ...] = ()
     if with_mask and case.mask is not None and case.mask.path in headers:
@@ -144,7 +177,7 @@ def check_header(case: Case, preparation: Preparation, *, with_mask: bool) -> He
             labels = read_labels(read_contents(headers[case.mask.path]), case.mask.channel)
             values, _ = _count_labels(labels, depth=len(labels))
         except DataFaults as error:
-            faults += _of_case(case, error)
+            faults += _with_case(case, error)
     if faults:
         raise DataFaults(list(dict.fromkeys(faults)))
     doubts = dict.fromkeys(doubt for header in headers.values() for doubt in header.doubts)
@@ -152,15 +185,17 @@ def check_header(case: Case, preparation: Preparation, *, with_mask: bool) -> He
 
 
 def _read_headers(case: Case, preparation: Preparation) -> tuple[dict[Path, Header], list[Fault]]:
-    """The headers of a case's files that can be read, and what they show: unreadable files, files
-    that do not lie on one grid, slices too large to be padded."""
+    """Reads the headers of a case; returns those that can be read by path, and all faults.
+
+    Faults are unreadable headers, files on different grids, and slices too large for --fit pad.
+    """
     faults: list[Fault] = []
     headers: dict[Path, Header] = {}
     for path in dict.fromkeys(scan.path for _, scan in _scans(case)):
         try:
             headers[path] = read_header(path)
         except DataFaults as error:
-            faults += _of_case(case, error)
+            faults += _with_case(case, error)
     if not headers:
         return headers, faults
     first, *others = headers.values()
@@ -184,20 +219,21 @@ def _scans(case: Case) -> Iterator[tuple[str, Scan]]:
 
 
 def _source(case: Case, contents: Contents) -> Source:
-    path = contents.header.path  # absolute where another DATA argument holds it
+    path = contents.header.path  # absolute under another DATA argument
     is_inside = path.is_relative_to(case.data_dir)
     name = path.relative_to(case.data_dir) if is_inside else path.absolute()
     return Source(name=name.as_posix(), num_bytes=contents.num_bytes, checksum=contents.checksum)
 
 
-def _of_case(case: Case, error: DataFaults) -> list[Fault]:
+def _with_case(case: Case, error: DataFaults) -> list[Fault]:
     return [replace(fault, case=case.id) for fault in error.faults]
 
 
 def _grid_faults(case: Case, first: Header, other: Header) -> list[Fault]:
+    """Checks that two files lie on one grid within `GRID_TOLERANCE_MM`."""
     if other.shape != first.shape:
-        found = f"{_by(other.shape)} voxels"
-        expected = f"{_by(first.shape)} as in {first.path.name}"
+        found = f"{_format_shape(other.shape)} voxels"
+        expected = f"{_format_shape(first.shape)} as in {first.path.name}"
         return [Fault(case=case.id, path=other.path, found=found, expected=expected)]
     distance = largest_displacement(first.shape, first.affine, other.affine)
     if distance > GRID_TOLERANCE_MM:
@@ -211,7 +247,7 @@ def _grid_faults(case: Case, first: Header, other: Header) -> list[Fault]:
     return []
 
 
-def _not_finite(case: Case, role: str, header: Header, volume: np.ndarray) -> list[Fault]:
+def _finite_faults(case: Case, role: str, header: Header, volume: np.ndarray) -> list[Fault]:
     if volume.dtype.kind != "f":
         return []
     num_finite = int(np.count_nonzero(np.isfinite(volume)))
@@ -249,7 +285,7 @@ def _measure_all(
 
 
 def _count_labels(labels: np.ndarray | None, depth: int) -> tuple[tuple[int, ...], np.ndarray]:
-    """The non-zero values of a mask and their pixels in each slice."""
+    """Returns the non-zero values of a mask, and (values, Z) int32 pixels of each in each slice."""
     if labels is None:
         return (), np.zeros((0, depth), np.int32)
     table = np.zeros((depth, 256), np.int32)
@@ -260,5 +296,5 @@ def _count_labels(labels: np.ndarray | None, depth: int) -> tuple[tuple[int, ...
     return tuple(int(value) for value in values), np.ascontiguousarray(table[:, values].T)
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
