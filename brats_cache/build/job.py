@@ -16,9 +16,9 @@ from pathlib import Path
 import click
 
 from brats_cache.build.describe_plan import describe_plan
-from brats_cache.build.execute import build, check_headers, open_partial, survey_cases
+from brats_cache.build.execute import build, open_partial
 from brats_cache.build.journal import Journal, sweep
-from brats_cache.build.mask_checks import brain_mask_faults, check_labelled
+from brats_cache.build.mask_checks import check_labelled
 from brats_cache.build.options import BuildOptions
 from brats_cache.build.output_checks import (
     check_disk_space,
@@ -27,8 +27,8 @@ from brats_cache.build.output_checks import (
     splits_path,
 )
 from brats_cache.build.plan import Plan, assign_splits, make_plan
-from brats_cache.build.schemes import detect_schemes
 from brats_cache.build.shards import Shard
+from brats_cache.build.sound_cases import survey_sound_cases
 from brats_cache.build.splits import Assignment, split_table
 from brats_cache.build.survey import HeaderCheck, Survey
 from brats_cache.build.workers import Workers
@@ -37,10 +37,8 @@ from brats_cache.common.files import publish, write_atomically
 from brats_cache.common.names import check_file_name
 from brats_cache.common.process import usable_cores
 from brats_cache.common.progress import show_progress
-from brats_cache.common.text import count_by_kind
 from brats_cache.discovery.cases import Case, Findings, find_cases
 from brats_cache.discovery.manifest import read_manifest
-from brats_cache.imaging.scan_check import PREPARING_TOOLS
 
 __all__ = ["BuildJob", "run_build"]
 
@@ -113,7 +111,9 @@ def _run(job: BuildJob) -> Path | None:
         assign_splits(findings.cases, job.options)  # impossible splits fail before scans are read
     num_workers = min(job.num_workers or usable_cores(), len(findings.cases))
     with _journal(job) as journal, Workers(num_workers) as workers:
-        surveys, whole = _survey(job, findings, workers, journal)
+        surveys, whole = survey_sound_cases(
+            findings, job.options, job.shard, workers, journal, skip_bad=job.skip_bad
+        )
         plan = _make_plan(job, surveys, whole)
         click.echo(describe_plan(plan, job.out))
         table = split_table(_assignment_by_patient(plan))
@@ -247,84 +247,6 @@ def _journal(job: BuildJob) -> Iterator[Journal | None]:
         raise
     finally:
         journal.close()
-
-
-def _survey(
-    job: BuildJob, findings: Findings, workers: Workers, journal: Journal | None
-) -> tuple[list[Survey], list[HeaderCheck] | None]:
-    """Checks all headers and surveys the cases of this part.
-
-    Returns:
-        The surveys of this part's cases without faults and, for a part of a sharded build, the
-        header checks of all cases whose headers, mask and label scheme have no faults.
-
-    Raises:
-        DataFaults: Cases have faults and may not be left out.
-    """
-    preparation, is_part = job.options.preparation, job.shard.is_part
-    with show_progress("Headers and masks" if is_part else "Headers", "cases") as report:
-        known, early = check_headers(
-            findings.cases, preparation, workers, report, with_masks=is_part
-        )
-    if early:
-        bad = len({fault.case for fault in early})
-        what = f"{bad} of {len(findings.cases)} cases {'has' if bad == 1 else 'have'} faults"
-        print_message(
-            f"{what}; the scans are read on, to tell all faults together.", prefix="Note: "
-        )
-    own = job.shard.share(findings.cases)
-    if not own:
-        raise BratsError(f"--shard {job.shard}: there are only {len(findings.cases)} cases.")
-    looks: list[tuple[str, tuple[str, ...]]] = []
-    with show_progress("Checking", "cases") as report:
-        surveys, faults = survey_cases(own, preparation, workers, report, journal, looks)
-    lines = count_by_kind([(one.case.id, one.doubts) for one in known], len(known))
-    lines += count_by_kind(looks, len(own))
-    if any(kinds for _, kinds in looks):
-        lines.append(
-            "a model trained on these scans suits others like them alone; scans are prepared with "
-            f"{PREPARING_TOOLS}"
-        )
-    for line in lines:
-        print_message(line, prefix="Warning: ")
-    _, scheme_faults = detect_schemes(known if is_part else surveys, job.options.label_scheme)
-    common = [*findings.faults, *(early if is_part else ()), *scheme_faults]
-    faults += brain_mask_faults(surveys)
-    # All parts must agree on `whole`: faults that only this part's scans show do not change it.
-    bad_for_all = {fault.case for fault in common}
-    ordered = sorted(
-        dict.fromkeys([*common, *faults]), key=lambda fault: (fault.case, str(fault.path or ""))
-    )
-    sound = _leave_out(job, ordered, surveys)
-    whole = [one for one in known if one.case.id not in bad_for_all]
-    return sound, whole if is_part else None
-
-
-def _leave_out(job: BuildJob, faults: Sequence[Fault], surveys: Sequence[Survey]) -> list[Survey]:
-    """Returns the surveys without faults, and raises or prints the faults of the others.
-
-    With --skip-bad faulty cases are left out; a fault that belongs to no case always raises.
-    """
-    bad = {fault.case for fault in faults}
-    sound = [survey for survey in surveys if survey.case.id not in bad]
-    if not faults:
-        return sound
-    if not job.skip_bad:
-        can_skip = "" not in bad and sound
-        way = "Correct them" + (", or leave those cases out with --skip-bad." if can_skip else ".")
-        raise DataFaults(faults, f"Nothing was written. {way}")
-    if "" in bad:
-        of_no_case = [fault for fault in faults if not fault.case]
-        advice = (
-            "Nothing was written. --skip-bad leaves out cases; these belong to none. Correct them."
-        )
-        raise DataFaults(of_no_case, advice)
-    if not sound:
-        raise DataFaults(faults, "Nothing was written: no case is without fault.")
-    print_message(
-        DataFaults(faults, f"{len(sound)} cases remain."), prefix="Warning: left out for "
-    )
-    return sound
 
 
 def _assignment_by_patient(plan: Plan) -> dict[str, Assignment]:
