@@ -8,6 +8,7 @@ from pathlib import Path
 from brats_cache.build.describe_plan import differences
 from brats_cache.build.plan import Plan
 from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.files import read_small_file
 from brats_cache.common.text import human_bytes
 from brats_cache.format.reader import open_cache
 
@@ -63,12 +64,19 @@ def is_already_built(out: Path, plan: Plan, split_table: bytes) -> bool:
             )
         return True
     path = splits_path(out)
-    if path.exists() and path.read_bytes() != split_table:
+    if path.exists() and not _holds(path, split_table):
         raise BratsError(
             f"{printable(path)}: exists, and this build would put other patients or splits there. "
             "Move it away, choose another --out, or replace it with --overwrite."
         )
     return False
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return read_small_file(path) == content
+    except OSError as error:
+        raise BratsError(f"{printable(path)}: cannot be read ({error.strerror}).") from error
 
 
 def check_disk_space(out: Path, num_bytes: int) -> None:

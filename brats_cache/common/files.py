@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.partials import create_partial, sweep_partials
@@ -17,6 +18,7 @@ __all__ = [
     "MAX_TEXT_BYTES",
     "open_regular_file",
     "publish",
+    "read_json",
     "read_small_file",
     "sweep_partials",
     "sync_folder",
@@ -124,3 +126,29 @@ def read_small_file(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     if len(content) > max_bytes:
         raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", str(path))
     return content
+
+
+def read_json(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> Any:
+    """Reads a JSON file that came from outside.
+
+    Args:
+        path: A file in UTF-8, with or without a byte order mark.
+        max_bytes: Largest size that is read.
+
+    Raises:
+        OSError: As `read_small_file`.
+        ValueError: It is no JSON in UTF-8, nested too deep, or holds a number of too many digits;
+            the message says what, and where that is known the line.
+    """
+    content = read_small_file(path, max_bytes)
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line}: bytes that are not UTF-8") from None
+    except RecursionError:
+        raise ValueError("values nested too deep") from None
+    except ValueError:  # Python converts integers of at most 4,300 digits
+        raise ValueError("a number of too many digits") from None

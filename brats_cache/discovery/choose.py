@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from brats_cache.common.errors import Fault
+from brats_cache.common.files import open_regular_file
 from brats_cache.common.text import first_few
 from brats_cache.discovery.file_names import FileRole, stem_of
 from brats_cache.discovery.group import CaseFiles
@@ -97,13 +98,16 @@ def _is_unpacked(first: Path, second: Path) -> bool:
     if stem_of(first.name) != stem_of(second.name) or len(packed) != 1:
         return False
     plain = second if packed[0] == first else first
-    with open(packed[0], "rb") as file:
-        file.seek(max(packed[0].stat().st_size - 8, 0))
-        checksum, length = struct.unpack("<II", file.read(8).rjust(8))
-    if length != plain.stat().st_size & 0xFFFFFFFF:
-        return False
-    with open(plain, "rb") as file:
-        return _crc32(file) == checksum
+    try:
+        with open_regular_file(packed[0]) as file:
+            file.seek(max(packed[0].stat().st_size - 8, 0))
+            checksum, length = struct.unpack("<II", file.read(8).rjust(8))
+        if length != plain.stat().st_size & 0xFFFFFFFF:
+            return False
+        with open_regular_file(plain) as file:
+            return _crc32(file) == checksum
+    except OSError:
+        return False  # reading the scans tells why
 
 
 def _crc32(file: BinaryIO) -> int:

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brats_cache.common.errors import DataFaults, Fault
+from brats_cache.common.files import read_json
 from brats_cache.discovery.file_names import modality_of
 
 __all__ = ["DatasetDescription", "read_dataset_json"]
 
+_MAX_DIGITS = 6  # of a label
+_MAX_QUOTED = 300  # characters of a value that is no use
 _EXPECTED_LABELS = (
     '"labels" with a name for each value, such as {"0": "background"}, or with values or regions '
     'for each name, such as {"background": 0, "whole tumor": [1, 2, 3]}'
@@ -74,17 +77,17 @@ def read_dataset_json(path: Path) -> DatasetDescription:
             the file, and the line where one is wrong.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise _broken(path, f"line {error.lineno}: {error.msg}", "JSON") from error
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_json(path)
+    except ValueError as error:
         raise _broken(path, str(error), "JSON in UTF-8") from error
+    except OSError as error:
+        raise _broken(path, error.strerror or str(error), "a JSON file that can be read") from error
     content = content if isinstance(content, dict) else {}
     key = "channel_names" if "channel_names" in content else "modality"
     num_training = content.get("numTraining")
     ending = content.get("file_ending", "")
     if ending not in ("", ".nii", ".nii.gz"):
-        raise _broken(path, f'"file_ending": {json.dumps(ending)}', ".nii.gz or .nii")
+        raise _broken(path, f'"file_ending": {_quoted(ending)}', ".nii.gz or .nii")
     return DatasetDescription(
         channels=_channels(path, key, content.get(key)),
         labels=_labels(path, content.get("labels")),
@@ -95,7 +98,7 @@ def read_dataset_json(path: Path) -> DatasetDescription:
 
 def _channels(path: Path, key: str, modality: object) -> tuple[str | None, ...]:
     expected = f'"{key}" with one of FLAIR, T1w, t1gd, T2w for each of "0", "1", …, each once'
-    fault = _broken(path, f'"{key}": {json.dumps(modality)}', expected)
+    fault = _broken(path, f'"{key}": {_quoted(modality)}', expected)
     if not isinstance(modality, dict) or set(modality) != {str(i) for i in range(len(modality))}:
         raise fault
     channels = tuple(modality_of(str(modality[str(i)])) for i in range(len(modality)))
@@ -106,10 +109,10 @@ def _channels(path: Path, key: str, modality: object) -> tuple[str | None, ...]:
 
 
 def _labels(path: Path, labels: object) -> tuple[tuple[int, str], ...]:
-    fault = _broken(path, f'"labels": {json.dumps(labels)}', _EXPECTED_LABELS)
+    fault = _broken(path, f'"labels": {_quoted(labels)}', _EXPECTED_LABELS)
     if not isinstance(labels, dict) or not labels:
         raise fault
-    if all(name.isdecimal() for name in labels):
+    if all(name.isascii() and name.isdecimal() and len(name) <= _MAX_DIGITS for name in labels):
         named = {int(value): str(name) for value, name in labels.items()}
     elif any(isinstance(value, list) for value in labels.values()):
         named = _of_regions(labels)
@@ -117,7 +120,7 @@ def _labels(path: Path, labels: object) -> tuple[tuple[int, str], ...]:
         named = {value: name for name, value in labels.items()}
     else:
         raise fault
-    if not named or any(not isinstance(value, int) for value in named):
+    if not named or any(not isinstance(v, int) or abs(v) >= 10**_MAX_DIGITS for v in named):
         raise fault
     if set(named) == {0, 1} and _is_tumor_alone(named[1]):
         return ()
@@ -155,6 +158,15 @@ def _is_tumor_alone(name: str) -> bool:
 def _spelled_out(name: str) -> str:
     full = _SPELLED_OUT.get(name.strip().lower())
     return f"{name} ({full})" if full else name
+
+
+def _quoted(value: object) -> str:
+    """The start of a value as JSON."""
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return "values nested too deep"
+    return text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "…"
 
 
 def _broken(path: Path, found: str, expected: str) -> DataFaults:

@@ -25,7 +25,7 @@ __all__ = ["MANIFEST_COLUMNS", "manifest_table", "read_manifest"]
 MANIFEST_COLUMNS = ("case", "patient", "session", *MODALITIES, "seg", "split", "grade", "scheme")
 _SPLITS = ("train", "val", "test")
 _GRADES = ("HGG", "LGG")
-_CHANNEL = re.compile(r"(?P<path>.+)#(?P<channel>\d+)")
+_CHANNEL = re.compile(r"(?P<path>.+)#(?P<channel>[0-9]{1,6})")
 
 
 def read_manifest(
@@ -165,11 +165,14 @@ class _Reader:
 
     def _located(self, text: str) -> Scan | None:
         whole = self._path.parent / text
-        if whole.is_file():
-            return Scan(path=whole)
         match = _CHANNEL.fullmatch(text)
-        if match and (self._path.parent / match["path"]).is_file():
-            return Scan(path=self._path.parent / match["path"], channel=int(match["channel"]))
+        try:
+            if whole.is_file():
+                return Scan(path=whole)
+            if match and (self._path.parent / match["path"]).is_file():
+                return Scan(path=self._path.parent / match["path"], channel=int(match["channel"]))
+        except OSError:  # such as a name that is too long
+            pass
         return None
 
     def _one_of(self, row: Row, case_id: str, column: str, allowed: Mapping[str, str]) -> str:

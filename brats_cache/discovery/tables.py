@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from brats_cache.common.errors import DataFaults, Fault
+from brats_cache.common.files import open_regular_file, read_small_file
 from brats_cache.discovery.namings import year_of
 from brats_cache.discovery.patients import patient_of
 
@@ -85,7 +86,7 @@ def read_csv(path: Path) -> list[Row]:
         DataFaults: The file cannot be read or is no such table; the fault names file and line.
     """
     try:
-        content = path.read_bytes()
+        content = read_small_file(path)
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise _broken(path, error.strerror or str(error), "a CSV file that can be read") from error
@@ -168,7 +169,7 @@ def _rows_of(path: Path) -> list[Row]:
     """The rows of one of our tables, none of a CSV file that is about something else."""
     if not _OWN_NAME.match(path.name):
         try:
-            with path.open("rb") as file:
+            with open_regular_file(path) as file:
                 header = file.readline(65536).decode("utf-8-sig", errors="replace")
         except OSError as error:
             raise _broken(

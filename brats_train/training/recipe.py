@@ -16,6 +16,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from brats_cache.common.errors import RecipeError
+from brats_cache.common.files import read_small_file
 from brats_train.data.augmentation import AugmentConfig
 from brats_train.data.selection import RowRule
 from brats_train.runtime.settings import SETTINGS, with_field
@@ -133,8 +134,12 @@ def load_recipe(name_or_file: str) -> Recipe:
         names = " or ".join(RECIPES)
         raise RecipeError(f"--recipe {name_or_file}: expected {names}, or a TOML file that exists.")
     try:
-        return recipe_from_dict(tomllib.loads(path.read_text()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return recipe_from_dict(tomllib.loads(read_small_file(path).decode()))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}).") from error
+    except RecursionError as error:
+        raise RecipeError(f"{path}: no TOML (values nested too deep).") from error
+    except ValueError as error:  # also a number of thousands of digits
         raise RecipeError(f"{path}: no TOML ({error}).") from error
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from brats_cache.common.errors import BratsError
+from brats_cache.common.errors import BratsError, RecipeError
 from brats_train.training.recipe import (
     RECIPES,
     Recipe,
@@ -83,3 +84,27 @@ def test_files_that_are_no_recipe_are_refused(tmp_path: Path) -> None:
         assert str(path) in str(caught.value)
     with pytest.raises(BratsError, match="paper or strong"):
         load_recipe("weak")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lr=" + "[" * 200_000, "nested too deep"),
+        ("epochs=" + "8" * 5000, "no TOML"),
+        ("epochs=1e400", "epochs is inf"),
+        ("lr=nan", "lr is nan"),
+        ("lr=\udcff", "no TOML"),
+    ],
+)
+def test_a_file_that_no_recipe_can_be_is_one_message(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "strange.toml"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(RecipeError, match=rf"strange\.toml: .*{words}"):
+        load_recipe(str(path))
+
+
+def test_only_regular_files_are_recipes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (tmp_path / "pipe.toml", tmp_path, Path("/dev/zero")):
+        with pytest.raises(RecipeError, match="expected paper or strong, or a TOML file"):
+            load_recipe(str(path))
