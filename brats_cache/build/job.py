@@ -29,7 +29,7 @@ from brats_cache.build.output_checks import (
 from brats_cache.build.plan import Plan, assign_splits, make_plan
 from brats_cache.build.shards import Shard
 from brats_cache.build.sound_cases import survey_sound_cases
-from brats_cache.build.splits import Assignment, split_table
+from brats_cache.build.split_tables import Assignment, format_splits
 from brats_cache.build.survey import HeaderCheck, Survey
 from brats_cache.build.workers import Workers
 from brats_cache.common.errors import BratsError, DataFaults, Fault, print_message, printable
@@ -116,7 +116,7 @@ def _run(job: BuildJob) -> Path | None:
         )
         plan = _make_plan(job, surveys, whole)
         click.echo(describe_plan(plan, job.out))
-        table = split_table(_assignment_by_patient(plan))
+        table = format_splits(_assignment_by_patient(plan))
         if not job.overwrite and is_already_built(job.out, plan, table):
             click.echo(
                 f"{printable(job.out)}: exists and is identical to this build (fingerprint "

@@ -18,7 +18,8 @@ import xxhash
 from brats_cache.build.options import BuildOptions, describe_options
 from brats_cache.build.schemes import detect_schemes
 from brats_cache.build.shards import Shard
-from brats_cache.build.splits import Assignment, Patient, assign
+from brats_cache.build.split_tables import Assignment, Patient
+from brats_cache.build.splits import assign
 from brats_cache.build.survey import HeaderCheck, Survey
 from brats_cache.common.errors import BratsError, DataFaults
 from brats_cache.common.text import first_few

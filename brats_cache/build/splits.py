@@ -19,7 +19,7 @@ from brats_cache.build.split_tables import Assignment, Patient, splits_from_file
 from brats_cache.common.errors import BratsError
 from brats_cache.common.text import first_few
 
-__all__ = ["Assignment", "Patient", "assign"]
+__all__ = ["assign"]
 
 
 def assign(

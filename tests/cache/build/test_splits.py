@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brats_cache.build.splits import Patient, assign
+from brats_cache.build.split_tables import Patient
+from brats_cache.build.splits import assign
 from brats_cache.common.errors import BratsError, DataFaults
 from brats_cache.format.cache_set import check_patients
 from brats_cache.format.reader import open_cache
