@@ -1,4 +1,4 @@
-"""The Python functions that `brats_cache` offers, see also `brats_cache.format.reader.Cache`."""
+"""The public Python API of `brats_cache`, next to `brats_cache.format.reader.Cache`."""
 
 from __future__ import annotations
 
@@ -37,28 +37,30 @@ def build_cache(
     Worker processes are started, so a script must call it under `if __name__ == "__main__":`.
 
     Args:
-        data: Folders of cases, in any nesting.
-        out: The file to make.
-        modalities: Channels, in this order, of "t1", "t1ce", "t2" and "flair".
-        slices: "brain", "tumor", "middle", "all" or "A:B".
-        size: Side of a slice in pixels.
-        fit: "resize" or "pad".
-        normalize: "zscore", "percentile" or "none".
-        label_scheme: "auto", or the name of a scheme.
-        val_fraction: Part of the patients kept for validation.
-        folds: Number of folds, 0 for none.
-        split_file: CSV with columns `case,split` instead of `val_fraction`.
-        seed: Decides the split.
-        workers: Processes; as many as cores by default.
-        skip_bad: Leave cases with faults out instead of stopping.
+        data: One or more folders of cases, in any nesting.
+        out: Path of the cache file.
+        modalities: Channels of the images in this order, of "t1", "t1ce", "t2" and "flair".
+        slices: Which slices to keep: "brain" (slices with brain), "tumor", "middle", "all", or
+            "A:B" for canonical z from A up to, not including, B.
+        size: Side S of a slice in pixels, 16 to 4096.
+        fit: "resize" stretches each axis to S, "pad" centres the slice without interpolation.
+        normalize: Over the brain voxels of each volume: "zscore", "percentile" or "none".
+        label_scheme: "auto" to detect what the mask values mean, or the name of a scheme.
+        val_fraction: Fraction of the patients kept for validation, 0 up to, not including, 1.
+        folds: Number of cross-validation folds, 2 or more, or 0 for none.
+        split_file: CSV file with columns `case,split` or `patient,split` that replaces
+            `val_fraction`.
+        seed: Seed of the splits and folds.
+        workers: Number of worker processes; by default as many as usable cores.
+        skip_bad: Leave out cases with faults instead of stopping.
         overwrite: Replace an existing file.
 
     Returns:
         The finished cache, opened.
 
     Raises:
-        DataFaults: Something is wrong with the scans; nothing was written.
-        BratsError: Wrong options, a full disk, an existing file of other content.
+        DataFaults: The scans have faults; nothing was written.
+        BratsError: An option is out of its range, the disk is full, or a different cache exists.
     """
     folders = [data] if isinstance(data, str | Path) else data
     options = BuildOptions(
