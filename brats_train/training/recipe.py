@@ -135,14 +135,14 @@ def load_recipe(name_or_file: str) -> Recipe:
         raise RecipeError(f"--recipe {name_or_file}: expected {names}, or a TOML file that exists.")
     try:
         return recipe_from_dict(tomllib.loads(read_small_file(path).decode()))
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror}).") from error
     except RecursionError as error:
         raise RecipeError(f"{path}: no TOML (values nested too deep).") from error
     except ValueError as error:  # also a number of thousands of digits
         raise RecipeError(f"{path}: no TOML ({error}).") from error
-    except RecipeError as error:
-        raise RecipeError(f"{path}: {error}") from error
 
 
 def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:

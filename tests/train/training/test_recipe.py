@@ -89,7 +89,7 @@ def test_files_that_are_no_recipe_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("lr=" + "[" * 200_000, "nested too deep"),
+        ("lr=" + "[" * 200_000, r"no TOML \(values nested too deep"),
         ("epochs=" + "8" * 5000, "no TOML"),
         ("epochs=1e400", "epochs is inf"),
         ("lr=nan", "lr is nan"),
@@ -99,7 +99,7 @@ def test_files_that_are_no_recipe_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_no_recipe_can_be_is_one_message(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "strange.toml"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(RecipeError, match=rf"strange\.toml: .*{words}"):
+    with pytest.raises(RecipeError, match=rf"strange\.toml: {words}"):
         load_recipe(str(path))
 
 
