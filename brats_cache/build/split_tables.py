@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from brats_cache.common.csv_names import written_name
 from brats_cache.common.errors import DataFaults, Fault
 from brats_cache.common.text import first_few
 from brats_cache.discovery.tables import Row, read_csv
@@ -170,5 +171,5 @@ def format_splits(assignment_of: Mapping[str, Assignment]) -> bytes:
     writer.writerow(["patient", "split", *(["fold"] if has_folds else [])])
     for patient, assignment in sorted(assignment_of.items()):
         fold = assignment.fold if assignment.fold >= 0 else ""
-        writer.writerow([patient, assignment.split, *([fold] if has_folds else [])])
+        writer.writerow([written_name(patient), assignment.split, *([fold] if has_folds else [])])
     return text.getvalue().encode()

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from brats_cache.common.csv_names import written_name
 from brats_cache.common.errors import DataFaults, Fault
 from brats_cache.discovery.cases import Case, Findings, Scan, check_modalities
 from brats_cache.discovery.namings import MODALITIES, naming_of
@@ -80,18 +81,17 @@ def manifest_table(cases: Sequence[Case], folder: Path, schemes: Mapping[str, st
     for case in cases:
         session = case.id[len(case.patient) :] if case.id.startswith(case.patient) else ""
         files = [_cell(case.images.get(name), folder) for name in MODALITIES]
-        writer.writerow(
-            [
-                case.id,
-                case.patient,
-                session.lstrip("_-. "),
-                *files,
-                _cell(case.mask, folder),
-                case.split,
-                case.grade,
-                case.scheme or schemes.get(case.id, ""),
-            ]
-        )
+        cells = [
+            case.id,
+            case.patient,
+            session.lstrip("_-. "),
+            *files,
+            _cell(case.mask, folder),
+            case.split,
+            case.grade,
+            case.scheme or schemes.get(case.id, ""),
+        ]
+        writer.writerow(map(written_name, cells))
     return text.getvalue().encode()
 
 

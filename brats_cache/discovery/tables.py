@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from brats_cache.common.csv_names import read_name
 from brats_cache.common.errors import DataFaults, Fault
 from brats_cache.common.files import open_regular_file, read_small_file
 from brats_cache.discovery.namings import year_of
@@ -42,7 +43,8 @@ class Row(NamedTuple):
     Attributes:
         line: Its last line, from 1.
         cells: By column name, in lower case without anything but letters and digits. Cells are
-            stripped, and "" stands for an empty cell and for NA.
+            stripped, "" stands for an empty cell and for NA, and the apostrophe that
+            `csv_names.written_name` puts before a name is taken off.
     """
 
     line: int
@@ -101,7 +103,7 @@ def read_csv(path: Path) -> list[Row]:
         if not named or len(set(named)) < len(named):
             raise _broken(path, f"line 1: {','.join(header)}", "a header, each column once")
         for cells in reader:
-            values = ["" if c.strip().lower() in _EMPTY else c.strip() for c in cells]
+            values = ["" if c.strip().lower() in _EMPTY else read_name(c.strip()) for c in cells]
             if not any(values):
                 continue
             if len(values) < len(header) or any(values[len(header) :]):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from brats_cache.common.csv_names import read_name
 from brats_cache.common.errors import BratsError, printable
 
 __all__ = ["CaseRow", "Results", "read_results"]
@@ -84,7 +85,7 @@ def read_results(folder: Path) -> Results | None:
 def _row(line: Mapping[str, str]) -> CaseRow:
     names = [name for name in line if name not in ("case", "region")]
     return CaseRow(
-        case=line["case"],
+        case=read_name(line["case"]),
         region=line["region"],
         scores={name: float(line[name]) if line[name] else math.nan for name in names},
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from brats_cache.common.csv_names import written_name
 from brats_cache.common.errors import printable, wrapped
 from brats_train.evaluation.bootstrap import bootstrap_interval
 from brats_train.evaluation.calibration import (
@@ -117,7 +118,7 @@ def cases_csv(cases: Sequence[CaseScores]) -> str:
     for case in cases:
         for region, scores in case.regions.items():
             cells = [_cell(getattr(scores, name)) for name in METRICS]
-            writer.writerow([case.case, region, *cells])
+            writer.writerow([written_name(case.case), region, *cells])
     return text.getvalue()
 
 
