@@ -8,9 +8,10 @@ leaves a command is a defect of this program and keeps its traceback.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +30,9 @@ __all__ = [
     "wrapped",
 ]
 
-MAX_EQUAL_FAULTS = 3  # more are told in one line
+MAX_EQUAL_FAULTS = 3  # more are one line
+MAX_LINES = 20  # more, and faults that differ in numbers alone are one line as well
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 _MIN_WIDTH = 40  # below that a hanging indent only hurts
 
 
@@ -105,20 +108,28 @@ class Fault:
 class DataFaults(BratsError, ValueError):
     """Several defects of scans and tables, reported together before any long work starts."""
 
-    def __init__(self, faults: Sequence[Fault], advice: str = "") -> None:
+    def __init__(
+        self, faults: Sequence[Fault], advice: str = "", num_lines: int | None = None
+    ) -> None:
         """Makes one error of several faults.
 
         Args:
             faults: In the order of the message.
             advice: Last line of the message.
+            num_lines: At most so many lines of faults, None for all; only for a message whose
+                advice says where all faults are listed.
         """
         self.faults = tuple(faults)
         self.advice = advice
+        self._num_lines = num_lines
         num_cases = len({fault.case for fault in self.faults if fault.case})
         count = f"{len(self.faults)} fault{'s' if len(self.faults) != 1 else ''}"
         if num_cases:
             count += f" in {num_cases} case{'s' if num_cases != 1 else ''}"
-        lines = [f"{count}:", *(f"  {line}" for line in _lines_of(self.faults))]
+        shown = _lines_of(self.faults)
+        if num_lines is not None and len(shown) > num_lines:
+            shown = [*shown[:num_lines], f"and {len(shown) - num_lines} more like these"]
+        lines = [f"{count}:", *(f"  {line}" for line in shown)]
         super().__init__("\n".join([*lines, advice] if advice else lines))
 
     @property
@@ -126,29 +137,49 @@ class DataFaults(BratsError, ValueError):
         """What a terminal must not break: every case and path."""
         return tuple(name for fault in self.faults for name in fault.names)
 
-    def __reduce__(self) -> tuple[type[DataFaults], tuple[Sequence[Fault], str]]:
-        return type(self), (self.faults, self.advice)  # crosses from worker to parent process
+    def __reduce__(self) -> tuple[type[DataFaults], tuple[Sequence[Fault], str, int | None]]:
+        # An error crosses from worker to parent process.
+        return type(self), (self.faults, self.advice, self._num_lines)
 
 
 def _lines_of(faults: Sequence[Fault]) -> list[str]:
-    """A line for each fault, but one for all that differ in case and path alone."""
-    alike: dict[tuple[str, ...], list[Fault]] = {}
+    """A line for each fault, but one for more than three that differ in case and path alone.
+
+    Where these are many lines, faults that differ in numbers as well, such as a distance, are one.
+    """
+    lines = _grouped_lines(faults, _texts)
+    return lines if len(lines) <= MAX_LINES else _grouped_lines(faults, _texts_without_numbers)
+
+
+def _grouped_lines(
+    faults: Sequence[Fault], key_of: Callable[[Fault], tuple[str, ...]]
+) -> list[str]:
+    groups: dict[tuple[str, ...], list[Fault]] = {}
     for fault in faults:
-        texts = (fault.found, fault.expected, fault.remedy)
-        key = tuple(text.replace(fault.case, "") if fault.case else text for text in texts)
-        alike.setdefault(key, []).append(fault)
+        groups.setdefault(key_of(fault), []).append(fault)
     lines = []
-    for members in alike.values():
+    for members in groups.values():
         if len(members) <= MAX_EQUAL_FAULTS:
             lines += [str(fault) for fault in members]
             continue
         shown = [": ".join(fault.names) for fault in members[:MAX_EQUAL_FAULTS]]
         first = replace(members[0], case="", path=None)
+        are_equal = len({_texts(fault) for fault in members}) == 1
+        count = f"{len(members)} times" if are_equal else f"{len(members)} alike, the first"
         lines.append(
-            f"{len(members)} times: {first} ({'; '.join(shown)} and "
-            f"{len(members) - MAX_EQUAL_FAULTS} more)"
+            f"{count}: {first} ({'; '.join(shown)} and {len(members) - MAX_EQUAL_FAULTS} more)"
         )
     return lines
+
+
+def _texts(fault: Fault) -> tuple[str, ...]:
+    """What a fault says, without the id of its case."""
+    texts = (fault.found, fault.expected, fault.remedy)
+    return tuple(text.replace(fault.case, "") if fault.case else text for text in texts)
+
+
+def _texts_without_numbers(fault: Fault) -> tuple[str, ...]:
+    return tuple(_NUMBER.sub("0", text) for text in _texts(fault))
 
 
 class LabelSchemeError(DataFaults):

@@ -44,6 +44,30 @@ def test_faults_are_counted_and_cross_processes() -> None:
     assert str(DataFaults([other])).startswith("1 fault:\n")
 
 
+def _shifted(number: int, kind: str = "shifted") -> Fault:
+    found = f"{kind} by {number}.{number} mm"
+    return Fault(case=f"c{number}", path=Path(f"c{number}.nii"), found=found, expected="less")
+
+
+def test_many_faults_that_differ_in_numbers_alone_are_one_line() -> None:
+    few = str(DataFaults([_shifted(number) for number in range(20)])).splitlines()
+    assert len(few) == 21
+    head, line = str(DataFaults([_shifted(number) for number in range(21)])).splitlines()
+    assert head == "21 faults in 21 cases:"
+    assert line == (
+        "  21 alike, the first: shifted by 0.0 mm; expected less. (c0: c0.nii; c1: c1.nii; "
+        "c2: c2.nii and 18 more)"
+    )
+
+
+def test_a_long_list_that_is_written_elsewhere_is_cut() -> None:
+    faults = [_shifted(number, kind=f"kind {letter}") for number, letter in enumerate("abcdefghij")]
+    error = pickle.loads(pickle.dumps(DataFaults(faults, "All are in f.txt.", num_lines=4)))
+    lines = str(error).splitlines()
+    assert lines[:5] == ["10 faults in 10 cases:", *(f"  {fault}" for fault in faults[:4])]
+    assert lines[5:] == ["  and 6 more like these", "All are in f.txt."]
+
+
 @given(st.text())
 def test_what_is_printed_cannot_steer_a_terminal(text: str) -> None:
     assert printable(text).isprintable()
