@@ -16,13 +16,13 @@ import numpy as np
 import xxhash
 
 from brats_cache.build.options import BuildOptions, describe_options
+from brats_cache.build.plan_warnings import plan_warnings
 from brats_cache.build.schemes import detect_schemes
 from brats_cache.build.shards import Shard
 from brats_cache.build.split_tables import Assignment, Patient
 from brats_cache.build.splits import assign
 from brats_cache.build.survey import HeaderCheck, Survey
 from brats_cache.common.errors import BratsError, DataFaults
-from brats_cache.common.text import first_few
 from brats_cache.discovery.cases import Case
 from brats_cache.format.schema import NUM_LABELS
 from brats_cache.imaging.labels import REGIONS, Scheme, canonical_table
@@ -167,7 +167,7 @@ def make_plan(
         shard=shard,
         fingerprint=_fingerprint(planned, options, [str(shard), set_fingerprint]),
         set_fingerprint=set_fingerprint,
-        warnings=(*warnings, *_warn_of_brains(surveys), *_warn_of_no_tumor(planned)),
+        warnings=(*warnings, *plan_warnings(surveys, planned)),
     )
 
 
@@ -261,34 +261,6 @@ def _fingerprint(cases: Sequence[PlannedCase], options: BuildOptions, part: Sequ
 def _digest(content: object) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return xxhash.xxh3_128_hexdigest(text.encode())
-
-
-def _warn_of_brains(surveys: Sequence[Survey]) -> list[str]:
-    """Warns of cases without a zero voxel, whose background cannot be told from the brain."""
-    filled = [
-        survey.case.id
-        for survey in surveys
-        if int(survey.brain_pixels.sum()) == int(np.prod(survey.shape))
-    ]
-    if not filled:
-        return []
-    names = first_few(filled)
-    return [
-        f"no voxel is zero in {names}: the background is taken for brain, in the statistics that "
-        "normalise the scan as well. Set it to zero (skull stripping) unless that is meant."
-    ]
-
-
-def _warn_of_no_tumor(cases: Sequence[PlannedCase]) -> list[str]:
-    """Warns when no training slice holds a tumour, so that there is nothing to learn from."""
-    train = [case for case in cases if case.split == "train" and len(case.slices)]
-    labels = sorted(REGIONS["wt"])
-    if not train or any(case.canonical_pixels[labels][:, case.slices].any() for case in train):
-        return []
-    return [
-        f"none of the training slices of {len(train)} cases holds a single pixel of tumour; "
-        "training on this cache will stop. Look at the masks and at --slices."
-    ]
 
 
 def _select_slices(survey: Survey, scheme: Scheme, rule: str) -> np.ndarray:

@@ -174,3 +174,13 @@ def test_a_manifest_that_splits_some_cases_alone_is_refused(brats: Commands) -> 
     said = brats(*words, code=1).err
     assert "b" in said
     assert "no line for case b" in said or "no split" in said
+
+
+def test_a_scheme_that_the_data_set_never_had_is_told(brats: Commands) -> None:
+    for number in range(2):
+        labels = mask((1, 2, 3, 4))
+        add_case(DATA, f"BraTS-PED-0000{number}-000", labels=labels, seed=number)
+    said = brats("build-cache", *SMALL, "--label-scheme", "brats2024").err
+    assert "BraTS-PED-00000-000" in said
+    assert "--label-scheme" in said
+    assert "--label-scheme" not in brats("build-cache", *SMALL, "--out", "auto.h5").err
