@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from brats_train.evaluation.metrics import score_region
 from brats_train.evaluation.surface_distance import (
     SurfaceDistances,
     hausdorff_distance,
@@ -215,3 +216,54 @@ def test_a_box_holds_the_mask_and_stops_at_the_volume(mask: Mask, margin: int) -
     if tight.size:
         faces = [tight.take(end, axis) for axis in range(3) for end in (0, -1)]
         assert all(face.any() for face in faces)
+
+
+@pytest.mark.parametrize(
+    ("percent", "expected"), [(0.5, 1.0), (50.0, 50.0), (94.5, 95.0), (95.0, 95.0), (100.0, 100.0)]
+)
+def test_a_percentile_is_the_distance_within_which_that_share_lies(
+    percent: float, expected: float
+) -> None:
+    """Of the distances 1 to 100, each of the same area."""
+    far, near = np.arange(100.0, 0, -1), np.zeros(3)
+    for ours, theirs in ((far, near), (near, far)):
+        distances = SurfaceDistances(
+            prediction_to_truth=ours,
+            prediction_areas=np.full(len(ours), 0.5),
+            truth_to_prediction=theirs,
+            truth_areas=np.full(len(theirs), 2.0),
+        )
+        assert hausdorff_distance(distances, percent) == expected
+        if percent == 95:
+            assert hausdorff_distance(distances) == expected
+
+
+def test_distances_count_by_area() -> None:
+    distances = SurfaceDistances(
+        prediction_to_truth=np.array([1.0, 2.0, 3.0]),
+        prediction_areas=np.array([94.0, 2.0, 4.0]),
+        truth_to_prediction=np.array([0.0]),
+        truth_areas=np.array([1.0]),
+    )
+    assert hausdorff_distance(distances) == 2.0
+    assert hausdorff_distance(distances, 97.0) == 3.0
+
+
+@pytest.mark.parametrize(("num_stray", "hd95"), [(10, 0.0), (11, 9.0)])
+def test_hd95_of_a_cube_with_stray_voxels(num_stray: int, hd95: float) -> None:
+    """The surface of a cube of 8 voxels is 294 corners of area 1 in its faces, 84 of sqrt(1/2) on
+    its edges and 8 of sqrt(3)/8; that of a single voxel is 8 of sqrt(3)/8. So 10 stray voxels have
+    4.7 % of the area and 11 have 5.1 %. Half of their corners are 9 mm from the cube."""
+    truth = np.zeros((30, 12, 12), bool)
+    truth[2:10, 2:10, 2:10] = True
+    prediction = truth.copy()
+    positions = [(y, x) for y in (2, 4, 6, 8) for x in (2, 4, 6, 8)]
+    for y, x in positions[:num_stray]:
+        prediction[19, y, x] = True
+    distances = surface_distances(prediction, truth, (1.0, 1.0, 1.0))
+    stray = num_stray * math.sqrt(3)
+    cube = 294 + 84 * math.sqrt(1 / 2) + math.sqrt(3)
+    assert distances.prediction_areas.sum() == pytest.approx(cube + stray)
+    assert hausdorff_distance(distances) == hd95
+    scored = score_region(prediction, truth, (1.0, 1.0, 1.0))
+    assert scored.hd95 == hd95
