@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -129,26 +130,22 @@ def _score_models(
     save_masks: bool,
 ) -> Any:
     """The evaluation, already written; None on a rank that does not print."""
-    import contextlib
-
     from brats_train.evaluation import evaluate as evaluation
     from brats_train.evaluation.publish import publish_evaluation, scratch_masks
     from brats_train.inference.ensemble import load_ensemble
     from brats_train.runtime.distributed import process_group, same_error_on_all_ranks
 
-    with process_group(device) as world:
+    with process_group(device) as world, contextlib.ExitStack() as stack:
         with same_error_on_all_ranks():
             ensemble = load_ensemble(checkpoints, world.device)
             _check_same_pixels(caches, ensemble)
+        world.decide_on_main(lambda: stack.enter_context(_locked(folder)))
         progress = show_progress("Scoring", "cases") if world.is_main else no_progress()
-        with contextlib.ExitStack() as stack:
-            masks = None
-            if save_masks:
-                masks = stack.enter_context(scratch_masks(folder, world))
-            with progress as report:
-                result = evaluation.evaluate(job, caches, ensemble, world, report, masks)
-            if world.is_main:
-                publish_evaluation(result, folder, masks)
+        masks = stack.enter_context(scratch_masks(folder, world)) if save_masks else None
+        with progress as report:
+            result = evaluation.evaluate(job, caches, ensemble, world, report, masks)
+        if world.is_main:
+            publish_evaluation(result, folder, masks)
         return result if world.is_main else None
 
 
@@ -160,13 +157,22 @@ def _score_files(
     from brats_train.evaluation.publish import publish_evaluation
     from brats_train.runtime.distributed import process_group
 
-    with process_group("cpu") as world:
+    with process_group("cpu") as world, contextlib.ExitStack() as stack:
+        if folder.parent.parent.is_dir():  # if not, scoring says so
+            world.decide_on_main(lambda: stack.enter_context(_locked(folder)))
         progress = show_progress("Scoring", "cases") if world.is_main else no_progress()
         with progress as report:
             result = evaluation.evaluate_files(job, regions, masks, caches, world, report)
         if world.is_main:
             publish_evaluation(result, folder)
         return result if world.is_main else None
+
+
+def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Holds the run, or the folder of predictions, whose eval/SPLIT `folder` is."""
+    from brats_train.training.run_dir import RunDir
+
+    return RunDir(folder.parent.parent).locked("brats eval")
 
 
 def _check_same_pixels(caches: Sequence[Any], ensemble: Any) -> None:

@@ -38,13 +38,16 @@ def report(run_dir: Path | None, caches: tuple[Path, ...], device: str) -> None:
     with process_group(device) as world:
         if not world.is_main:
             return
-        if results is None:
-            click.echo("Note: not scored yet (brats eval --split val); shows training.", err=True)
-            written = make_report(run, None, [], None, lambda done, total: None)
-        else:
-            opened, predict = _scored(run, results, caches, world.device)
-            with show_progress("Drawing", "cases") as progress:
-                written = make_report(run, results, opened, predict, progress)
+        with run.locked("brats report"):
+            if results is None:
+                click.echo(
+                    "Note: not scored yet (brats eval --split val); shows training.", err=True
+                )
+                written = make_report(run, None, [], None, lambda done, total: None)
+            else:
+                opened, predict = _scored(run, results, caches, world.device)
+                with show_progress("Drawing", "cases") as progress:
+                    written = make_report(run, results, opened, predict, progress)
     for path in written:
         click.echo(str(path))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ DEFAULT_CACHE = Path("data/brats.h5")
 @click.option(
     "--allow-no-tumor", is_flag=True, help="Train even if no training slice holds a tumour."
 )
-@click.option("--resume", is_flag=True, help="Go on with --run from its last checkpoint.")
+@click.option("--resume", is_flag=True, help="Go on with --run where it ended, or begin it.")
 @click.option("--nproc", type=click.IntRange(1), help="Start so many processes with torchrun.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in --run.")
 def train(
@@ -100,23 +101,19 @@ def train(
     from brats_train.training import trainer
     from brats_train.training.run_dir import RunDir
 
-    with process_group(device) as world:
+    with process_group(device) as world, ExitStack() as stack:
         # The main rank decides, so that all ranks do the same whatever each sees of the disk.
-        found = _run_to_resume(run_dir, resume) if world.is_main else None
-        resumed, has_checkpoint = world.broadcast(found) or (None, False)
-        config = RunDir(resumed).read_config() if resumed and has_checkpoint else None
-        job = _job(options, config)
-        if resumed is None:
-            fresh = RunDir.new(run_dir, job.recipe_name, overwrite) if world.is_main else None
-            resumed = world.broadcast(fresh.path if fresh else Path())
-        run = RunDir(resumed)
+        path, job, is_resumed = world.decide_on_main(
+            lambda: _choose_run(stack, run_dir, resume, overwrite, options)
+        )
+        run = RunDir(path)
 
         def log(text: str) -> None:
             if world.is_main:
                 click.echo(text)
 
         log(f"Run: {run.path}")
-        done = trainer.train(job, world, run, resume=has_checkpoint, log=log)
+        done = trainer.train(job, world, run, resume=is_resumed, log=log)
         if done.is_resumable:
             log(f"Interrupted and saved. Go on with: brats train --resume --run {run.path}")
             sys.exit(130)
@@ -124,8 +121,38 @@ def train(
         log(f"Next: brats eval --split val --run {run.path}")
 
 
-def _run_to_resume(run_dir: Path | None, resume: bool) -> tuple[Path, bool] | None:
-    """The run to continue and whether it has a checkpoint to continue from; None for a new run.
+def _choose_run(
+    stack: ExitStack,
+    run_dir: Path | None,
+    resume: bool,
+    overwrite: bool,
+    options: Mapping[str, Any],
+) -> tuple[Path, Any, bool]:
+    """Chooses the run directory and locks it until `stack` ends.
+
+    Returns:
+        The directory, the job, and whether the run goes on from its last.pt.
+    """
+    from brats_train.training.run_dir import RunDir
+
+    run = _run_to_resume(run_dir, resume)
+    if run is None:
+        job = _job(options, None)
+        run = RunDir.new(run_dir, job.recipe_name)
+        stack.enter_context(run.locked("brats train"))
+        if not overwrite:
+            run.check_vacant()
+        return run.path, job, False
+    stack.enter_context(run.locked("brats train"))
+    job = _job(options, run.read_config())
+    has_checkpoint = run.has_checkpoint()
+    if not has_checkpoint:
+        click.echo(f"{run.path}: ended before anything was saved; starts again with its settings.")
+    return run.path, job, has_checkpoint
+
+
+def _run_to_resume(run_dir: Path | None, resume: bool) -> Any:
+    """The run to continue, None for a new one.
 
     When torchrun starts its processes again after a failure, they find the run that this torchrun
     began and continue it.
@@ -134,24 +161,23 @@ def _run_to_resume(run_dir: Path | None, resume: bool) -> tuple[Path, bool] | No
     from brats_train.training.run_dir import RunDir
 
     if resume:
-        run = RunDir.existing(run_dir)
-        if not run.last.is_file():
-            raise BratsError(f"{run.path}: nothing to resume (no {run.last.name}).")
-        return run.path, True
+        if run_dir is None or RunDir(run_dir).config.exists():
+            return RunDir.existing(run_dir)
+        click.echo(f"{run_dir}: holds no run yet; begins one.")
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
         try:
             run = RunDir.existing(run_dir)
         except BratsError:
             return None  # the failure came before the run began
         if run.read_config().get("launcher") == launcher_id():
-            return run.path, run.last.is_file()
+            return run
     return None
 
 
 def _job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> Any:
     """The job that the options describe; what they leave open comes from `config`, the settings of
     a run that is resumed."""
-    from brats_train.training.recipe import change, load_recipe, recipe_from_dict
+    from brats_train.training.recipe import apply_settings, load_recipe, recipe_from_dict
     from brats_train.training.state import TrainJob
 
     held = config or {}
@@ -182,7 +208,7 @@ def _job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> Any:
     return TrainJob(
         cache_paths=_cache_paths(options["caches"], held),
         recipe_name=name,
-        recipe=change(recipe, [*given, *options["settings"]]),
+        recipe=apply_settings(recipe, [*given, *options["settings"]]),
         fold=option("fold", None) if options["fold"] is None else options["fold"],
         max_minutes=option("max_minutes", 0.0),
         save_minutes=option("save_minutes", 5.0),

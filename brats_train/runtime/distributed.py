@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -90,6 +90,24 @@ class World:
         box: list[Any] = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def decide_on_main(self, decide: Callable[[], T]) -> T:
+        """Calls `decide` on rank 0 and gives its result to every rank.
+
+        Raises:
+            BratsError: That of rank 0, on every rank; rank 0 alone prints it.
+        """
+        found: T | BratsError | None = None
+        if self.is_main:
+            try:
+                found = decide()
+            except BratsError as error:
+                found = error
+        found = self.broadcast(found)
+        if isinstance(found, BratsError):
+            found.is_shared = True
+            raise found
+        return cast(T, found)
 
     def all_gather(self, value: T) -> list[T]:
         """Collects the values of all ranks, in rank order, on every rank."""

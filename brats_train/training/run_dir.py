@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from brats_cache.common.errors import BratsError, RunNotFoundError
-from brats_cache.common.files import write_atomically
+from brats_cache.common.errors import BratsError, RunNotFoundError, printable
+from brats_cache.common.files import sweep_partials, write_atomically
+from brats_train.training.config_file import parse_config
+from brats_train.training.metrics_file import append_row, cut_rows, read_rows
+from brats_train.training.run_lock import run_lock
 
-__all__ = ["METRIC_COLUMNS", "RunDir"]
+__all__ = ["RunDir"]
 
-METRIC_COLUMNS = (
-    *("epoch", "lr", "train_loss", "train_bce", "train_iou_loss", "train_iou"),
-    *("val_loss", "val_bce", "val_iou_loss", "val_iou", "seconds", "slices_per_s", "wait_pct"),
-)
 RUNS = Path("runs")
 _DECISIVE = ("recipe", "fold", "init_from", "deterministic", "micro_batch", "amp", "caches")
 _OURS = (
@@ -32,8 +32,9 @@ _OURS = (
 class RunDir:
     """The files of one run, under `path`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, is_made: bool = False) -> None:
+        """Names the files; `is_made` where this process has just made the directory."""
+        self.path, self._is_made = path, is_made
         self.config = path / "config.json"
         self.metrics = path / "metrics.csv"
         self.best = path / "best.pt"
@@ -41,23 +42,79 @@ class RunDir:
         self.figures = path / "figures"
 
     @classmethod
-    def new(cls, path: Path | None, recipe: str, overwrite: bool) -> RunDir:
-        """A directory to train in, not made yet; without a path it is `runs/RECIPE-DATE-TIME`.
-        Raises `BratsError` where it holds a run and `overwrite` does not allow to replace it."""
-        if path is None:
+    def new(cls, path: Path | None, recipe: str) -> RunDir:
+        """Makes a directory to train in.
+
+        Args:
+            path: Its place, where a directory may be already; None for `runs/RECIPE-DATE-TIME`,
+                which is then this process's own: where another has just made it, "-2" and so on is
+                added.
+            recipe: Name or file of the recipe.
+
+        Raises:
+            BratsError: It cannot be made.
+        """
+        try:
+            if path is not None:
+                is_made = not path.exists()
+                path.mkdir(parents=True, exist_ok=True)
+                return cls(path, is_made=is_made)
+            RUNS.mkdir(exist_ok=True)
             stem = f"{Path(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-            path = next(
-                candidate
-                for number in range(1, 1000)
-                if not (candidate := RUNS / (stem if number == 1 else f"{stem}-{number}")).exists()
-            )
-        run = cls(path)
-        if (present := run._present()) and not overwrite:
+            for number in itertools.count(1):
+                path = RUNS / (stem if number == 1 else f"{stem}-{number}")
+                with suppress(FileExistsError):
+                    path.mkdir()
+                    break
+            assert path is not None
+            return cls(path, is_made=True)
+        except OSError as error:
             raise BratsError(
-                f"{path}: holds a run already ({present[0].name}). Choose another --run, or "
-                "replace it with --overwrite."
+                f"{printable(path or RUNS)}: cannot be made ({error.strerror})."
+            ) from error
+
+    @contextmanager
+    def locked(self, command: str) -> Iterator[None]:
+        """Holds the directory for a command that writes into it.
+
+        Files that killed processes left half written are removed first, and at the end a directory
+        that was made for this run and holds nothing.
+
+        Raises:
+            BratsError: Another command holds it; the message names it.
+        """
+        try:
+            with run_lock(self.path, command):
+                sweep_partials(self.path)
+                yield
+        finally:
+            if self._is_made:
+                with suppress(OSError):  # it holds a run
+                    self.path.rmdir()
+
+    def check_vacant(self) -> None:
+        """Raises `BratsError` where the directory holds a run."""
+        if present := self._present():
+            raise BratsError(
+                f"{printable(self.path)}: holds a run already ({present[0].name}). Choose another "
+                "--run, or replace it with --overwrite."
             )
-        return run
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is a last.pt to resume from; if not, the run was killed before its first.
+
+        Raises:
+            BratsError: There is none, though best.pt shows that there was: it is written later.
+        """
+        if self.last.is_file():
+            return True
+        if self.best.exists():
+            raise BratsError(
+                f"{printable(self.path)}: nothing to resume: {self.best.name} is there, but "
+                f"{self.last.name} is not, which every run writes before it. Put it back, or start "
+                "again with --overwrite."
+            )
+        return False
 
     @classmethod
     def existing(cls, path: Path | None) -> RunDir:
@@ -77,10 +134,9 @@ class RunDir:
         try:
             if self.path.resolve().parent != RUNS.resolve():
                 return ""
-            link, fresh = RUNS / "latest", RUNS / f".latest.{os.getpid()}"
+            link, fresh = RUNS / "latest", RUNS / f".latest.{secrets.token_hex(8)}"
             if link.exists() and not link.is_symlink():
                 return ""  # a person's own folder of that name
-            fresh.unlink(missing_ok=True)
             fresh.symlink_to(self.path.resolve().name)
             os.replace(fresh, link)
         except OSError as error:
@@ -106,14 +162,8 @@ class RunDir:
         return [path for name in _OURS if (path := self.path / name).exists()]
 
     def read_config(self) -> dict[str, Any]:
-        """What config.json holds."""
-        try:
-            config = json.loads(self.config.read_text())
-        except (OSError, ValueError) as error:
-            raise BratsError(f"{self.config}: cannot be read ({error}).") from error
-        if not isinstance(config, dict):
-            raise BratsError(f"{self.config}: holds no settings of a run.")
-        return config
+        """What config.json holds. Raises `BratsError` where that is no run's settings."""
+        return parse_config(self.config)
 
     def check_same(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Compares everything that decides a run's result with config.json.
@@ -145,33 +195,16 @@ class RunDir:
         return held
 
     def cut_metrics(self, num_epochs: int) -> None:
-        """Keeps the rows of the first `num_epochs` epochs of metrics.csv: a run that is resumed
-        does the later ones again."""
-        if not self.metrics.exists():
-            return
-        lines = self.metrics.read_text().splitlines(keepends=True)
-        kept = lines[:1] + [line for line in lines[1:] if int(line.split(",")[0]) <= num_epochs]
-        write_atomically(self.metrics, "".join(kept).encode())
+        """Keeps the first `num_epochs` epochs of metrics.csv, see `metrics_file.cut_rows`."""
+        cut_rows(self.metrics, num_epochs)
 
     def append_metrics(self, row: Mapping[str, float]) -> None:
-        """Adds one epoch to metrics.csv, columns METRIC_COLUMNS."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, METRIC_COLUMNS, lineterminator="\n")
-        if not self.metrics.exists():
-            writer.writeheader()
-        writer.writerow({name: _short(row[name]) for name in METRIC_COLUMNS})
-        try:
-            with open(self.metrics, "a") as file:
-                file.write(text.getvalue())
-        except OSError as error:
-            raise BratsError(f"{self.metrics}: cannot be written ({error.strerror}).") from error
+        """Adds one epoch to metrics.csv, see `metrics_file.append_row`."""
+        append_row(self.metrics, row)
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """The epochs of metrics.csv."""
-        with open(self.metrics, newline="") as file:
-            return [
-                {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
-            ]
+        """The epochs of metrics.csv, see `metrics_file.read_rows`."""
+        return read_rows(self.metrics)
 
 
 def _decisive(config: Mapping[str, Any], name: str) -> Any:
@@ -192,7 +225,3 @@ def _differences(name: str, held: Any, wanted: Any) -> Iterator[tuple[str, Any, 
 
 def _shown(value: Any) -> str:
     return json.dumps(value)
-
-
-def _short(value: float) -> str:
-    return f"{value:.10g}"

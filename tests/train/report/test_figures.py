@@ -26,7 +26,7 @@ from brats_train.report.figures import (
 )
 from brats_train.report.gallery import CaseSlices
 from brats_train.report.panels import draw_panels, draw_predictions
-from brats_train.training.run_dir import METRIC_COLUMNS
+from brats_train.training.metrics_file import METRIC_COLUMNS
 
 NAN = math.nan
 FORMULA = r"$x_{1}$ \frac <b>&"

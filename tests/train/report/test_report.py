@@ -24,7 +24,8 @@ from brats_train.evaluation.results import read_results
 from brats_train.report.case_entry import CaseEntry, run_length
 from brats_train.report.gallery import Predicted, select_slices
 from brats_train.report.html import embedded_json
-from brats_train.training.run_dir import METRIC_COLUMNS, RunDir
+from brats_train.training.metrics_file import METRIC_COLUMNS
+from brats_train.training.run_dir import RunDir
 from tests.browser import Page, open_browser
 from tests.commands import run_brats
 from tests.train.runs import call, index_of, make_run
