@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from typing import Any
 
 from brats_cache.common.csv_names import read_name
 from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.files import read_json, read_small_file
 
 __all__ = ["CaseRow", "Results", "read_results"]
 
@@ -69,12 +70,12 @@ def read_results(folder: Path) -> Results | None:
     if not summary_path.is_file() or not table_path.is_file():
         return None
     try:
-        summary = json.loads(summary_path.read_text())
-        with open(table_path, newline="") as file:
-            rows = [_row(line) for line in csv.DictReader(file)]
+        summary = read_json(summary_path)
+        table = io.StringIO(read_small_file(table_path).decode(), newline="")
+        rows = [_row(line) for line in csv.DictReader(table)]
         results = Results(folder=folder, summary=summary, rows=rows)
         unknown = {row.region for row in rows} - set(results.regions)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (csv.Error, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(folder, repr(error)) from error
     if not rows or unknown:
         what = f"regions {sorted(unknown)} that its summary lacks" if unknown else "no cases"

@@ -8,6 +8,9 @@ import math
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
+
+from brats_cache.common.errors import BratsError
 from brats_train.evaluation.case_scores import CaseScores
 from brats_train.evaluation.metrics import RegionScores
 from brats_train.evaluation.results import read_results
@@ -37,3 +40,24 @@ def test_a_case_named_like_a_formula_is_text_and_read_back(tmp_path: Path) -> No
     assert results is not None
     assert results.cases == names
     assert all(math.isclose(dice, -0.5) for dice in results.values("wt", "dice").values())
+
+
+@pytest.mark.parametrize(
+    ("summary", "table"),
+    [
+        ("[" * 200_000, "case,region,dice\nm,wt,1\n"),
+        ('{"regions": {"wt": ' + "4" * 5000 + "}}", "case,region,dice\nm,wt,1\n"),
+        ('{"regions": {"wt": {}}}', "case,region,dice\nm,wt," + "1" * 200_000 + "\n"),
+        ('{"regions": {"wt": {}}}', "case,region,dice\nm,wt,\udcff\n"),
+        ('{"regions": {"wt": {}}}', "case,region,dice\nm,wt,1,2\n"),
+        ('{"regions": {"wt": {}}}', "case,region,dice\nm\n"),
+        ("[]", "case,region,dice\nm,wt,1\n"),
+    ],
+)
+def test_files_that_are_no_evaluation_are_one_message(
+    tmp_path: Path, summary: str, table: str
+) -> None:
+    (tmp_path / "summary.json").write_text(summary)
+    (tmp_path / "cases.csv").write_bytes(table.encode("utf-8", "surrogateescape"))
+    with pytest.raises(BratsError, match="are no evaluation of this program"):
+        read_results(tmp_path)
