@@ -10,11 +10,13 @@ import base64
 import gzip
 import secrets
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from os import environ
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ from brats_cache.imaging.preprocess import brain_of
 from brats_train.report.display import MODALITY_NAMES, PERCENTILES
 from brats_train.report.html import assemble, asset, embedded_json
 
-__all__ = ["make_view", "serve", "start_server"]
+__all__ = ["make_view", "redirect_file", "serve", "start_server"]
 
 LOOPBACK = "127.0.0.1"
 _SAMPLES = 1 << 20  # voxels that percentiles are computed from
@@ -106,14 +108,30 @@ def serve(page: bytes, port: int, echo: Callable[[str], object]) -> None:
     """
     server, address = start_server(page, port)
     echo(f"{address}\nCtrl-C ends it.")
-    if environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"):
-        webbrowser.open(address)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:  # the way to end it, so no failure
-        echo("")
-    finally:
-        server.server_close()
+    with ExitStack() as stack:
+        stack.callback(server.server_close)
+        if environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"):
+            webbrowser.open(stack.enter_context(redirect_file(address)).as_uri())
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:  # the way to end it, so no failure
+            echo("")
+
+
+@contextmanager
+def redirect_file(address: str) -> Iterator[Path]:
+    """Makes a page that leads to `address` and that only this user can read.
+
+    A browser is told its page on its command line, which every user of the machine can read; the
+    secret in `address` must not stand there.
+    """
+    with TemporaryDirectory(prefix="brats-view-") as folder:  # with permissions 0700
+        path = Path(folder) / "open.html"
+        path.write_text(
+            '<!DOCTYPE html><meta charset="utf-8"><meta name="referrer" content="no-referrer">'
+            f'<meta http-equiv="refresh" content="0; url={address}"><a href="{address}">View</a>\n'
+        )
+        yield path
 
 
 def start_server(page: bytes, port: int) -> tuple[ThreadingHTTPServer, str]:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from brats_train.report.html import asset
-from brats_train.report.view import make_view, start_server
+from brats_train.report.view import make_view, serve, start_server
 from tests.browser import Page, open_browser
 from tests.train.runs import call
 
@@ -214,6 +214,30 @@ def test_the_page_is_served_to_this_machine_alone() -> None:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_the_secret_is_in_no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser gets the name of a file that only this user can read."""
+    opened: list[str] = []
+    printed: list[str] = []
+
+    def browse(url: str) -> None:
+        path = Path(urlsplit(url).path)
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert printed[0].split("\n")[0] in path.read_text()
+        opened.append(url)
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("DISPLAY", ":99")
+    monkeypatch.setattr("webbrowser.open", browse)
+    monkeypatch.setattr("http.server.ThreadingHTTPServer.serve_forever", interrupt)
+    serve(b"<p>a scan</p>", 0, printed.append)
+    assert printed[0].startswith("http://127.0.0.1:")
+    (url,) = opened
+    assert url.startswith("file:///")
+    assert not Path(urlsplit(url).path).parent.exists()
 
 
 def test_what_cannot_be_shown_is_said(
