@@ -279,6 +279,8 @@ def test_a_moved_cache_is_known_by_what_it_holds(cache_path: Path, tmp_path: Pat
     run_it(job_of(cache_path, "epochs=1"), path)
     moved.write_bytes(cache_path.read_bytes())
     assert run_it(job_of(moved, "epochs=1"), path, resume=True).reason.startswith("all 1")
+    (held,) = RunDir(path).read_config()["caches"]
+    assert held["path"] == str(moved.resolve())
 
 
 def test_more_epochs_extend_a_finished_run(cache_path: Path, tmp_path: Path) -> None:
