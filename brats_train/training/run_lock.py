@@ -36,12 +36,13 @@ def run_lock(folder: Path, command: str) -> Iterator[None]:
     path = folder / LOCK_NAME
     try:
         descriptor = _open_locked(path)
-        holder = f"{command}, process {os.getpid()} on {socket.gethostname()}"
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, holder.encode())
     except OSError as error:
         raise BratsError(f"{printable(path)}: cannot be written ({error.strerror}).") from error
     try:
+        holder = f"{command}, process {os.getpid()} on {socket.gethostname()}"
+        with suppress(OSError):  # on a full disk it holds as well, without a name
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, holder.encode())
         yield
     finally:
         with suppress(OSError):  # a folder that was removed meanwhile

@@ -1,0 +1,88 @@
+"""Where `brats train` begins: a new run, the middle of one, or one that saved nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brats_train.training.run_dir import RunDir
+from brats_train.training.state import Finished, TrainJob
+from tests.train.runs import call
+
+
+@dataclass
+class Started:
+    """What the trainer was called with."""
+
+    job: TrainJob
+    run: RunDir
+    is_resumed: bool
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Started]:
+    """Every start of a training, of which none is carried out."""
+    calls: list[Started] = []
+
+    def train(job: TrainJob, world: Any, run: RunDir, *, resume: bool, log: Any) -> Finished:
+        calls.append(Started(job, run, resume))
+        return Finished("all 1 epochs are done", 1, is_resumable=False)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("brats_train.training.trainer.train", train)
+    return calls
+
+
+def write_config(run: RunDir, cache: Path, **recipe: Any) -> None:
+    run.path.mkdir(parents=True)
+    caches = [{"path": str(cache), "fingerprint": "0" * 16}]
+    run.write_config({"recipe": {"lr": 0.25, **recipe}, "caches": caches, "fold": 2})
+
+
+def test_resume_where_there_is_no_run_begins_one_and_says_so(
+    started: list[Started], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("train", "--resume", "--run-dir", "queue/a", "--lr", 0.5, "--device", "cpu")
+    (start,) = started
+    assert not start.is_resumed
+    assert start.run.path == Path("queue/a")
+    assert start.job.recipe.lr == 0.5
+    assert "queue/a: holds no run yet; begins one." in capsys.readouterr().out
+    call("train", "--resume", "--device", "cpu", code=1)
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_a_run_that_saved_nothing_starts_again_with_its_own_settings(
+    started: list[Started], cache_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(Path("begun"))
+    write_config(run, cache_path, epochs=3)
+    call("train", "--resume", "--run", "begun", "--device", "cpu")
+    assert "begun: ended before anything was saved" in capsys.readouterr().out
+    run.last.touch()
+    call("train", "--resume", "--run", "begun", "--device", "cpu")
+    assert [start.is_resumed for start in started] == [False, True]
+    for start in started:
+        assert start.job.recipe.lr == 0.25
+        assert start.job.recipe.epochs == 3
+        assert start.job.fold == 2
+        assert start.job.cache_paths == (cache_path,)
+
+
+def test_a_run_in_use_is_refused(
+    started: list[Started], cache_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(Path("busy"))
+    write_config(run, cache_path)
+    with run.locked("brats train"):
+        for words in (["--resume"], ["--overwrite"], []):
+            call("train", *words, "--run", "busy", "--device", "cpu", code=1)
+            assert "busy: in use by brats train, process" in capsys.readouterr().err
+    call("train", "--run", "busy", "--device", "cpu", code=1)
+    assert "holds a run already (config.json)" in capsys.readouterr().err
+    assert not started
+    assert json.loads(run.config.read_text())["fold"] == 2
