@@ -7,11 +7,11 @@ Training takes the parts, which it can map into memory.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -57,13 +57,11 @@ def write_link(paths: Sequence[Path], out: Path, *, overwrite: bool) -> list[Cac
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BratsError(f"{printable(out)}: cannot be written ({error.strerror}).") from error
-
-    def write(target: BinaryIO) -> None:
-        with h5py.File(target, "w") as file:
-            file.attrs["link"] = np.bytes_(mark)
-            _fill(file, caches, names)
-
-    write_atomically(out, write)
+    content = io.BytesIO()  # the library can crash where a write fails, and memory holds the tables
+    with h5py.File(content, "w") as file:
+        file.attrs["link"] = np.bytes_(mark)
+        _fill(file, caches, names)
+    write_atomically(out, content.getvalue())
     return caches
 
 
