@@ -10,13 +10,15 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
 from brats_cache.build.describe_plan import describe_plan
 from brats_cache.build.execute import build, open_partial
+from brats_cache.build.fault_list import shorten_faults
+from brats_cache.build.find import find_build_cases
 from brats_cache.build.journal import Journal, sweep
 from brats_cache.build.mask_checks import check_labelled
 from brats_cache.build.options import BuildOptions
@@ -32,17 +34,13 @@ from brats_cache.build.sound_cases import survey_sound_cases
 from brats_cache.build.split_tables import Assignment, format_splits
 from brats_cache.build.survey import HeaderCheck, Survey
 from brats_cache.build.workers import Workers
-from brats_cache.common.errors import BratsError, DataFaults, Fault, print_message, printable
+from brats_cache.common.errors import BratsError, DataFaults, print_message, printable
 from brats_cache.common.files import publish, write_atomically
-from brats_cache.common.names import check_file_name
 from brats_cache.common.process import usable_cores
 from brats_cache.common.progress import show_progress
-from brats_cache.discovery.cases import Case, Findings, find_cases
-from brats_cache.discovery.manifest import read_manifest
+from brats_cache.discovery.cases import Case, Findings
 
 __all__ = ["BuildJob", "run_build"]
-
-MAX_FAULTS_SHOWN = 20  # more are written to a file as well
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,26 +93,38 @@ def run_build(job: BuildJob) -> Path | None:
     try:
         return _run(job)
     except DataFaults as error:
-        raise _shortened(error, job.out) from error
+        raise shorten_faults(error, job.out) from error
 
 
 def _run(job: BuildJob) -> Path | None:
     _refuse_torchrun()
     if job.out.exists() and not job.overwrite:
         check_is_cache(job.out)
-    findings = _find(job)
+    findings = find_build_cases(
+        job.data,
+        job.options.preparation.modalities,
+        manifest=job.manifest,
+        mask_words=job.mask_words,
+        has_split_file=job.options.split_file is not None,
+    )
     for note in findings.notes:
         print_message(printable(note), prefix="Note: ")
     if not findings.cases:
         raise DataFaults(findings.faults, "Nothing was written.")
     if not findings.faults and not job.skip_bad:
-        assign_splits(findings.cases, job.options)  # impossible splits fail before scans are read
+        _check_before_reading(job, findings)
     num_workers = min(job.num_workers or usable_cores(), len(findings.cases))
     with _journal(job) as journal, Workers(num_workers) as workers:
         surveys, whole = survey_sound_cases(
-            findings, job.options, job.shard, workers, journal, skip_bad=job.skip_bad
+            findings,
+            job.options,
+            job.shard,
+            workers,
+            journal,
+            skip_bad=job.skip_bad,
+            out=job.out,
         )
-        plan = _make_plan(job, surveys, whole)
+        plan = _make_plan(job, surveys, whole, findings.stray_masks)
         click.echo(describe_plan(plan, job.out))
         table = format_splits(_assignment_by_patient(plan))
         if not job.overwrite and is_already_built(job.out, plan, table):
@@ -135,23 +145,41 @@ def _run(job: BuildJob) -> Path | None:
     return job.out
 
 
+def _check_before_reading(job: BuildJob, findings: Findings) -> None:
+    """Stops a build whose splits are impossible or that has no masks before scans are read."""
+    if any(case.unclaimed for case in findings.cases):  # one of these may be the mask
+        assign_splits(findings.cases, job.options)
+    else:
+        _check_labelled(job, findings.cases, findings.stray_masks)
+
+
 def _make_plan(
-    job: BuildJob, surveys: Sequence[Survey], whole: Sequence[HeaderCheck] | None
+    job: BuildJob,
+    surveys: Sequence[Survey],
+    whole: Sequence[HeaderCheck] | None,
+    stray_masks: Sequence[Path],
 ) -> Plan:
     """Makes the plan, prints its warnings, and checks that labelled cases stay labelled."""
     data_dirs = tuple(dict.fromkeys(survey.case.data_dir for survey in surveys))
     plan = make_plan(surveys, data_dirs, job.options, job.shard, whole)
     for warning in plan.warnings:
         print_message(printable(warning), prefix="Warning: ")
-    if not job.allow_unlabelled:
-        cases = [one.case for one in (surveys if whole is None else whole)]
-        assignments, _ = assign_splits(cases, job.options)
-        check_labelled(
-            cases,
-            {case: assignment.split for case, assignment in assignments.items()},
-            decided_by=job.options.split_file or job.manifest,
-        )
+    cases = [one.case for one in (surveys if whole is None else whole)]
+    _check_labelled(job, cases, stray_masks)
     return plan
+
+
+def _check_labelled(job: BuildJob, cases: Sequence[Case], stray_masks: Sequence[Path]) -> None:
+    """Assigns the splits and checks that labelled cases stay labelled, unless that is allowed."""
+    assignments, _ = assign_splits(cases, job.options)
+    if job.allow_unlabelled:
+        return
+    check_labelled(
+        cases,
+        {case: assignment.split for case, assignment in assignments.items()},
+        is_decided=job.options.split_file is not None or any(case.split for case in cases),
+        stray_masks=stray_masks,
+    )
 
 
 def _write(out: Path, plan: Plan, table: bytes, workers: Workers, journal: Journal) -> None:
@@ -164,50 +192,6 @@ def _write(out: Path, plan: Plan, table: bytes, workers: Workers, journal: Journ
     write_atomically(splits_path(out), table)  # first, so that no cache is without its table
     publish(journal.partial, out)
     journal.remove()
-
-
-def _find(job: BuildJob) -> Findings:
-    """Finds the cases that the manifest names, or those under the DATA arguments."""
-    modalities = job.options.preparation.modalities
-    if job.manifest is not None:
-        findings = read_manifest(job.manifest, modalities)
-    else:
-        findings = find_cases(job.data, modalities, mask_words=job.mask_words)
-    faults = [fault for case in findings.cases if (fault := _id_fault(case))]
-    bad = {fault.case for fault in faults}
-    return replace(
-        findings,
-        cases=tuple(case for case in findings.cases if case.id not in bad),
-        faults=(*findings.faults, *faults),
-    )
-
-
-def _id_fault(case: Case) -> Fault | None:
-    """A fault for an id that cannot be part of a file name; predicted masks are named by ids."""
-    try:
-        check_file_name(case.id)
-    except ValueError as error:
-        return Fault(
-            case=case.id,
-            path=next(iter(case.images.values())).path,
-            found=f"an id that cannot be a file name: {error}",
-            expected="an id that masks can be called after",
-        )
-    return None
-
-
-def _shortened(error: DataFaults, out: Path) -> DataFaults:
-    """Writes a long list of faults to a file beside the cache and names that file in the error."""
-    if len(error.faults) <= MAX_FAULTS_SHOWN:
-        return error
-    path = out.with_name(f"{out.name}.faults.txt")
-    lines = "".join(f"{fault}\n" for fault in error.faults)
-    try:
-        write_atomically(path, lines.encode())
-    except BratsError:  # the message is what matters
-        return error
-    advice = f"{error.advice} All {len(error.faults)} are listed in {printable(path)}.".strip()
-    return DataFaults(error.faults, advice)
 
 
 def _refuse_torchrun() -> None:

@@ -197,10 +197,10 @@ def sweep(out: Path) -> None:
 
 
 def file_marks(case: Case) -> list[list[Any]]:
-    """Size and time of change, in ns, of every file of a case, in a fixed order."""
+    """Size and time of change, in ns, of every file that the survey of a case reads."""
     scans = [*case.images.values(), *([case.mask] if case.mask else [])]
     marks = []
-    for path in dict.fromkeys(scan.path for scan in scans):
+    for path in dict.fromkeys([*(scan.path for scan in scans), *case.unclaimed]):
         try:
             status = path.stat()
         except OSError:

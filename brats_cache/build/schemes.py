@@ -66,4 +66,8 @@ def _with_path(fault: Fault, members: Sequence[Survey | HeaderCheck]) -> Fault:
     """Adds the path of the case's mask, or of the group's folder, to a fault."""
     masks = {survey.case.id: survey.case.mask for survey in members}
     mask = masks.get(fault.case)
+    if members[0].case.scheme:  # of the manifest, which goes before --label-scheme
+        expected = fault.expected.replace("by --label-scheme", "by the manifest")
+        remedy = "If the mask follows another scheme, correct the column scheme of the manifest."
+        fault = replace(fault, expected=expected, remedy=remedy)
     return replace(fault, path=mask.path if mask else members[0].case.data_dir)

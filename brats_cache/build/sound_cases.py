@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from brats_cache.build.execute import check_headers, survey_cases
+from brats_cache.build.fault_list import shorten_faults
 from brats_cache.build.journal import Journal
 from brats_cache.build.mask_checks import brain_mask_faults
 from brats_cache.build.options import BuildOptions
@@ -31,6 +33,7 @@ def survey_sound_cases(
     journal: Journal | None,
     *,
     skip_bad: bool,
+    out: Path,
 ) -> tuple[list[Survey], list[HeaderCheck] | None]:
     """Checks all headers, surveys the cases of one part, and prints warnings about the scans.
 
@@ -41,6 +44,7 @@ def survey_sound_cases(
         workers: Processes that read the files.
         journal: Keeps the surveys for a later build; None for a dry run.
         skip_bad: Leave out cases with faults instead of raising them.
+        out: Path of the cache; a long list of cases left out is written beside it.
 
     Returns:
         The surveys of this part's cases without faults and, for a part of a sharded build, the
@@ -70,7 +74,7 @@ def survey_sound_cases(
     ordered = sorted(
         dict.fromkeys([*common, *faults]), key=lambda fault: (fault.case, str(fault.path or ""))
     )
-    sound = _leave_out(ordered, surveys, skip_bad=skip_bad)
+    sound = _leave_out(ordered, surveys, skip_bad=skip_bad, out=out)
     if not is_part:
         return sound, None
     # All parts must agree on this list: faults that only one part's scans show do not change it.
@@ -103,7 +107,7 @@ def _print_warnings(
 
 
 def _leave_out(
-    faults: Sequence[Fault], surveys: Sequence[Survey], *, skip_bad: bool
+    faults: Sequence[Fault], surveys: Sequence[Survey], *, skip_bad: bool, out: Path
 ) -> list[Survey]:
     """Returns the surveys without faults, and raises or prints the faults of the others.
 
@@ -125,7 +129,6 @@ def _leave_out(
         raise DataFaults(of_no_case, advice)
     if not sound:
         raise DataFaults(faults, "Nothing was written: no case is without fault.")
-    print_message(
-        DataFaults(faults, f"{len(sound)} cases remain."), prefix="Warning: left out for "
-    )
+    left_out = shorten_faults(DataFaults(faults, f"{len(sound)} cases remain."), out)
+    print_message(left_out, prefix="Warning: left out for ")
     return sound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from brats_cache.build.job import BuildJob, run_build
 from brats_cache.build.options import BuildOptions
 from brats_cache.build.shards import Shard, parse_shard
 from brats_cache.common.errors import BratsError
+from brats_cache.discovery.file_names import modality_of, plain_word
 from brats_cache.discovery.namings import MODALITIES
 from brats_cache.imaging.preprocess import Preparation
 
@@ -148,6 +150,9 @@ def build_cache(
         raise click.UsageError("--split-file decides the split; leave --val-fraction out.")
     if manifest and data:
         raise click.UsageError("--manifest names every file; leave DATA out.")
+    if manifest and mask_words:
+        raise click.UsageError("--manifest names every file; leave --mask-word out.")
+    _check_mask_words(mask_words)
     job = BuildJob(
         data=data or (Path("data"),),
         out=out,
@@ -162,6 +167,15 @@ def build_cache(
         allow_unlabelled=allow_unlabelled,
     )
     run_build(job)
+
+
+def _check_mask_words(words: Sequence[str]) -> None:
+    for word in words:
+        if not plain_word(word) or modality_of(word):
+            raise click.BadParameter(
+                f"{word!r}: expected the word at the end of the names of masks.",
+                param_hint="--mask-word",
+            )
 
 
 def _parse_modalities(text: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from brats_cache.common.errors import BratsError, Fault
 from brats_cache.discovery.candidates import find_candidates
 from brats_cache.discovery.case_notes import CaseNotes, file_notes
 from brats_cache.discovery.choose import Choice, choose
-from brats_cache.discovery.file_names import FileRole, plain_word
+from brats_cache.discovery.file_names import FileRole, begins_with, plain_word, stem_of
 from brats_cache.discovery.folder_names import case_folder_of
 from brats_cache.discovery.folders import NiftiFile
 from brats_cache.discovery.gather import gather
-from brats_cache.discovery.group import CaseFiles, group
+from brats_cache.discovery.group import CaseFiles, Groups, group
 from brats_cache.discovery.namings import MASK, MODALITIES, collection_of
 from brats_cache.discovery.overlap import overlap_notes
 from brats_cache.discovery.patients import PatientCase, patient_notes, patient_of
@@ -90,11 +90,14 @@ class Findings:
         cases: In order of their ids, without those that have a fault.
         faults: What is wrong.
         notes: What a person should know besides.
+        stray_masks: Masks that match no images; without those whose names begin with the id of a
+            case, such as a second segmentation of it in another folder.
     """
 
     cases: tuple[Case, ...]
     faults: tuple[Fault, ...]
     notes: tuple[str, ...]
+    stray_masks: tuple[Path, ...] = ()
 
 
 def find_cases(
@@ -166,7 +169,20 @@ def find_cases(
         cases=tuple(cases),
         faults=tuple(dict.fromkeys(faults)),
         notes=tuple(dict.fromkeys(notes)),
+        stray_masks=_unowned_masks(groups, cases),
     )
+
+
+def _unowned_masks(groups: Groups, cases: Sequence[Case]) -> tuple[Path, ...]:
+    """The masks without images whose names do not begin with the id of a case either."""
+    ids = {case.id.lower() for case in cases}
+    paths = dict.fromkeys(stray.path for stray in groups.stray_masks)
+    return tuple(path for path in paths if not _begins_with_any(stem_of(path.name), ids))
+
+
+def _begins_with_any(name: str, ids: Collection[str]) -> bool:
+    ends = range(len(name), 0, -1)
+    return any(name[:end].lower() in ids and begins_with(name, name[:end]) for end in ends)
 
 
 def check_modalities(modalities: Sequence[str]) -> None:

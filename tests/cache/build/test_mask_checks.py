@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from brats_cache.build import job
 from brats_cache.format.reader import open_cache
+from brats_train.cli.main import main
 from tests.cache.scans import LPS, OLD, SMALL, Commands, add_case, image, mask, splits_of, write
 
 DATA = Path("data")
@@ -128,6 +130,97 @@ def test_many_equal_faults_are_one_line_and_a_file(brats: Commands) -> None:
     listed = Path("data/brats.h5.faults.txt")
     assert str(listed) in said
     assert all(f"p{number:02}" in listed.read_text() for number in range(25))
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("{}_Tumour-Outline.nii", "Tumour-Outline"),
+        ("{}_contour-final.nii", "contour-final"),
+        ("outline.nii", "outline"),
+        ("{}-manual roi 2.nii", "'manual roi 2'"),
+    ],
+)
+def test_the_word_that_the_message_names_is_the_right_one(
+    brats: Commands, name: str, word: str
+) -> None:
+    for case in ("k1", "k2", "k3"):
+        write(add_case(DATA, case) / name.format(case), mask((1, 2, 4)))
+    said = brats("build-cache", *SMALL, code=1).err
+    assert f"--mask-word {word}," in said
+    brats("build-cache", *SMALL, "--mask-word", word.strip("'"))
+    assert open_cache("data/brats.h5").cases["has_mask"].all()
+
+
+def test_a_candidate_that_came_after_a_survey_is_seen(
+    brats: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build that goes on looks at new files of unchanged cases."""
+    for number in range(2):
+        add_case(DATA, f"p{number}", labels=mask((1,)) if number else None, seed=number)
+
+    def crash(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "make_plan", crash)
+        with pytest.raises(SystemExit):
+            main(["build-cache", *map(str, SMALL)])
+    assert Path("data/brats.h5.journal").exists()
+    write(DATA / "p0" / "p0_outline.nii", mask((1,)))
+    assert "p0_outline.nii" in brats("build-cache", *SMALL, code=1).err
+
+
+def test_a_brain_mask_in_scans_with_a_skull_is_no_tumour(brats: Commands) -> None:
+    """There the brain is less than half of the voxels that are not 0; its volume tells."""
+    size = np.diag([-8.0, -8, 8, 1])  # 0.5 ml a voxel
+    shape = (24, 24, 20)
+    for number in range(3):
+        head = image(number, shape)
+        inner = np.zeros(shape, np.uint8)
+        inner[6:18, 6:18, 5:16] = 1
+        add_case(DATA, f"p{number}", labels=inner, shape=shape, affine=size, seed=number)
+        assert np.count_nonzero(inner) < 0.25 * np.count_nonzero(head)
+    said = brats("build-cache", *SMALL, code=1).err
+    assert "a mask of 811 ml" in said
+    assert "not of the brain" in said
+
+
+def test_masks_that_match_no_images_are_not_left_aside_in_silence(brats: Commands) -> None:
+    for number in range(4):
+        add_case(DATA, f"p{number}", labels=mask((1,)) if number < 2 else None, seed=number)
+    for number in range(4):  # second masks of known cases are no missing ones
+        write(Path(f"data/qc/p{number % 2}_{number}_seg.nii"), mask((1,)))
+    brats("build-cache", *SMALL, "--dry-run")
+    for number in (2, 3):
+        write(Path(f"data/labels/subject{number}_seg.nii"), mask((1,)))
+    said = brats("build-cache", *SMALL, code=1).err
+    assert "2 of 4 cases have no segmentation" in said
+    assert "subject2_seg.nii" in said
+    brats("build-cache", *SMALL, "--allow-unlabelled")
+
+
+def test_a_long_list_of_cases_left_out_is_written_too(brats: Commands) -> None:
+    for number in range(24):
+        bad = mask((1,), (7, 12, 6))
+        add_case(DATA, f"p{number:02}", labels=bad if number > 1 else mask((1,)), seed=number)
+    said = brats("build-cache", *SMALL, "--skip-bad").err
+    assert "22 times" in said
+    assert "data/brats.h5.faults.txt" in said
+    assert len(Path("data/brats.h5.faults.txt").read_text().splitlines()) == 22
+
+
+def test_faults_of_a_dry_run_are_listed_where_a_folder_is(brats: Commands) -> None:
+    for number in range(21):
+        shifted = LPS.copy()
+        shifted[0, 3] += 1 + number / 3
+        folder = add_case(DATA, f"p{number:02}", seed=number)
+        write(folder / f"p{number:02}_seg.nii", mask((1,)), shifted)
+    said = brats("build-cache", *SMALL, "--dry-run", "--out", "new/x.h5", code=1).err
+    assert "21 alike" in said
+    assert "x.h5.faults.txt" in said
+    assert len(Path("x.h5.faults.txt").read_text().splitlines()) == 21
+    assert not Path("new").exists()
 
 
 def test_a_manifest_names_files_splits_and_schemes(brats: Commands) -> None:
