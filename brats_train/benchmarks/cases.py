@@ -24,7 +24,7 @@ from brats_train.inference.predict import PredictionJob, predict
 from brats_train.models.checkpoint import SegmenterSpec, pack
 from brats_train.models.unet import ModelConfig, build_model
 from brats_train.runtime.distributed import World
-from brats_train.training.checkpoint_writer import Saver
+from brats_train.training.checkpoint_writer import CheckpointWriter
 from brats_train.training.setup import common_scheme
 
 __all__ = ["bench_cache", "bench_predict"]
@@ -167,6 +167,6 @@ def _save_untrained_model(folder: Path) -> Path:
         weights_from="none (random initialisation)",
     )
     path = folder / "untrained.pt"
-    with Saver() as saver:
+    with CheckpointWriter() as saver:
         saver.submit(path, pack(segmenter, build_model(config).state_dict()))
     return path
