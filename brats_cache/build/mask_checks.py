@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +22,7 @@ from brats_cache.discovery.file_names import (
 )
 from brats_cache.discovery.mask_names import KNOWN_MASK_WORDS
 from brats_cache.discovery.namings import MASK
-from brats_cache.imaging.grid import GRID_TOLERANCE_MM, largest_displacement
+from brats_cache.imaging.grid import GRID_TOLERANCE_MM, Grid, largest_displacement
 from brats_cache.imaging.nifti import read_contents, read_labels
 from brats_cache.imaging.nifti_header import Header, read_header
 
@@ -59,15 +60,23 @@ def candidate_fault(case: Case, scan: Header, brain: np.ndarray) -> Fault | None
 
     Returns:
         A fault that names the first such file: whole numbers, few of them, on the grid of the
-        scans, and not the brain itself. None where there is no such file.
+        scans, and not the brain itself; or damaged, so that this cannot be told. None where there
+        is no such file.
     """
     for path in case.unclaimed:
         try:
             header = read_header(path)
-            if header.num_channels != 1 or not _is_same_grid(scan, header):
-                continue
-            labels = read_labels(read_contents(header))
-        except DataFaults:  # no NIfTI, or values that are no labels
+        except DataFaults:  # no NIfTI file
+            continue
+        if header.num_channels != 1 or not _may_be_same_grid(scan, header):
+            continue
+        try:
+            contents = read_contents(header)
+        except DataFaults as error:
+            return replace(error.faults[0], case=case.id)
+        try:
+            labels = read_labels(contents)
+        except DataFaults:  # values that are no labels
             continue
         values = np.unique(labels)
         if not 2 <= len(values) <= MAX_LABELS:
@@ -105,11 +114,17 @@ def _mask_word(case: Case, path: Path) -> str:
     return ""
 
 
-def _is_same_grid(first: Header, other: Header) -> bool:
-    return (
-        first.shape == other.shape
-        and largest_displacement(first.shape, first.affine, other.affine) <= GRID_TOLERANCE_MM
-    )
+def _may_be_same_grid(scan: Header, header: Header) -> bool:
+    """Whether a file has the grid of a scan, its axes in any order, or lost its place in space."""
+    first = Grid(shape=scan.shape, affine=scan.affine)
+    other = Grid(shape=header.shape, affine=header.affine)
+    if first.canonical_shape == other.canonical_shape:
+        affines = (first.canonical_affine, other.canonical_affine)
+        if largest_displacement(first.canonical_shape, *affines) <= GRID_TOLERANCE_MM:
+            return True
+    # Arrays that were saved without the affine of their scans have an origin of 0.
+    is_unplaced = np.array_equal(header.affine, np.diag(np.diag(header.affine)))
+    return is_unplaced and scan.shape == header.shape
 
 
 def brain_mask_faults(surveys: Sequence[MaskCounts]) -> list[Fault]:

@@ -11,7 +11,18 @@ import pytest
 from brats_cache.build import job
 from brats_cache.format.reader import open_cache
 from brats_train.cli.main import main
-from tests.cache.scans import LPS, OLD, SMALL, Commands, add_case, image, mask, splits_of, write
+from tests.cache.scans import (
+    LPS,
+    OLD,
+    SHAPE,
+    SMALL,
+    Commands,
+    add_case,
+    image,
+    mask,
+    splits_of,
+    write,
+)
 
 DATA = Path("data")
 
@@ -70,6 +81,27 @@ def test_a_mask_on_a_shifted_grid_is_none_of_this_case(brats: Commands) -> None:
     shifted[0, 3] += 5
     write(add_case(DATA, "p0") / "p0_something.nii", mask((1,)), shifted)
     brats("build-cache", *SMALL)
+
+
+def test_a_candidate_may_order_its_axes_otherwise_or_lack_a_place_in_space(
+    brats: Commands,
+) -> None:
+    add_case(DATA, "p2", labels=mask((1,)))
+    flipped = np.diag([1.0, 1, 1, 1])
+    flipped[:2, 3] = -(SHAPE[0] - 1), 239 - (SHAPE[1] - 1)
+    write(add_case(DATA, "p0") / "p0_something.nii", mask((1,))[::-1, ::-1], flipped)
+    write(add_case(DATA, "p1") / "p1_something.nii", mask((1,)), np.eye(4))
+    said = brats("build-cache", *SMALL, code=1).err
+    assert "p0_something.nii" in said
+    assert "p1_something.nii" in said
+
+
+def test_a_damaged_file_that_could_be_the_mask_is_a_fault(brats: Commands) -> None:
+    add_case(DATA, "p1", labels=mask((1,)))
+    path = write(add_case(DATA, "p0") / "p0_something.nii.gz", mask((1,)))
+    path.write_bytes(path.read_bytes()[:-20])
+    said = brats("build-cache", *SMALL, code=1).err
+    assert "p0: data/p0/p0_something.nii.gz: " in said
 
 
 @pytest.mark.parametrize("size", [1.0, 0.7])
