@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 MAX_EQUAL_FAULTS = 3  # more are one line
+MAX_NAMED = 20  # of equal faults all are named up to this number, else three
 MAX_LINES = 20  # more, and faults that differ in numbers alone are one line as well
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 _MIN_WIDTH = 40  # below that a hanging indent only hurts
@@ -162,13 +163,13 @@ def _grouped_lines(
         if len(members) <= MAX_EQUAL_FAULTS:
             lines += [str(fault) for fault in members]
             continue
-        shown = [": ".join(fault.names) for fault in members[:MAX_EQUAL_FAULTS]]
+        num_named = len(members) if len(members) <= MAX_NAMED else MAX_EQUAL_FAULTS
+        names = "; ".join(": ".join(fault.names) for fault in members[:num_named])
+        more = f" and {len(members) - num_named} more" if num_named < len(members) else ""
         first = replace(members[0], case="", path=None)
         are_equal = len({_texts(fault) for fault in members}) == 1
         count = f"{len(members)} times" if are_equal else f"{len(members)} alike, the first"
-        lines.append(
-            f"{count}: {first} ({'; '.join(shown)} and {len(members) - MAX_EQUAL_FAULTS} more)"
-        )
+        lines.append(f"{count}: {first} ({names}{more})")
     return lines
 
 
