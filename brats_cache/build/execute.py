@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brats_cache.build.journal import Journal, file_marks
+from brats_cache.build.journal import Journal, file_states
 from brats_cache.build.plan import Plan
 from brats_cache.build.survey import HeaderCheck, Survey, check_header, load_case
 from brats_cache.build.workers import Workers
@@ -61,7 +61,7 @@ def survey_cases(
     """
     surveys: dict[int, Survey] = {}
     for index, case in enumerate(cases):
-        if journal and (known := journal.find(case)):
+        if journal and (known := journal.find_survey(case)):
             surveys[index] = known
     unknown = [index for index in range(len(cases)) if index not in surveys]
     faults: dict[int, tuple[Fault, ...]] = {}
@@ -74,7 +74,7 @@ def survey_cases(
         if isinstance(answer, Survey):
             surveys[index] = answer
             if journal:
-                journal.keep(answer, states)
+                journal.add_survey(answer, states)
         else:
             faults[index] = answer
         progress(len(surveys) + len(faults), len(cases))
@@ -138,11 +138,11 @@ def open_partial(plan: Plan, journal: Journal) -> PartialBuild:
     Raises:
         BratsError: A file of another plan exists, or the disk has too little space.
     """
-    layout = journal.agree(plan)
+    layout = journal.resume(plan)
     if layout is None:
         layout = create(journal.partial, plan)
-        journal.begin(plan, layout)
-    done = journal.done(partial(_is_written, plan, journal.partial, layout))
+        journal.start(plan, layout)
+    done = journal.written_cases(partial(_is_written, plan, journal.partial, layout))
     return PartialBuild(layout=layout, done=done)
 
 
@@ -233,7 +233,7 @@ def _survey_case(
     case: Case, preparation: Preparation
 ) -> tuple[Survey | tuple[Fault, ...], list[list[object]], tuple[str, ...]]:
     """Surveys one case: its survey or faults, the state of its files, and scan warnings."""
-    states = file_marks(case)  # before reading, so that a change during it is noticed
+    states = file_states(case)  # before reading, so that a change during it is noticed
     try:
         loaded = load_case(case, preparation)
     except DataFaults as error:

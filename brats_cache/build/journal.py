@@ -1,61 +1,75 @@
-"""What an unfinished build has done: a file of JSON lines beside the cache to be.
+"""The journal of an unfinished build, a file of JSON lines beside the cache.
 
 A killed build leaves `OUT.partial`, the file under construction, and `OUT.journal`. The journal
-holds what the survey found, so that it need not be repeated for scans that have not changed; then
-the plan; then a mark for each case whose rows are written.
+holds the surveys, which are reused for scans that have not changed, then the plan, then a line for
+each case whose rows are written.
 
-A line that is torn or damaged counts as not written: what it noted is done again, see
-`journal_lines`. Without the line of the plan the marks mean nothing and the rows are written anew;
-without the first line nothing of the journal is used.
+A torn or damaged line counts as not written, and its work is done again; see `journal_lines`.
+Without the line of the plan the rows are written anew; without the first line nothing of the
+journal is used.
 
-A mark is written as soon as the rows are, without waiting for the disk: what a killed process wrote
-the system still holds. After a crash of the machine it may not, so marks made before the last
-start of the system are believed only where the rows still have their checksum.
+The line of a case is written right after its rows, without waiting for the disk: the system keeps
+what a killed process wrote. After a crash of the machine it may be lost, so the rows of lines from
+before the last boot are compared with their checksum.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from brats_cache import __version__
 from brats_cache.build.journal_lines import JournalState, format_line, parse_lines
-from brats_cache.build.plan import Plan, describe_options
-from brats_cache.build.survey import Source, Survey
+from brats_cache.build.journal_records import (
+    build_differences,
+    describe_build,
+    describe_preparation,
+    differing_values,
+    survey_from_json,
+    survey_to_json,
+)
+from brats_cache.build.plan import Plan
+from brats_cache.build.survey import Survey
 from brats_cache.build.writer import Layout
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.files import open_regular_file, sync_folder
+from brats_cache.common.text import first_few
 from brats_cache.discovery.cases import Case
-from brats_cache.format.checksum import FORMAT_VERSION
-from brats_cache.imaging.preprocess import Normalization, Preparation
+from brats_cache.imaging.preprocess import Preparation
 
-__all__ = ["Journal", "file_marks", "partial_path", "sweep"]
+__all__ = ["Journal", "file_states", "partial_path", "sweep"]
 
-_NUM_NAMED = 8  # differences quoted
+_NUM_SHOWN = 8  # differences in a message
 
 
 def partial_path(out: Path) -> Path:
-    """The file under construction that becomes `out`."""
+    """Returns the path of the file under construction that becomes `out`."""
     return out.with_name(out.name + ".partial")
 
 
 class Journal:
-    """The journal of one build, locked against a second one of the same file."""
+    """The journal of one build, locked against other builds of the same cache.
+
+    Attributes:
+        path: The journal.
+        partial: The file under construction.
+    """
 
     def __init__(self, out: Path, preparation: Preparation, *, start_anew: bool) -> None:
-        """Opens the journal of `out`, or begins one.
+        """Opens the journal of a cache, or creates it.
 
-        `start_anew` drops what is there where it cannot be gone on with. Raises `BratsError` where
-        another build holds it, or where rows were written for another `preparation` or by another
-        version and `start_anew` is not set.
+        Args:
+            out: Path of the cache.
+            preparation: How images are prepared.
+            start_anew: Discard a journal of another build instead of raising an error.
+
+        Raises:
+            BratsError: Another process holds the journal, or it cannot be written, or rows were
+                written with another `preparation` or by another version.
         """
         self.path = out.with_name(out.name + ".journal")
         self.partial = partial_path(out)
@@ -64,84 +78,108 @@ class Journal:
         self._descriptor = _open_locked(self.path)
         try:
             self._state = parse_lines(_content_of(self.path))
-            self._begin(_head(preparation))
+            self._start_lines(describe_preparation(preparation))
         except BaseException:
             self.close()
             raise
 
-    def find(self, case: Case) -> Survey | None:
-        """The survey of a case whose files have not changed since."""
-        kept = self._state.surveys.get(case.id)
-        if kept is None or kept["files"] != file_marks(case):
+    def find_survey(self, case: Case) -> Survey | None:
+        """Returns the survey of a case whose files have not changed since, else None."""
+        stored = self._state.surveys.get(case.id)
+        if stored is None or stored["files"] != file_states(case):
             return None
         try:
-            return _survey(case, kept["content"])
+            return survey_from_json(case, stored["content"])
         except (KeyError, TypeError, ValueError):
-            return None  # of another form, so it is surveyed anew
+            return None  # of another form, so the case is surveyed again
 
-    def keep(self, survey: Survey, files: list[list[Any]]) -> None:
-        """Remembers a survey; `files` are the `file_marks` from before the files were read."""
-        self._append({"survey": survey.case.id, "files": files, "content": _content(survey)})
+    def add_survey(self, survey: Survey, files: list[list[Any]]) -> None:
+        """Records a survey.
 
-    def agree(self, plan: Plan) -> Layout | None:
-        """The layout of the file under construction where it is of this very plan; None where there
-        is none. Raises `BratsError` naming what differs, unless it may be dropped."""
-        begun = self._state.plan
-        if not begun:
+        Args:
+            survey: The survey.
+            files: The `file_states` from before the files were read.
+        """
+        self._append({"survey": survey.case.id, "files": files, "content": survey_to_json(survey)})
+
+    def resume(self, plan: Plan) -> Layout | None:
+        """Returns the layout of the file under construction.
+
+        Args:
+            plan: The plan of this build.
+
+        Returns:
+            None where there is no such file yet, or it was discarded.
+
+        Raises:
+            BratsError: The file belongs to another plan; the message names the differences.
+        """
+        stored = self._state.plan
+        if not stored:
             return None
-        differences = _differences(begun, plan)
-        if differences:
+        if differences := build_differences(stored, plan):
             self._refuse_or_drop(differences)
             return None
-        layout = Layout(**begun["layout"])
+        layout = Layout(**stored["layout"])
         if not self.partial.is_file() or self.partial.stat().st_size != layout.file_bytes:
             self._rewrite()
             return None
         return layout
 
-    def begin(self, plan: Plan, layout: Layout) -> None:
-        """Notes that rows of `plan` are being written from now on."""
-        record = {"plan": _describe(plan), "layout": asdict(layout)}
+    def start(self, plan: Plan, layout: Layout) -> None:
+        """Records that the rows of a plan are being written from now on."""
+        record = {"plan": describe_build(plan), "layout": asdict(layout)}
         self._append(record)
         self._state.plan = {**record["plan"], "layout": record["layout"]}
         self.sync()
 
-    def done(self, is_written: Callable[[int, int], bool]) -> dict[int, int]:
-        """The checksum of each case whose rows are written, by its number. `is_written(number,
-        checksum)` looks at the rows themselves, for marks that a crash may have outlived."""
+    def written_cases(self, is_written: Callable[[int, int], bool]) -> dict[int, int]:
+        """Returns the checksum of the rows of each written case, by its index in the plan.
+
+        Args:
+            is_written: Called with index and checksum of a case that was written before the last
+                boot; whether its rows have this checksum.
+        """
         return {
-            number: int(mark["checksum"], 16)
-            for number, mark in self._state.done.items()
-            if mark["boot"] == self._boot or is_written(number, int(mark["checksum"], 16))
+            index: int(line["checksum"], 16)
+            for index, line in self._state.done.items()
+            if line["boot"] == self._boot or is_written(index, int(line["checksum"], 16))
         }
 
     @property
     def has_plan(self) -> bool:
+        """Whether rows are being written."""
         return bool(self._state.plan)
 
-    def mark(self, number: int, checksum: int) -> None:
-        """Notes that the rows of a case are written."""
-        self._append({"done": number, "checksum": f"{checksum:016x}", "boot": self._boot})
+    def mark(self, index: int, checksum: int) -> None:
+        """Records that the rows of a case are written.
+
+        Args:
+            index: Index of the case in the plan.
+            checksum: xxh3_64 of its rows.
+        """
+        self._append({"done": index, "checksum": f"{checksum:016x}", "boot": self._boot})
 
     def sync(self) -> None:
-        """Makes what is noted durable."""
+        """Waits until all lines are on the disk."""
         os.fsync(self._descriptor)
 
     def remove(self) -> None:
-        """Ends the journal of a build that is finished, or that never began to write."""
+        """Removes the journal of a build that is finished, or that wrote no rows."""
         self.path.unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
+        """Closes and unlocks the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)  # which unlocks it
             self._descriptor = -1
 
-    def _begin(self, head: dict[str, Any]) -> None:
+    def _start_lines(self, head: dict[str, Any]) -> None:
         state = self._state
         if state.head and state.head != head:
             if state.plan:
-                self._refuse_or_drop(_differing(state.head, head))
+                self._refuse_or_drop(differing_values(state.head, head))
             self._state = state = JournalState()
         if not state.head:
             self._state = JournalState(head=head)
@@ -150,18 +188,15 @@ class Journal:
 
     def _refuse_or_drop(self, differences: list[str]) -> None:
         if not self._may_drop:
-            shown = differences[:_NUM_NAMED]
-            if len(differences) > len(shown):
-                shown.append(f"and {len(differences) - len(shown)} more")
-            lines = "\n".join(f"  {printable(line)}" for line in shown)
+            lines = first_few([printable(line) for line in differences], _NUM_SHOWN, "\n  ")
             raise BratsError(
-                f"{printable(self.partial)}: begun by another build:\n{lines}\n"
+                f"{printable(self.partial)}: begun by another build:\n  {lines}\n"
                 "Undo that to go on with it, or start anew with --overwrite."
             )
         self._rewrite()
 
     def _rewrite(self) -> None:
-        """Starts over with the surveys alone."""
+        """Discards everything but the surveys, and the file under construction."""
         self._state.plan, self._state.done = {}, {}
         surveys = [{"survey": name, **kept} for name, kept in self._state.surveys.items()]
         lines = [format_line({"build": self._state.head}), *map(format_line, surveys)]
@@ -186,28 +221,31 @@ class Journal:
 
 
 def sweep(out: Path) -> None:
-    """Removes the journal of a build of `out` that was killed when nothing was left to do but
-    that."""
+    """Removes the journal of a build that was killed between publishing its cache and doing so.
+
+    Args:
+        out: Path of the cache.
+    """
     path = out.with_name(out.name + ".journal")
     if out.exists() and path.exists() and not partial_path(out).exists():
-        with contextlib.suppress(BratsError):  # another build has just begun with it
+        with contextlib.suppress(BratsError):  # another build has just opened it
             descriptor = _open_locked(path)
             path.unlink(missing_ok=True)
             os.close(descriptor)
 
 
-def file_marks(case: Case) -> list[list[Any]]:
-    """Size and time of change, in ns, of every file that the survey of a case reads."""
+def file_states(case: Case) -> list[list[Any]]:
+    """Reads path, size in bytes and time of change in ns of every file that a survey reads."""
     scans = [*case.images.values(), *([case.mask] if case.mask else [])]
-    marks = []
+    states = []
     for path in dict.fromkeys([*(scan.path for scan in scans), *case.unclaimed]):
         try:
             status = path.stat()
         except OSError:
-            marks.append([str(path), 0, 0])
+            states.append([str(path), 0, 0])
         else:
-            marks.append([str(path), status.st_size, status.st_mtime_ns])
-    return marks
+            states.append([str(path), status.st_size, status.st_mtime_ns])
+    return states
 
 
 def _open_locked(path: Path) -> int:
@@ -224,7 +262,7 @@ def _open_locked(path: Path) -> int:
             "another --out."
         ) from None
     except OSError:
-        pass  # some network file systems lock nothing; then nothing can be told
+        pass  # some network file systems have no locks
     return descriptor
 
 
@@ -236,97 +274,8 @@ def _content_of(path: Path) -> bytes:
         raise BratsError(f"{printable(path)}: cannot be read ({error.strerror}).") from error
 
 
-def _head(preparation: Preparation) -> dict[str, Any]:
-    """What decides a survey."""
-    described = asdict(preparation)
-    described["modalities"] = list(described["modalities"])
-    return {**described, "format_version": FORMAT_VERSION, "writer": __version__}
-
-
-def _describe(plan: Plan) -> dict[str, Any]:
-    """What decides every byte of the file, in a form that differences can be named from."""
-    return {
-        "fingerprint": plan.fingerprint,
-        "options": json.loads(json.dumps(describe_options(plan.options))),
-        "shard": str(plan.shard),
-        "data_dirs": [str(folder) for folder in plan.data_dirs],
-        "cases": {
-            case.id: {
-                "scans": [
-                    [source.name, source.num_bytes, source.checksum]
-                    for source in case.survey.sources
-                ],
-                "split": case.split,
-                "fold": case.fold,
-                "label scheme": case.scheme.name,
-            }
-            for case in plan.cases
-        },
-    }
-
-
-def _differences(begun: Mapping[str, Any], plan: Plan) -> list[str]:
-    """How `plan` differs from the one that was begun; empty for the same."""
-    now = _describe(plan)
-    if begun["fingerprint"] == now["fingerprint"] and begun["data_dirs"] == now["data_dirs"]:
-        return []
-    found = _differing(begun["options"], now["options"])
-    found += _differing(begun, now, ("shard", "data_dirs"))
-    then, today = begun["cases"], now["cases"]
-    found += [f"{name}: among the scans then, not now" for name in then if name not in today]
-    found += [f"{name}: among the scans now, not then" for name in today if name not in then]
-    for name in (name for name in then if name in today):
-        old, new = then[name], today[name]
-        changed = [b[0] for a, b in zip(old["scans"], new["scans"], strict=False) if a != b]
-        found += [f"{name}: {source} has changed" for source in changed]
-        found += [
-            f"{name}: {line}" for line in _differing(old, new, ("split", "fold", "label scheme"))
-        ]
-    return found or ["patients, grades, ages, survival or channels"]
-
-
-def _differing(
-    then: Mapping[str, Any], now: Mapping[str, Any], names: tuple[str, ...] = ()
-) -> list[str]:
-    return [
-        f"{name}: {then.get(name)} then, {now.get(name)} now"
-        for name in names or sorted({*then, *now})
-        if then.get(name) != now.get(name)
-    ]
-
-
-def _content(survey: Survey) -> dict[str, Any]:
-    """A survey as plain JSON values; repr of a float64 gives it back exactly."""
-    return {
-        "shape": survey.shape,
-        "affine": survey.affine.tolist(),
-        "codes": survey.codes,
-        "sources": [asdict(source) for source in survey.sources],
-        "normalizations": [asdict(one) for one in survey.normalizations],
-        "brain_pixels": survey.brain_pixels.tolist(),
-        "label_values": survey.label_values,
-        "label_pixels": survey.label_pixels.tolist(),
-    }
-
-
-def _survey(case: Case, content: Mapping[str, Any]) -> Survey:
-    depth = len(content["brain_pixels"])
-    return Survey(
-        case=case,
-        shape=tuple(content["shape"]),
-        affine=np.array(content["affine"], np.float64),
-        codes=content["codes"],
-        sources=tuple(Source(**source) for source in content["sources"]),
-        normalizations=tuple(Normalization(**one) for one in content["normalizations"]),
-        brain_pixels=np.array(content["brain_pixels"], np.int32),
-        label_values=tuple(content["label_values"]),
-        label_pixels=np.array(content["label_pixels"], np.int32).reshape(-1, depth),
-    )
-
-
 def _boot_id() -> str:
-    """Names the run of the system that this process belongs to; where that cannot be told, a name
-    that nothing else has, so that every mark is looked after."""
+    """Returns the id of this boot of the system; a random one, equal to no other, if unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -30,13 +30,13 @@ _PLAN_KEYS = ("fingerprint", "options", "shard", "data_dirs", "cases")
 
 @dataclass(kw_only=True)
 class JournalState:
-    """What the lines of a journal say, the later correcting the earlier.
+    """The content of a journal; of two lines about one thing the later counts.
 
     Attributes:
-        head: What decides a survey, see `journal`; empty for a journal without a first line.
+        head: See `describe_preparation`; empty for a journal without a first line.
         surveys: Files and content of each survey, by case id.
-        plan: The plan with its layout; empty before it is agreed on.
-        done: Checksum of the rows and run of the system, by the number of the case.
+        plan: Description of the build, with its layout; empty before rows are written.
+        done: Checksum of the rows and boot of the system, by the index of the case in the plan.
         num_bytes: End of the last line that is of use.
     """
 
@@ -48,7 +48,7 @@ class JournalState:
 
 
 def parse_lines(content: bytes) -> JournalState:
-    """Reads what the whole and undamaged lines of a journal say; the others are passed over."""
+    """Parses the complete and undamaged lines of a journal; ignores the others."""
     state = JournalState()
     position = 0
     for line in content.splitlines(keepends=True):
@@ -63,13 +63,13 @@ def parse_lines(content: bytes) -> JournalState:
 
 
 def format_line(record: Mapping[str, Any]) -> bytes:
-    """Makes the line of a record: JSON, a tab, its checksum, a line end."""
+    """Formats the line of a record: JSON, a tab, its checksum, a newline."""
     text = json.dumps(record, separators=(",", ":")).encode()
     return text + _checksum_end(text)
 
 
 def _take(state: JournalState, record: dict[str, Any]) -> bool:
-    """Enters what a line says; False, KeyError, TypeError or ValueError where it is of no use."""
+    """Applies a line to the state; False or KeyError, TypeError, ValueError if it is not usable."""
     kind = next(iter(record), "")
     if record.keys() != _KEYS.get(kind):
         return False
@@ -92,7 +92,7 @@ def _take(state: JournalState, record: dict[str, Any]) -> bool:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """What a line of `format_line` holds, None where it is not as it was written."""
+    """Parses a line of `format_line`; None for a damaged one."""
     text, tab, _ = line.rpartition(b"\t")
     if not tab or line != text + _checksum_end(text):
         return None

@@ -9,7 +9,7 @@ from brats_cache.build.describe_plan import differences
 from brats_cache.build.plan import Plan
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.files import read_small_file
-from brats_cache.common.text import human_bytes
+from brats_cache.common.text import first_few, human_bytes
 from brats_cache.format.reader import open_cache
 
 __all__ = ["check_disk_space", "check_is_cache", "is_already_built", "splits_path"]
@@ -56,10 +56,9 @@ def is_already_built(out: Path, plan: Plan, split_table: bytes) -> bool:
     """
     if out.exists():
         if found := differences(plan, open_cache(out)):
-            shown = "\n".join(f"  {line}" for line in found[:10])
-            more = f"\n  and {len(found) - 10} more" if len(found) > 10 else ""
+            lines = first_few([printable(line) for line in found], 10, "\n  ")
             raise BratsError(
-                f"{out}: exists and differs from this build:\n{shown}{more}\n"
+                f"{printable(out)}: exists and differs from this build:\n  {lines}\n"
                 "Choose another --out, or replace it with --overwrite."
             )
         return True

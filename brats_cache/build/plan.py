@@ -31,7 +31,6 @@ __all__ = [
     "Plan",
     "PlannedCase",
     "assign_splits",
-    "describe_options",
     "make_plan",
 ]
 

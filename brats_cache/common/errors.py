@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from brats_cache.common.text import first_few
+
 __all__ = [
     "BratsError",
     "CacheCorruptError",
@@ -164,12 +166,11 @@ def _grouped_lines(
             lines += [str(fault) for fault in members]
             continue
         num_named = len(members) if len(members) <= MAX_NAMED else MAX_EQUAL_FAULTS
-        names = "; ".join(": ".join(fault.names) for fault in members[:num_named])
-        more = f" and {len(members) - num_named} more" if num_named < len(members) else ""
+        names = first_few([": ".join(fault.names) for fault in members], num_named, "; ")
         first = replace(members[0], case="", path=None)
         are_equal = len({_texts(fault) for fault in members}) == 1
         count = f"{len(members)} times" if are_equal else f"{len(members)} alike, the first"
-        lines.append(f"{count}: {first} ({names}{more})")
+        lines.append(f"{count}: {first} ({names})")
     return lines
 
 

@@ -47,11 +47,22 @@ def aligned_table(lines: dict[str, str]) -> str:
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items() if text)
 
 
-def first_few(names: Sequence[object], num_shown: int = 5) -> str:
-    """The first names of a list and how many more there are: "a, b, c and 4 more"."""
+def first_few(names: Sequence[object], num_shown: int = 5, separator: str = ", ") -> str:
+    """Lists the first names and how many more there are.
+
+    Args:
+        names: Names or lines.
+        num_shown: At most so many of them.
+        separator: Put between two; where it breaks the line, the number of others has its own line.
+
+    Example:
+        >>> first_few("abcdefg", 3)
+        'a, b, c and 4 more'
+    """
     more = len(names) - num_shown
-    text = ", ".join(str(name) for name in names[:num_shown])
-    return f"{text} and {more} more" if more > 0 else text
+    text = separator.join(str(name) for name in names[:num_shown])
+    last = separator if "\n" in separator else " "
+    return f"{text}{last}and {more} more" if more > 0 else text
 
 
 def count_by_kind(warnings: Iterable[tuple[str, Iterable[str]]], num_cases: int) -> list[str]:
