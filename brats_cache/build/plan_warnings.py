@@ -64,14 +64,14 @@ def _warn_of_brains(surveys: Sequence[Survey]) -> list[str]:
 
 
 def _warn_of_no_tumor(cases: Sequence[CaseOfPlan]) -> list[str]:
-    """Warns when no training slice holds a tumour, so that there is nothing to learn from."""
+    """Warns when no training slice holds a tumour, so that nothing can be learned."""
     train = [case for case in cases if case.split == "train" and len(case.slices)]
     labels = sorted(REGIONS["wt"])
     if not train or any(case.canonical_pixels[labels][:, case.slices].any() for case in train):
         return []
     return [
         f"none of the training slices of {len(train)} cases holds a single pixel of tumour; "
-        "training on this cache will stop. Look at the masks and at --slices."
+        "training on this cache alone will stop. Look at the masks and at --slices."
     ]
 
 
