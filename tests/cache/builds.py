@@ -1,5 +1,7 @@
-"""A build as another process, watched through its journal, so that it can be hurt at a chosen
-moment. Used by `test_build` and by `scripts/soak kills`."""
+"""Runs a build as another process that can be killed at a chosen line of its journal.
+
+Used by `test_build` and by `scripts/soak kills`.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,13 @@ from pathlib import Path
 
 from tests.commands import LAUNCHER
 
-SECONDS = 120  # no state that is waited for takes as long
+SECONDS = 120  # timeout of every wait
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class EndedBuild:
+    """Exit code and output of a build."""
+
     code: int
     said: str
 
@@ -47,21 +51,22 @@ class Build:
             time.sleep(0.002)
 
     def workers(self) -> list[int]:
-        """The process ids of the workers."""
+        """Returns the process ids of the workers."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         lines = {int(pid): Path(f"/proc/{pid}/cmdline") for pid in path.read_text().split()}
         return [pid for pid, line in lines.items() if b"spawn_main" in line.read_bytes()]
 
     def kill(self, *, group: bool) -> None:
-        """SIGKILL to the main process, or to the workers as well."""
+        """Sends SIGKILL to the main process, or to the workers as well."""
         (os.killpg if group else os.kill)(self.process.pid, signal.SIGKILL)
 
-    def end(self) -> Ended:
+    def end(self) -> EndedBuild:
+        """Waits for the build to end."""
         said, _ = self.process.communicate(timeout=SECONDS)
-        return Ended(code=self.process.returncode, said=said)
+        return EndedBuild(code=self.process.returncode, said=said)
 
     def leaves_nobody(self) -> bool:
-        """Whether every process of the group is gone, or goes within seconds."""
+        """Whether every process of the group ends within seconds."""
         for _ in range(500):
             try:
                 os.killpg(self.process.pid, 0)
@@ -72,8 +77,7 @@ class Build:
 
 
 def journal_of(out: Path) -> Counter[str]:
-    """How many lines of each kind the journal of `out` holds; those since the last plan for
-    "done"."""
+    """Counts the complete lines of each kind in the journal of `out`."""
     counts: Counter[str] = Counter()
     try:
         content = out.with_name(out.name + ".journal").read_bytes()

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import open_cache
-from tests.cache.hostile import read_cache, read_scan, small_cache
+from tests.cache.hostile_caches import read_cache, small_cache
+from tests.cache.hostile_scans import read_scan
 from tests.commands import ROOT
 
 
