@@ -124,46 +124,6 @@ def test_one_large_tumour_among_small_ones_is_a_tumour(brats: Commands) -> None:
     brats("build-cache", *SMALL)
 
 
-def test_a_build_without_any_mask_stops_unless_asked_for(brats: Commands) -> None:
-    add_case(DATA, "p0")
-    add_case(DATA, "p1")
-    said = brats("build-cache", *SMALL, code=1).err
-    assert "none of the 2 cases has a segmentation" in said
-    assert "brats predict" in said
-    brats("build-cache", *SMALL, "--allow-unlabelled")
-    assert set(splits_of(open_cache("data/brats.h5")).values()) == {"test"}
-
-
-def test_labelled_cases_that_end_as_test_stop_the_build(brats: Commands) -> None:
-    """A follow-up without a mask takes its patient's other scans along."""
-    for number in range(4):
-        add_case(DATA, f"BraTS-GLI-0000{number}-000", labels=mask((1, 2, 3)), seed=number)
-    for number in range(2):
-        add_case(DATA, f"BraTS-GLI-0000{number}-001", seed=number)
-    said = brats("build-cache", *SMALL, code=1).err
-    assert "2 of 4 cases with a segmentation would be test" in said
-    assert "BraTS-GLI-00000-000" in said
-    brats("build-cache", *SMALL, "--allow-unlabelled")
-
-
-def test_training_slices_without_tumour_are_told(brats: Commands) -> None:
-    for number in range(3):
-        add_case(DATA, f"p{number}", labels=mask(()), seed=number)
-    assert "a single pixel of tumour" in brats("build-cache", *SMALL).err
-
-
-def test_many_equal_faults_are_one_line_and_a_file(brats: Commands) -> None:
-    for number in range(25):
-        add_case(DATA, f"p{number:02}", labels=mask((1,), (7, 12, 6)), seed=number)
-    said = brats("build-cache", *SMALL, code=1).err
-    assert "p02: data/p02/p02_seg.nii" in said
-    assert "p03" not in said
-    assert "and 22 more" in said
-    listed = Path("data/brats.h5.faults.txt")
-    assert str(listed) in said
-    assert all(f"p{number:02}" in listed.read_text() for number in range(25))
-
-
 @pytest.mark.parametrize(
     ("name", "word"),
     [
@@ -216,43 +176,6 @@ def test_a_brain_mask_in_scans_with_a_skull_is_no_tumour(brats: Commands) -> Non
     said = brats("build-cache", *SMALL, code=1).err
     assert "a mask of 811 ml" in said
     assert "not of the brain" in said
-
-
-def test_masks_that_match_no_images_are_not_left_aside_in_silence(brats: Commands) -> None:
-    for number in range(4):
-        add_case(DATA, f"p{number}", labels=mask((1,)) if number < 2 else None, seed=number)
-    for number in range(4):  # second masks of known cases are no missing ones
-        write(Path(f"data/qc/p{number % 2}_{number}_seg.nii"), mask((1,)))
-    brats("build-cache", *SMALL, "--dry-run")
-    for number in (2, 3):
-        write(Path(f"data/labels/subject{number}_seg.nii"), mask((1,)))
-    said = brats("build-cache", *SMALL, code=1).err
-    assert "2 of 4 cases have no segmentation" in said
-    assert "subject2_seg.nii" in said
-    brats("build-cache", *SMALL, "--allow-unlabelled")
-
-
-def test_a_long_list_of_cases_left_out_is_written_too(brats: Commands) -> None:
-    for number in range(24):
-        bad = mask((1,), (7, 12, 6))
-        add_case(DATA, f"p{number:02}", labels=bad if number > 1 else mask((1,)), seed=number)
-    said = brats("build-cache", *SMALL, "--skip-bad").err
-    assert "22 times" in said
-    assert "data/brats.h5.faults.txt" in said
-    assert len(Path("data/brats.h5.faults.txt").read_text().splitlines()) == 22
-
-
-def test_faults_of_a_dry_run_are_listed_where_a_folder_is(brats: Commands) -> None:
-    for number in range(21):
-        shifted = LPS.copy()
-        shifted[0, 3] += 1 + number / 3
-        folder = add_case(DATA, f"p{number:02}", seed=number)
-        write(folder / f"p{number:02}_seg.nii", mask((1,)), shifted)
-    said = brats("build-cache", *SMALL, "--dry-run", "--out", "new/x.h5", code=1).err
-    assert "21 alike" in said
-    assert "x.h5.faults.txt" in said
-    assert len(Path("x.h5.faults.txt").read_text().splitlines()) == 21
-    assert not Path("new").exists()
 
 
 def test_a_manifest_names_files_splits_and_schemes(brats: Commands) -> None:
