@@ -58,6 +58,10 @@ class TimeBudget:
             return None
         return [(late - early) / TIMED_STEPS for early, late in pairwise(self._times)]
 
+    def leave_out(self, seconds: float) -> None:
+        """Leaves out of the steps' time what was spent between two of them on something else."""
+        self._times = [start + seconds for start in self._times]
+
     @property
     def kind(self) -> int:
         """The kind of the step that comes next, from 0."""

@@ -173,6 +173,7 @@ class Trainer:
             is_best = self.keep_best(validation)
             self._record(training, validation, train_seconds, epoch_started, is_best)
             self.validation_seconds = time.monotonic() - epoch_started - train_seconds
+            self.time_budget.leave_out(self.validation_seconds)
 
             progress.next_epoch()
             if self._agree(self._due(StepAction.CONTINUE)) is StepAction.CHECKPOINT:
@@ -214,7 +215,7 @@ class Trainer:
                     self.caches,
                     self.world,
                 )
-            if action is StepAction.INTERRUPT or (action is StepAction.STOP and not is_last):
+            if action in (StepAction.STOP, StepAction.INTERRUPT):
                 return action
             if is_last:
                 break  # the schedule can end within an epoch

@@ -156,6 +156,13 @@ def test_a_time_limit_ends_judges_and_saves(cache_path: Path, tmp_path: Path) ->
     assert (tmp_path / "run" / "best.pt").is_file()
 
 
+def test_a_time_limit_ends_a_run_of_one_step_an_epoch(cache_path: Path, tmp_path: Path) -> None:
+    job = job_of(cache_path, "epochs=1000", "batch_size=64", max_minutes=1e-3)
+    done = run_it(job, tmp_path / "run")
+    assert "--max-minutes" in done.reason
+    assert len(RunDir(tmp_path / "run").read_metrics()) == 1
+
+
 def test_micro_batches_follow_the_whole_batch(cache_path: Path, tmp_path: Path) -> None:
     """With batch norm at rest the gradients of pieces add up to those of the whole."""
     losses = []

@@ -1,0 +1,80 @@
+"""A schedule that fits its time: what is timed, and how many steps follow from it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brats_train.training import time_budget
+from brats_train.training.time_budget import (
+    TIMED_STEPS,
+    WARM_UP_STEPS,
+    TimeBudget,
+    steps_within,
+)
+
+
+class Clock:
+    """Stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(time_budget, "time", made)
+    monkeypatch.setattr(time_budget, "process_age", lambda: 0.0)
+    return made
+
+
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_steps_are_timed_by_kind_without_what_lies_between(clock: Clock, kinds: int) -> None:
+    """Warm-up steps of 9 s do not count, nor does a validation of 50 s after every step."""
+    budget, found = TimeBudget(10.0), None
+    seconds = [9.0] * WARM_UP_STEPS + [1.0] * TIMED_STEPS + [4.0] * TIMED_STEPS
+    for number, step in enumerate(seconds[: WARM_UP_STEPS + kinds * TIMED_STEPS]):
+        assert found is None
+        assert budget.kind == max(0, number - WARM_UP_STEPS) // TIMED_STEPS
+        clock.now += step
+        found = budget.time_step(lambda: None, kinds)
+        clock.now += 50
+        budget.leave_out(50)
+    assert found == pytest.approx([1.0, 4.0][:kinds])
+
+
+def test_what_is_left_counts_earlier_processes(clock: Clock) -> None:
+    budget = TimeBudget(2.0)
+    clock.now += 30
+    assert budget.left() == pytest.approx(90)
+    assert budget.left(seconds_before=50) == pytest.approx(40)
+    assert TimeBudget(0).left(1e9) == float("inf")
+
+
+@given(
+    seconds=st.floats(-100, 1e5),
+    step=st.floats(1e-3, 100),
+    validation=st.floats(0, 100),
+    ending=st.floats(0, 100),
+    steps_per_epoch=st.integers(1, 1000),
+)
+def test_the_steps_fit(
+    seconds: float, step: float, validation: float, ending: float, steps_per_epoch: int
+) -> None:
+    """With the validation of every epoch, a last one and the ending; one step at least."""
+    steps = steps_within(
+        seconds,
+        step=step,
+        validation=validation,
+        ending=ending,
+        steps_per_epoch=steps_per_epoch,
+    )
+    assert steps >= 1
+    if steps > 1:
+        spent = steps * step + steps // steps_per_epoch * validation + validation + ending
+        assert spent <= seconds * (1 + 1e-9)
