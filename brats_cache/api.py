@@ -18,6 +18,9 @@ def build_cache(
     data: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
+    manifest: str | Path | None = None,
+    mask_words: Sequence[str] = (),
+    allow_unlabelled: bool = False,
     modalities: Sequence[str] = MODALITIES,
     slices: str = "brain",
     size: int = 256,
@@ -39,6 +42,9 @@ def build_cache(
     Args:
         data: One or more folders of cases, in any nesting.
         out: Path of the cache file.
+        manifest: CSV file that names the files of every case; `data` is then an empty list.
+        mask_words: Words in file names that mean the mask, besides the known ones.
+        allow_unlabelled: Build even if labelled cases end as test, or no case is labelled.
         modalities: Channels of the images in this order, of "t1", "t1ce", "t2" and "flair".
         slices: Which slices to keep: "brain" (slices with brain), "tumor", "middle", "all", or
             "A:B" for canonical z from A up to, not including, B.
@@ -81,6 +87,9 @@ def build_cache(
         num_workers=workers,
         skip_bad=skip_bad,
         overwrite=overwrite,
+        manifest=Path(manifest) if manifest else None,
+        mask_words=tuple(mask_words),
+        allow_unlabelled=allow_unlabelled,
     )
     run_build(job)
     return open_cache(job.out)
