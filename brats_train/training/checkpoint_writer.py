@@ -1,4 +1,7 @@
-"""Writes checkpoints in a thread, from a snapshot, while training goes on."""
+"""Writes checkpoints in a thread, from a snapshot, while training continues.
+
+Their format is in `models.checkpoint`.
+"""
 
 from __future__ import annotations
 
