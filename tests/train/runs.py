@@ -57,6 +57,16 @@ def call(*words: object, code: int = 0) -> None:
     assert left.value.code == code
 
 
+def predict(run: Path, scans: Path, out: Path, *words: object, code: int = 0) -> None:
+    """Runs `brats predict` on `scans` in this process and checks its exit code."""
+    call("predict", scans, "--run", run, "--out", out, "--device", "cpu", *words, code=code)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of the files in a folder, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def ids(cache: Cache, split: str) -> list[str]:
     """The cases of a split, in order of their ids."""
     chosen = cache.cases["split"] == split.encode()

@@ -14,37 +14,13 @@ import torch
 import brats_train
 from brats_cache.format.reader import Cache
 from brats_train.inference.ensemble import load_ensemble, to_native
-from tests.train.runs import call, ids, index_of, make_run
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, cache: Cache) -> Path:
-    return make_run(tmp_path_factory.mktemp("run") / "r", cache, target="regions")
-
-
-@pytest.fixture
-def scans(tmp_path: Path, phantom_dir: Path, cache: Cache) -> Path:
-    """Two cases of the phantom, without their masks."""
-    folder = tmp_path / "scans"
-    for case in ids(cache, "train")[:2]:
-        (source,) = (path.parent for path in phantom_dir.rglob(f"{case}_t1.nii"))
-        shutil.copytree(source, folder / case)
-        (folder / case / f"{case}_seg.nii").unlink()
-    return folder
-
-
-def predict(run: Path, scans: Path, out: Path, *words: object, code: int = 0) -> None:
-    call("predict", scans, "--run", run, "--out", out, "--device", "cpu", *words, code=code)
+from tests.train.runs import call, contents, index_of, make_run, predict
 
 
 def brain_of_scans(folder: Path) -> np.ndarray:
     """(Z, Y, X) bool: where any modality of a case stored as LPS is not 0."""
     volumes = [np.asarray(nib.load(path).dataobj).T for path in folder.iterdir()]
     return np.any([volume != 0 for volume in volumes], axis=0)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_mask_lies_on_its_scan(run: Path, scans: Path, tmp_path: Path) -> None:

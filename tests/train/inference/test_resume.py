@@ -11,31 +11,7 @@ import pytest
 
 from brats_cache.format.reader import Cache
 from brats_train.inference.ensemble import Ensemble
-from tests.train.runs import call, ids, make_run
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, cache: Cache) -> Path:
-    return make_run(tmp_path_factory.mktemp("run") / "r", cache, target="regions")
-
-
-@pytest.fixture
-def scans(tmp_path: Path, phantom_dir: Path, cache: Cache) -> Path:
-    """Two cases of the phantom, without their masks."""
-    folder = tmp_path / "scans"
-    for case in ids(cache, "train")[:2]:
-        (source,) = (path.parent for path in phantom_dir.rglob(f"{case}_t1.nii"))
-        shutil.copytree(source, folder / case)
-        (folder / case / f"{case}_seg.nii").unlink()
-    return folder
-
-
-def predict(run: Path, scans: Path, out: Path, *words: object, code: int = 0) -> None:
-    call("predict", scans, "--run", run, "--out", out, "--device", "cpu", *words, code=code)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+from tests.train.runs import contents, make_run, predict
 
 
 def test_resuming_makes_what_is_missing_and_no_more(

@@ -11,34 +11,9 @@ import numpy as np
 import pytest
 
 from brats_cache.discovery.cases import find_cases
-from brats_cache.format.reader import Cache
-from tests.train.runs import call, ids, make_run
+from tests.train.runs import call, contents, predict
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, cache: Cache) -> Path:
-    return make_run(tmp_path_factory.mktemp("run") / "r", cache, target="regions")
-
-
-@pytest.fixture
-def scans(tmp_path: Path, phantom_dir: Path, cache: Cache) -> Path:
-    """Two cases of the phantom, without their masks."""
-    folder = tmp_path / "scans"
-    for case in ids(cache, "train")[:2]:
-        (source,) = (path.parent for path in phantom_dir.rglob(f"{case}_t1.nii"))
-        shutil.copytree(source, folder / case)
-        (folder / case / f"{case}_seg.nii").unlink()
-    return folder
-
-
-def predict(run: Path, scans: Path, out: Path, *words: object, code: int = 0) -> None:
-    call("predict", scans, "--run", run, "--out", out, "--device", "cpu", *words, code=code)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_odd_names_stay_in_the_output_folder(run: Path, scans: Path, tmp_path: Path) -> None:
