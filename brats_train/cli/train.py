@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -112,13 +113,14 @@ def train(
             if world.is_main:
                 click.echo(text)
 
+        name = shlex.quote(str(run.path))
         log(f"Run: {run.path}")
         done = trainer.train(job, world, run, resume=is_resumed, log=log)
         if done.is_resumable:
-            log(f"Interrupted and saved. Go on with: brats train --resume --run {run.path}")
+            log(f"Interrupted and saved. Go on with: brats train --resume --run-dir {name}")
             sys.exit(130)
         log(f"Finished: {done.reason}. Best epoch {done.best_epoch}: {run.best}")
-        log(f"Next: brats eval --split val --run {run.path}")
+        log(f"Next: brats eval --split val --run-dir {name}")
 
 
 def _choose_run(

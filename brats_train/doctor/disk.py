@@ -35,7 +35,7 @@ def check_disk(name: str, folder: Path) -> Check:
         existing = existing.parent
     kind, free = _filesystem_of(existing), shutil.disk_usage(existing).free
     found = f"{human_bytes(free)} free, {kind}"
-    fix = "Choose another folder: build-cache --out, train --run."
+    fix = "Choose another folder: build-cache --out, train --run-dir."
     try:
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".brats-doctor-") as opened:
             file = opened.file

@@ -97,7 +97,7 @@ class RunDir:
         if present := self._present():
             raise BratsError(
                 f"{printable(self.path)}: holds a run already ({present[0].name}). Choose another "
-                "--run, or replace it with --overwrite."
+                "--run-dir, or replace it with --overwrite."
             )
 
     def has_checkpoint(self) -> bool:
@@ -121,7 +121,7 @@ class RunDir:
         """A directory that holds a run; by default the latest."""
         run = cls(path or RUNS / "latest")
         if not run.config.is_file():
-            hint = "" if path else " Train first, or name a run with --run."
+            hint = "" if path else " Train first, or name a run with --run-dir."
             raise RunNotFoundError(f"{run.path}: holds no run (no {run.config.name}).{hint}")
         return cls(run.path.resolve() if path is None else run.path)
 
@@ -140,7 +140,8 @@ class RunDir:
             fresh.symlink_to(self.path.resolve().name)
             os.replace(fresh, link)
         except OSError as error:
-            return f"{RUNS / 'latest'}: cannot be set ({error.strerror}). Name this run with --run."
+            place = RUNS / "latest"
+            return f"{place}: cannot be set ({error.strerror}). Name this run with --run-dir."
         return ""
 
     def begin(self, config: Mapping[str, Any]) -> None:

@@ -63,7 +63,7 @@ def _open_locked(path: Path) -> int:
             os.close(descriptor)
             raise BratsError(
                 f"{printable(path.parent)}: in use by {printable(holder) or 'another process'}. "
-                "Wait for it, or choose another --run."
+                "Wait for it, or choose another --run-dir."
             ) from None
         except OSError as error:
             _note_missing_locks(path.parent, error)

@@ -108,7 +108,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(cache_path: Path, tmp_path: Path) ->
     finally:
         process.kill()
     assert process.returncode == 130, output
-    assert "brats train --resume --run r" in output
+    assert "brats train --resume --run-dir r" in output
     held = checkpoint.load(tmp_path / "r" / "last.pt")["position"]
     done = run_brats(*("train", "--resume", "--run", "r", "--max-minutes", "0.01"), cwd=tmp_path)
     assert f"Going on at epoch {held['epoch'] + 1}, step {held['step']}" in done.stdout
