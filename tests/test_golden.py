@@ -25,7 +25,7 @@ from brats_train.training.trainer import train
 
 GOLDEN = Path(__file__).with_name("golden.json")
 SETTINGS = (
-    *("encoder=resnet18", "encoder_weights=none", "rows=tumor", "amp=off"),
+    *("model.encoder=resnet18", "encoder_weights=none", "rows=tumor", "amp=off"),
     *("epochs=5", "batch_size=14", "lr=1e-3"),
 )
 

@@ -22,7 +22,7 @@ from brats_train.inference.case_sources import find_scans
 from brats_train.inference.ensemble import load_ensemble
 from brats_train.inference.predict import PredictionJob, predict
 from brats_train.models.checkpoint import SegmenterSpec, pack
-from brats_train.models.unet import ModelConfig, build_model
+from brats_train.models.network import ModelConfig, build_model
 from brats_train.runtime.distributed import World
 from brats_train.training.checkpoint_writer import CheckpointWriter
 from brats_train.training.setup import common_scheme

@@ -70,6 +70,7 @@ def bench_step(
         caches,
         world,
         largest=recipe.batch_size,
+        least=recipe.batch_size,
         micro_batch="auto",
         init_from=None,
         is_compiled=is_compiled,
@@ -88,7 +89,7 @@ def bench_step(
             "slice": " x ".join(map(str, caches[0].shape[1:])),
             "amp": train_step.amp,
             "compiled": is_compiled,
-            "encoder": recipe.encoder,
+            "network": f"{recipe.model.architecture}, {recipe.model.encoder}",
             "steps a round": num_steps,
             "rounds": num_rounds,
         },
@@ -150,7 +151,12 @@ def _feed(
 ) -> _EndlessBatches:
     rows = evenly_spread_rows(caches, num_steps * recipe.batch_size)
     feeder = make_feeder(
-        caches, rows, largest=recipe.batch_size, device=world.device, resident=resident
+        caches,
+        rows,
+        context=recipe.context,
+        largest=recipe.batch_size,
+        device=world.device,
+        resident=resident,
     )
     return _EndlessBatches(
         Batches(

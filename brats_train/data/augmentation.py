@@ -119,6 +119,17 @@ class Parameters:
         """The parameters of samples `start` to `stop` of the global batch, a rank's part."""
         return replace(self, **{name: value[start:stop] for name, value in self._drawn().items()})
 
+    def repeated(self, num_slices: int) -> Parameters:
+        """The parameters for so many slices a sample, stacked as channels and changed alike."""
+        return replace(
+            self,
+            **{
+                name: value.tile(1, num_slices, *[1] * (value.ndim - 2))
+                for name, value in self._drawn().items()
+                if _DIMENSIONS.get(name, 1) > 1
+            },
+        )
+
     def _drawn(self) -> dict[str, Tensor]:
         named = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: value for name, value in named if value is not None}

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache
+from brats_train.data.context import with_neighbors
 from brats_train.data.mmap_gather import CopyThreadPool, MappedRows
 from brats_train.data.selection import RowSet
 
@@ -46,8 +47,9 @@ class Feeder(Protocol):
             chunks: Positions in the RowSet, at most `largest` for each batch.
 
         Yields:
-            (B, C, S, S) float16 images and (B, 1, S, S) uint8 masks on the device. They may be
-            overwritten once the next pair is requested.
+            (B, C, S, S) float16 images, C the channels of all slices of a sample, and
+            (B, 1, S, S) uint8 masks, on the device. They may be overwritten once the next pair is
+            requested.
         """
         ...
 
@@ -56,6 +58,7 @@ def make_feeder(
     caches: Sequence[Cache],
     rows: RowSet,
     *,
+    context: int = 0,
     largest: int,
     device: torch.device,
     resident: str = "auto",
@@ -65,6 +68,7 @@ def make_feeder(
     Args:
         caches: The caches that `rows` refers to.
         rows: The selected rows.
+        context: Neighbours on each side of a slice, see `context`.
         largest: The most rows of a batch.
         device: Where the batches are needed.
         resident: "always" keeps all rows on the device, "never" streams them, "auto" keeps them
@@ -74,14 +78,15 @@ def make_feeder(
         BratsError: The rows do not fit on the device, with "always".
     """
     _, channels, height, width = caches[0].shape
-    num_bytes = len(rows) * height * width * (2 * channels + 1)
+    stored, stacks = with_neighbors(caches, rows, context)
+    num_bytes = len(stored) * height * width * (2 * channels + 1)
     if resident == "auto":
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
         resident = "always" if num_bytes < RESIDENT_SHARE * free else "never"
     if resident == "never":
-        return RingFeeder(caches, rows, largest=largest, device=device)
+        return RingFeeder(MappedRows(caches, rows, context), largest=largest, device=device)
     try:
-        return ResidentFeeder(caches, rows, largest=largest, device=device)
+        return ResidentFeeder(caches, stored, stacks, largest=largest, device=device)
     except torch.OutOfMemoryError as error:
         raise BratsError(
             f"{num_bytes / 2**30:.1f} GiB of rows do not fit on {device}. Use --resident never."
@@ -95,12 +100,10 @@ class RingFeeder:
     new memory for every batch than copying the rows takes.
     """
 
-    def __init__(
-        self, caches: Sequence[Cache], rows: RowSet, *, largest: int, device: torch.device
-    ) -> None:
+    def __init__(self, source: MappedRows, *, largest: int, device: torch.device) -> None:
         self.waited_seconds = 0.0
-        self._source, self._device = MappedRows(caches, rows), device
-        self._slots = [_Slot(largest, caches[0].shape, device) for _ in range(NUM_SLOTS)]
+        self._source, self._device = source, device
+        self._slots = [_Slot(largest, source.shape, device) for _ in range(NUM_SLOTS)]
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def feed(self, chunks: Chunks) -> Iterator[tuple[Tensor, Tensor]]:
@@ -201,10 +204,17 @@ class ResidentFeeder:
     """Keeps all rows on the device, as they are in the cache, and gathers batches there."""
 
     def __init__(
-        self, caches: Sequence[Cache], rows: RowSet, *, largest: int, device: torch.device
+        self,
+        caches: Sequence[Cache],
+        rows: RowSet,
+        stacks: np.ndarray,
+        *,
+        largest: int,
+        device: torch.device,
     ) -> None:
+        """Uploads `rows`; `stacks` holds positions in them, see `with_neighbors`."""
         self.waited_seconds = 0.0
-        self._device = device
+        self._device, self._stacks = device, stacks
         _, channels, height, width = caches[0].shape
         num = len(rows)
         self._images = torch.empty(
@@ -212,7 +222,7 @@ class ResidentFeeder:
         )
         self._masks = torch.empty((num, 1, height, width), dtype=torch.uint8, device=device)
         source = MappedRows(caches, rows)
-        slot = _Slot(min(largest, num), caches[0].shape, torch.device("cpu"))
+        slot = _Slot(min(largest, num), source.shape, torch.device("cpu"))
         with CopyThreadPool() as pool:
             for start in range(0, num, largest):
                 stop = min(start + largest, num)
@@ -225,11 +235,14 @@ class ResidentFeeder:
         self.waited_seconds = 0.0
         if not chunks:
             return
-        order = torch.from_numpy(np.concatenate(chunks))
+        order = torch.from_numpy(self._stacks[np.concatenate(chunks)])
         if self._device.type == "cuda":  # one copy for the epoch, which the host does not wait for
             order = order.pin_memory().to(self._device, non_blocking=True)
-        for indices in order.split([len(chunk) for chunk in chunks]):
-            yield self._images.index_select(0, indices), self._masks.index_select(0, indices)
+        middle = order.shape[1] // 2
+        for stacks in order.split([len(chunk) for chunk in chunks]):
+            images = self._images.index_select(0, stacks.flatten())
+            masks = self._masks.index_select(0, stacks[:, middle])
+            yield images.view(len(stacks), -1, *images.shape[2:]), masks
 
 
 class _Slot:
@@ -239,10 +252,8 @@ class _Slot:
         copied: CUDA event of the last copy to the device; None on a CPU.
     """
 
-    def __init__(
-        self, largest: int, shape: tuple[int, int, int, int], device: torch.device
-    ) -> None:
-        _, channels, height, width = shape
+    def __init__(self, largest: int, shape: tuple[int, int, int], device: torch.device) -> None:
+        channels, height, width = shape
         pinned = device.type == "cuda"
         self._images = torch.empty(
             (largest, channels, height, width), dtype=torch.float16, pin_memory=pinned

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from brats_cache.format.reader import Cache
+from brats_train.data.context import neighbor_rows, num_slices
 from brats_train.data.selection import RowSet
 
 __all__ = ["CopyThreadPool", "MappedRows"]
@@ -36,14 +37,18 @@ class CopyThreadPool(ThreadPoolExecutor):
 
 
 class MappedRows:
-    """Reads the selected rows of several caches.
+    """Reads the selected rows of several caches, with their neighbours.
 
     Attributes:
         rows: The selection; all `indices` below are positions in it.
+        shape: (C, S, S) of the images of a sample, the slices of its context stacked.
     """
 
-    def __init__(self, caches: Sequence[Cache], rows: RowSet) -> None:
+    def __init__(self, caches: Sequence[Cache], rows: RowSet, context: int = 0) -> None:
         self.rows = rows
+        _, channels, height, width = caches[0].shape
+        self.shape = (num_slices(context) * channels, height, width)
+        self._stacks = neighbor_rows(caches, rows, context)
         self._pixels = [(np.asarray(cache.images), np.asarray(cache.masks)) for cache in caches]
         self._maps = [(_map_of(cache.images), _map_of(cache.masks)) for cache in caches]
 
@@ -56,9 +61,15 @@ class MappedRows:
         Args:
             indices: (n,) int64 positions in `rows`.
         """
-        rows = self.rows[indices]
-        for cache, row in zip(rows.cache.tolist(), rows.row.tolist(), strict=True):
-            for mapped, start, row_bytes in self._maps[cache]:
+        for cache, stack in zip(
+            self.rows.cache[indices].tolist(), self._stacks[indices].tolist(), strict=True
+        ):
+            images, masks = self._maps[cache]
+            middle = stack[len(stack) // 2]
+            for (mapped, start, row_bytes), row in [
+                *((images, row) for row in stack),
+                (masks, middle),
+            ]:
                 first = start + row * row_bytes
                 aligned = first - first % mmap.PAGESIZE
                 mapped.madvise(mmap.MADV_WILLNEED, aligned, first + row_bytes - aligned)
@@ -70,7 +81,7 @@ class MappedRows:
 
         Args:
             indices: (n,) int64 positions in `rows`.
-            images: (n, C, S, S) float16, to be filled.
+            images: (n, C, S, S) float16, to be filled, see `shape`.
             masks: (n, 1, S, S) uint8, to be filled.
             pool: Copies.
 
@@ -79,23 +90,25 @@ class MappedRows:
         """
         bounds = [len(indices) * part // pool.num_threads for part in range(pool.num_threads + 1)]
         return [
-            pool.submit(
-                self._copy, self.rows[indices[start:stop]], images[start:stop], masks[start:stop]
-            )
+            pool.submit(self._copy, indices[start:stop], images[start:stop], masks[start:stop])
             for start, stop in pairwise(bounds)
         ]
 
-    def _copy(self, rows: RowSet, images: np.ndarray, masks: np.ndarray) -> None:
+    def _copy(self, indices: np.ndarray, images: np.ndarray, masks: np.ndarray) -> None:
+        rows, stacks = self.rows[indices], self._stacks[indices]
+        channels = self.shape[0] // stacks.shape[1]
+        slices = images.reshape(*stacks.shape, channels, *self.shape[1:])  # a view
         for cache in np.unique(rows.cache):
             source_images, source_masks = self._pixels[cache]
-            indices = np.flatnonzero(rows.cache == cache)
-            if len(indices) == len(rows):
+            here = np.flatnonzero(rows.cache == cache)
+            if len(here) == len(rows):
                 # mode "raise" would copy through a buffer of NumPy's; the rows are in range.
-                np.take(source_images, rows.row, axis=0, out=images, mode="clip")
+                np.take(source_images, stacks, axis=0, out=slices, mode="clip")
                 np.take(source_masks, rows.row, axis=0, out=masks, mode="clip")
                 continue
-            for index, row in zip(indices.tolist(), rows.row[indices].tolist(), strict=True):
-                images[index], masks[index] = source_images[row], source_masks[row]
+            for index in here.tolist():
+                np.take(source_images, stacks[index], axis=0, out=slices[index], mode="clip")
+                masks[index] = source_masks[rows.row[index]]
 
 
 def _map_of(array: np.ndarray) -> tuple[mmap.mmap, int, int]:

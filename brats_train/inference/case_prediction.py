@@ -72,7 +72,7 @@ class CasePrediction:
 def predict_case(prepared: PreparedCase, ensemble: Ensemble, tta: bool) -> CasePrediction:
     """Predicts a prepared case; `tta` averages over flips."""
     _, height, width = prepared.grid.canonical_shape
-    output = ensemble.probabilities(prepared.images, tta)
+    output = ensemble.probabilities(prepared.images, prepared.z_indices, tta)
     probabilities = to_native(output, height, width, ensemble.spec.preparation.fit)
     probabilities *= prepared.brain[:, None]
     return CasePrediction(

@@ -14,6 +14,7 @@ import xxhash
 from torch import Tensor, nn
 
 from brats_cache.common.errors import CheckpointError
+from brats_train.data.context import neighbor_positions
 from brats_train.models.checkpoint import SegmenterSpec, load_network
 from brats_train.runtime.precision import autocast, choose_amp
 
@@ -44,14 +45,15 @@ class Ensemble:
     amp: str
 
     @torch.inference_mode()
-    def probabilities(self, images: np.ndarray, tta: bool = False) -> Tensor:
-        """Predicts prepared slices.
+    def probabilities(self, images: np.ndarray, z_indices: np.ndarray, tta: bool = False) -> Tensor:
+        """Predicts prepared slices of one case.
 
         The slices go through in chunks of a fixed size, so that equal slices give equal
         probabilities whoever asks.
 
         Args:
             images: (n, C, S, S) float16, as `prepare_images` makes them.
+            z_indices: (n,) z of each slice, ascending; tells a model of context the neighbours.
             tta: Average over both flips and their combination (test-time augmentation).
 
         Returns:
@@ -60,9 +62,13 @@ class Ensemble:
         Raises:
             CheckpointError: The models give NaN.
         """
+        stacks = neighbor_positions(z_indices, self.spec.context)
         parts = [
-            self._chunk(torch.from_numpy(images[start : start + SLICES_AT_ONCE].copy()), tta)
-            for start in range(0, len(images), SLICES_AT_ONCE)
+            self._chunk(
+                torch.from_numpy(images[stack].reshape(len(stack), -1, *images.shape[2:])), tta
+            )
+            for stack in np.split(stacks, range(SLICES_AT_ONCE, len(stacks), SLICES_AT_ONCE))
+            if len(stack)
         ]
         if not parts:
             size = self.spec.preparation.size
@@ -111,6 +117,7 @@ def load_ensemble(paths: Sequence[Path], device: torch.device, amp: str = "auto"
         for what, value, expected in (
             ("regions", spec.regions, first.regions),
             ("preparation of the images", spec.preparation, first.preparation),
+            ("context", spec.context, first.context),
         ):
             if value != expected:
                 raise CheckpointError(

@@ -21,7 +21,7 @@ from brats_cache.common.errors import CheckpointError, print_message, printable
 from brats_cache.common.files import open_regular_file
 from brats_cache.imaging.preprocess import Preparation
 from brats_train.models.content_digest import content_digest
-from brats_train.models.unet import ModelConfig, build_model
+from brats_train.models.network import ModelConfig, build_model
 
 __all__ = ["SegmenterSpec", "load", "load_network", "pack", "save"]
 
@@ -40,6 +40,7 @@ class SegmenterSpec:
         preparation: How the images were made that it was trained on.
         label_scheme: Scheme of the training masks, for scans whose names do not tell theirs.
         weights_from: Where the encoder's first weights came from.
+        context: Neighbours of a slice on each side that the network sees with it.
         threshold: Probability from which a voxel belongs to a region, 0 to 1.
         tta: Whether probabilities are averaged over flips (test-time augmentation).
         min_component_voxels: Smaller connected components of a region are dropped; 0 for none.
@@ -50,6 +51,7 @@ class SegmenterSpec:
     preparation: Preparation
     label_scheme: str
     weights_from: str
+    context: int = 0
     threshold: float = 0.5
     tta: bool = False
     min_component_voxels: int = 0

@@ -127,7 +127,8 @@ def _summary_text(
 ) -> str:
     recipe = config["recipe"]
     what = "the whole tumour" if recipe.get("target") == "wt" else "tumour regions (WT, TC, ET)"
-    text = f"A U-Net with a {recipe.get('encoder', 'ResNet')} encoder was trained on {what}"
+    model = {"architecture": "Unet", "encoder": recipe.get("encoder"), **recipe.get("model", {})}
+    text = f"A {model['architecture']} with the encoder {model['encoder']} was trained on {what}"
     if name := config.get("recipe_name"):
         text += f" with the recipe {name}"
     if (rows := config.get("num_train_rows")) is not None:

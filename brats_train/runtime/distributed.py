@@ -117,17 +117,24 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module, *, has_unused: bool = False) -> nn.Module:
         """Wraps a model in DistributedDataParallel, which averages gradients over ranks.
 
         The buffers of batch normalisation are copied from rank 0 at every forward pass, so they are
         equal on all ranks when the model is validated or saved.
+
+        Args:
+            model: The network.
+            has_unused: Whether some of its parameters get no gradient.
         """
         if self.size == 1:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(
-            model, device_ids=devices, gradient_as_bucket_view=True
+            model,
+            device_ids=devices,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=has_unused,
         )
 
     def broadcast_buffers(self, model: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,7 +23,7 @@ def choose_micro_batch(
     wanted: str,
     model: nn.Module,
     largest: int,
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, int, int],
     amp: str,
     world: World,
 ) -> int:
@@ -33,7 +34,7 @@ def choose_micro_batch(
             number.
         model: The network on its device.
         largest: Samples that this rank sees at most in a step.
-        shape: Of the cache, (N, C, S, S).
+        shape: Of a sample, (C, S, S).
         amp: "bf16", "fp16" or "off".
         world: This process among its peers.
 
@@ -91,7 +92,7 @@ def _fits(
     model: nn.Module,
     size: int,
     largest: int,
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, int, int],
     amp: str,
     device: torch.device,
 ) -> bool:
@@ -99,14 +100,14 @@ def _fits(
     buffers = [buffer.clone() for buffer in model.buffers()]  # batch norm's statistics move
     model.train()
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    image_bytes = largest * shape[1] * shape[2] * shape[3] * 4
+    image_bytes = largest * math.prod(shape) * 4
     try:
         reserve = torch.empty(
             BYTES_A_PARAMETER * num_parameters + COPIES_OF_IMAGES * image_bytes,
             dtype=torch.uint8,
             device=device,
         )
-        images = torch.randn(size, *shape[1:], device=device)
+        images = torch.randn(size, *shape, device=device)
         with cudnn_autotuning(True):
             with autocast(amp, device):
                 logits = model(images.contiguous(memory_format=torch.channels_last))

@@ -31,8 +31,22 @@ __all__ = [
     "recipe_to_dict",
 ]
 
+MOVED = {"encoder": "model.encoder"}  # fields by their names in older runs and recipes
 TARGETS = {"wt": ("wt",), "regions": ("wt", "tc", "et")}
 NotNegative = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class NetworkConfig:
+    """Which network of segmentation_models_pytorch (smp).
+
+    Attributes:
+        architecture: "Unet", "UnetPlusPlus", "MAnet", "FPN", "Segformer" or another of smp's.
+        encoder: An encoder of smp, such as "resnet34", or "tu-" and a name of timm's.
+    """
+
+    architecture: str = "Unet"
+    encoder: str = "resnet34"
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -44,11 +58,12 @@ class Recipe:
         sampling: "uniform": every epoch holds every selected slice. "tumor": all slices with
             tumour, and of the others `background` for each of them, anew in each epoch.
         background: See `sampling`.
+        context: Neighbours of a slice on each side whose channels are stacked with its own (2.5-D).
         half_resolution: Share of the steps, the first ones, that are taken at half the pixels along
             each axis; several of them take the time of one.
         target: "wt": one channel, the whole tumour; "regions": WT, TC and ET; "auto": regions where
             the labels of all cases tell them.
-        encoder: An smp ResNet.
+        model: See `NetworkConfig`.
         encoder_weights: "imagenet", "none" or a file.
         epochs: At most so many.
         batch_size: Samples of a step over all ranks.
@@ -75,9 +90,10 @@ class Recipe:
     rows: RowRule = "middle"
     sampling: Literal["uniform", "tumor"] = "uniform"
     background: NotNegative = 0.5
+    context: Annotated[int, Field(ge=0, le=8)] = 0
     half_resolution: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target: Literal["wt", "regions", "auto"] = "wt"
-    encoder: str = "resnet34"
+    model: NetworkConfig = field(default_factory=NetworkConfig)
     encoder_weights: str = "imagenet"
     epochs: Annotated[int, Field(ge=1)] = 200
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -166,7 +182,7 @@ def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         if not equals:
             raise RecipeError(f"--set {setting}: expected FIELD=VALUE.")
         try:
-            recipe = with_field(recipe, path.strip(), text.strip())
+            recipe = with_field(recipe, MOVED.get(path.strip(), path.strip()), text.strip())
         except ValueError as error:
             raise RecipeError(f"--set {setting}: {error}.") from error
     return recipe
@@ -191,7 +207,8 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         pairs = value.items() if isinstance(value, Mapping) else [(None, value)]
         for part, inner in pairs:
             try:
-                recipe = with_field(recipe, name if part is None else f"{name}.{part}", inner)
+                path = MOVED.get(name, name) if part is None else f"{name}.{part}"
+                recipe = with_field(recipe, path, inner)
             except ValueError as error:
                 raise RecipeError(f"{error}.") from error
     return recipe

@@ -15,8 +15,8 @@ from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import REGIONS
 from brats_train.data.selection import RowSet
 from brats_train.models.checkpoint import load_network
+from brats_train.models.network import ModelConfig, build_model
 from brats_train.models.pretrained import load_encoder_weights
-from brats_train.models.unet import ModelConfig, build_model
 from brats_train.runtime.distributed import World
 from brats_train.training.ema import MovingAverage
 from brats_train.training.recipe import TARGETS, Recipe
@@ -26,6 +26,7 @@ __all__ = [
     "check_batch",
     "check_data",
     "common_scheme",
+    "fewest_at_once",
     "file_identity",
     "initial_model",
     "make_ema",
@@ -83,7 +84,7 @@ def check_data(
 
     Raises:
         BratsError: A size that the U-Net cannot halve five times, no training slices or none with
-            a tumour, masks that do not know a region, or batches that batch norm cannot take.
+            a tumour, or masks that do not know a region.
     """
     recipe, size = job.recipe, caches[0].shape[-1]
     names = ", ".join(str(cache.path) for cache in caches)
@@ -104,14 +105,6 @@ def check_data(
             f"{names}: none of the {len(train_rows)} training slices (rows={recipe.rows}) holds a "
             "single pixel of tumour, so there is nothing to train on. Train on other slices with "
             "--set rows=all, look at the masks, or insist with --allow-no-tumor."
-        )
-    at_once = _samples_at_once(len(train_rows), recipe.batch_size, world.size)
-    if size == MIN_SIZE and 1 in at_once:
-        raise BratsError(
-            f"--batch-size {recipe.batch_size} on {world.size} processes: a step of one sample, of "
-            f"whose {size} x {size} pixels the deepest features keep one, which batch norm cannot "
-            f"normalise. Choose a batch size that does not leave one of {len(train_rows)} slices "
-            "over, or build the cache with a larger --size."
         )
     if not len(val_rows):
         log("Warning: no validation rows; the last weights are the best checkpoint.")
@@ -149,13 +142,13 @@ def file_identity(path: Path) -> tuple[int, int, int] | None:
 
 
 def model_config(recipe: Recipe, num_channels: int) -> ModelConfig:
-    """The model that a recipe asks for. Raises `BratsError` for one that does not exist."""
-    try:
-        return ModelConfig(
-            in_channels=num_channels, classes=len(recipe.regions), encoder=recipe.encoder
-        )
-    except ValueError as error:
-        raise BratsError(f"--set encoder={recipe.encoder}: {printable(error)}.") from error
+    """The model that a recipe asks for."""
+    return ModelConfig(
+        in_channels=num_channels,
+        classes=len(recipe.regions),
+        architecture=recipe.model.architecture,
+        encoder=recipe.model.encoder,
+    )
 
 
 def initial_model(
@@ -175,8 +168,11 @@ def initial_model(
         BratsError: The weights cannot be had, or do not fit.
     """
     if init_from is None:
-        model = build_model(config)
-        return model, load_encoder_weights(model, encoder_weights)
+        try:
+            model = build_model(config)
+        except ValueError as error:
+            raise BratsError(f"--set model.{printable(error)}.") from error
+        return model, load_encoder_weights(model, config.encoder, encoder_weights)
     segmenter, model, _ = load_network(init_from)
     if segmenter.model != config:
         raise BratsError(
@@ -207,9 +203,17 @@ def _any_tumor(caches: Sequence[Cache], rows: RowSet) -> bool:
     )
 
 
-def _samples_at_once(num_rows: int, batch_size: int, world_size: int) -> set[int]:
-    """How many samples a rank holds in the steps of an epoch; 1 where it holds none."""
-    sizes = {min(num_rows, batch_size), num_rows % batch_size} - {0}
-    return {
-        max(1, number) for size in sizes for number in (size // world_size, -(-size // world_size))
-    }
+def fewest_at_once(num_samples: int, batch_size: int, world_size: int, micro_batch: str) -> int:
+    """The fewest samples that any rank computes at once in the steps of an epoch.
+
+    Args:
+        num_samples: Of an epoch.
+        batch_size: Of a step, over all ranks.
+        world_size: Number of ranks; one without a sample computes another's.
+        micro_batch: "auto" or a number.
+    """
+    sizes = {min(num_samples, batch_size), num_samples % batch_size} - {0}
+    parts = {max(1, size // world_size) for size in sizes}
+    if not micro_batch.isdigit() or int(micro_batch) < 1:  # refused elsewhere
+        return min(parts)
+    return min(part // -(-part // int(micro_batch)) for part in parts)

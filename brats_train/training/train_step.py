@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from brats_cache.format.reader import Cache
 from brats_train.data import augmentation as augment
+from brats_train.data.context import num_slices
 from brats_train.data.loader import Batch
 from brats_train.data.targets import region_targets
 from brats_train.models.checkpoint import SegmenterSpec
+from brats_train.models.network import try_model
 from brats_train.runtime.compile import compile_model
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import autocast, choose_amp, cudnn_autotuning
@@ -47,6 +49,7 @@ class TrainStep:
         ema: The exponential moving average of the weights, or None.
         amp: "bf16", "fp16" or "off".
         micro_batch: Samples computed at once.
+        num_slices: Slices of a sample, whose channels are stacked.
         first_nonfinite: () int64 on the device: the first step of this process whose loss was not
             finite, `NEVER` for none.
     """
@@ -58,20 +61,37 @@ class TrainStep:
         world: World,
         *,
         largest: int,
+        least: int,
         micro_batch: str,
         init_from: Path | None,
         is_compiled: bool,
     ) -> None:
-        """`largest` is the number of samples that this rank sees at most in a step."""
+        """Args:
+            recipe: What to train.
+            caches: The caches of the training rows.
+            world: This process among its peers.
+            largest: Samples that this rank sees at most in a step.
+            least: Samples that any rank sees at least in a step.
+            micro_batch: See `choose_micro_batch`.
+            init_from: A checkpoint to take the whole model from.
+            is_compiled: Whether to compile the network.
+
+        Raises:
+            BratsError: The network does not exist or cannot be trained on such slices.
+        """
         self.recipe, self.world, self.largest, device = recipe, world, largest, world.device
         self.amp = choose_amp(recipe.amp, device)
         torch.manual_seed(recipe.seed)  # the same first weights on every rank
-        config = model_config(recipe, caches[0].shape[1])
+        self.num_slices = num_slices(recipe.context)
+        config = model_config(recipe, caches[0].shape[1] * self.num_slices)
         self.model, weights_from = initial_model(config, recipe.encoder_weights, init_from)
         if recipe.sync_batchnorm and device.type == "cuda" and world.size > 1:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        is_whole = try_model(self.model, config, caches[0].shape[-1], least)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ddp_model = world.wrap(compile_model(self.model) if is_compiled else self.model)
+        self.ddp_model = world.wrap(
+            compile_model(self.model) if is_compiled else self.model, has_unused=not is_whole
+        )
         self.ema = make_ema(self.model, recipe.ema)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, recipe), lr=recipe.lr, fused=True
@@ -81,11 +101,17 @@ class TrainStep:
             model=config,
             regions=recipe.regions,
             preparation=caches[0].preparation,
+            context=recipe.context,
             label_scheme=common_scheme(caches),
             weights_from=weights_from,
         )
         self.micro_batch = choose_micro_batch(
-            micro_batch, self.model, largest, caches[0].shape, self.amp, world
+            micro_batch,
+            self.model,
+            largest,
+            (config.in_channels, *caches[0].shape[2:]),
+            self.amp,
+            world,
         )
         check_batch(recipe, self.micro_batch, largest)
         self.first_nonfinite = torch.full((), NEVER, dtype=torch.int64, device=device)
@@ -171,14 +197,14 @@ class TrainStep:
         parameters = augment.draw(
             self.recipe.augment,
             num_samples=batch.global_size,
-            num_modalities=batch.images.shape[1],
+            num_modalities=batch.images.shape[1] // self.num_slices,
             seed=self.recipe.seed,
             epoch=epoch,
             step=batch.step,
             device=self.world.device,
         )
         part = parameters.slice(batch.part.start, batch.part.stop)
-        return augment.apply(batch.images, batch.masks, part)
+        return augment.apply(batch.images, batch.masks, part.repeated(self.num_slices))
 
     def checksum(self) -> int:
         """xxh3_64 of the weights, to compare what several ranks have loaded."""

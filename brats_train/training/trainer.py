@@ -44,7 +44,12 @@ from brats_train.training.micro_batch import oom_as_error
 from brats_train.training.nonfinite import raise_if_nonfinite
 from brats_train.training.run_config import introduction, run_config
 from brats_train.training.run_dir import RunDir
-from brats_train.training.setup import check_data, file_identity, resolve_target
+from brats_train.training.setup import (
+    check_data,
+    fewest_at_once,
+    file_identity,
+    resolve_target,
+)
 from brats_train.training.state import Finished, Progress, StepAction, TrainJob
 from brats_train.training.time_budget import TimeBudget, steps_within
 from brats_train.training.train_step import TrainStep
@@ -131,7 +136,12 @@ class Trainer:
         largest = -(-min(recipe.batch_size, sampler.num_samples) // world.size)
         # Resident rows come first: how many samples fit is tried out beside them.
         feeder = make_feeder(
-            self.caches, self.train_rows, largest=largest, device=device, resident=job.resident
+            self.caches,
+            self.train_rows,
+            context=recipe.context,
+            largest=largest,
+            device=device,
+            resident=job.resident,
         )
         self.batches = Batches(feeder, sampler, batch_size=recipe.batch_size, world=world)
         amp = choose_amp(recipe.amp, device)
@@ -141,6 +151,9 @@ class Trainer:
             self.caches,
             world,
             largest=largest,
+            least=fewest_at_once(
+                sampler.num_samples, recipe.batch_size, world.size, job.micro_batch
+            ),
             micro_batch=job.micro_batch,
             init_from=job.init_from,
             is_compiled=job.compile,

@@ -75,7 +75,12 @@ class Validator:
             for start in range(0, len(mine), ROWS_AT_ONCE)
         ]
         self._feeder = make_feeder(
-            caches, mine, largest=ROWS_AT_ONCE, device=world.device, resident=resident
+            caches,
+            mine,
+            context=recipe.context,
+            largest=ROWS_AT_ONCE,
+            device=world.device,
+            resident=resident,
         )
 
     @torch.inference_mode()

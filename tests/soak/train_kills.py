@@ -27,7 +27,7 @@ from tests.commands import LAUNCHER, children_of, run_brats
 
 EPOCHS = 8
 TRAINING = (
-    *("--encoder-weights", "none", "--set", "encoder=resnet18", "--set", "rows=all"),
+    *("--encoder-weights", "none", "--set", "model.encoder=resnet18", "--set", "rows=all"),
     *("--set", "ema=0.9", "--epochs", str(EPOCHS), "--batch-size", "25", "--lr", "1e-3"),
     *("--amp", "off", "--deterministic", "--save-minutes", "0.01"),
 )

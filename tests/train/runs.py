@@ -4,7 +4,6 @@ and prediction share."""
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,8 @@ import torch
 from brats_cache.format.reader import Cache
 from brats_train.cli.main import main
 from brats_train.models.checkpoint import SegmenterSpec, pack, save
-from brats_train.models.unet import ModelConfig, build_model
-from brats_train.training.recipe import load_recipe, recipe_to_dict
+from brats_train.models.network import ModelConfig, build_model
+from brats_train.training.recipe import apply_settings, load_recipe, recipe_to_dict
 
 
 def make_run(
@@ -27,10 +26,12 @@ def make_run(
     **chosen: float | bool,
 ) -> Path:
     """A run directory with an untrained model in best.pt; `chosen` are fields of its spec."""
-    recipe = replace(load_recipe("paper"), target=target, rows=rows, encoder="resnet18")
+    recipe = apply_settings(
+        load_recipe("paper"), [f"target={target}", f"rows={rows}", "model.encoder=resnet18"]
+    )
     torch.manual_seed(seed)
     config = ModelConfig(
-        in_channels=cache.shape[1], classes=len(recipe.regions), encoder=recipe.encoder
+        in_channels=cache.shape[1], classes=len(recipe.regions), encoder=recipe.model.encoder
     )
     model = build_model(config)
     spec = SegmenterSpec(

@@ -70,13 +70,15 @@ def test_the_loader_is_measured(cache_path: Path, capsys: pytest.CaptureFixture[
 
 def test_the_step_is_measured(cache_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--batch-size", 2, "--steps", 1, "--rounds", 2, "--resident", "always")
-    call("bench", "step", "--cache", cache_path, *words, "--set", "encoder=resnet18", "--json")
+    call(
+        "bench", "step", "--cache", cache_path, *words, "--set", "model.encoder=resnet18", "--json"
+    )
     values = json.loads(capsys.readouterr().out)
     assert set(values["speeds"]) == {"pure", "synthetic", "real", "resident"}
     assert {"real / synthetic", "resident / synthetic"} <= set(values["ratios"])
     assert 0 <= values["figures"]["real: wait %"] <= 100
     assert values["figures"]["peak memory GiB"] > 0
-    assert values["settings"]["encoder"] == "resnet18"
+    assert values["settings"]["network"] == "Unet, resnet18"
 
 
 def test_whole_cases_are_measured(

@@ -90,7 +90,9 @@ def test_the_mean_slice_iou_is_the_loops(cache: Cache, run: Path) -> None:
     for case in ids(cache, "val"):
         record = cache.cases[index_of(cache, case)]
         rows = slice(record["first_row"], record["first_row"] + record["rows"])
-        predicted = (ensemble.probabilities(np.asarray(cache.images[rows])) >= 0.5).numpy()
+        predicted = (
+            ensemble.probabilities(np.asarray(cache.images[rows]), cache.slices["z"][rows]) >= 0.5
+        ).numpy()
         for channel, region in enumerate(REGIONS):
             truth = region_table(region)[np.asarray(cache.masks[rows])[:, 0]]
             for one, other in zip(predicted[:, channel], truth, strict=True):

@@ -68,7 +68,10 @@ def test_probabilities_are_those_of_the_cached_rows(
         record = cache.cases[index_of(cache, folder.name)]
         rows = slice(record["first_row"], record["first_row"] + record["rows"])
         expected = to_native(
-            ensemble.probabilities(np.asarray(cache.images[rows])), 64, 64, "resize"
+            ensemble.probabilities(np.asarray(cache.images[rows]), cache.slices["z"][rows]),
+            64,
+            64,
+            "resize",
         )
         image = nib.load(tmp_path / "out" / f"{folder.name}_prob.nii.gz")
         assert image.get_data_dtype() == np.float32

@@ -20,7 +20,7 @@ from brats_train.evaluation.tune_postprocessing import PostprocessingChoice, rec
 from brats_train.models import checkpoint
 from brats_train.models.checkpoint import SegmenterSpec
 from brats_train.models.content_digest import content_digest
-from brats_train.models.unet import ModelConfig
+from brats_train.models.network import ModelConfig
 from tests.train.runs import call
 
 SPEC = SegmenterSpec(

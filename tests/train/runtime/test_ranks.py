@@ -18,7 +18,7 @@ from tests.commands import LAUNCHER, children_of, run_brats
 
 FROZEN = Path(__file__).parents[1] / "frozen.py"
 SMALL = (
-    *("--encoder-weights", "none", "--set", "encoder=resnet18", "--set", "rows=tumor"),
+    *("--encoder-weights", "none", "--set", "model.encoder=resnet18", "--set", "rows=tumor"),
     *("--epochs", "2", "--batch-size", "25", "--lr", "1e-3", "--amp", "off", "--deterministic"),
 )
 # The phantoms have 55 training slices with tumour.

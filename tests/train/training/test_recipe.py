@@ -20,7 +20,7 @@ from brats_train.training.recipe import (
 
 def test_the_default_is_the_paper() -> None:
     paper = load_recipe("paper")
-    assert (paper.rows, paper.target, paper.encoder) == ("middle", "wt", "resnet34")
+    assert (paper.rows, paper.target, paper.model.encoder) == ("middle", "wt", "resnet34")
     assert (paper.encoder_weights, paper.epochs, paper.batch_size) == ("imagenet", 200, 64)
     assert (paper.lr, paper.loss.name) == (1e-4, "bce+iou")
     assert (paper.augment.rotate_degrees, paper.augment.brightness) == (5.0, 0.6)

@@ -27,7 +27,7 @@ from brats_train.training.checkpoint_writer import CheckpointWriter
 from brats_train.training.metrics_file import METRIC_COLUMNS
 from brats_train.training.recipe import Recipe, apply_settings
 from brats_train.training.run_dir import RunDir
-from brats_train.training.setup import check_data
+from brats_train.training.setup import check_data, fewest_at_once
 from brats_train.training.state import Finished, TrainJob
 from brats_train.training.time_budget import TIMED_STEPS, WARM_UP_STEPS
 from brats_train.training.train_step import TrainStep, split_evenly
@@ -35,7 +35,7 @@ from brats_train.training.trainer import Trainer, train
 from tests.train.frozen import frozen_batchnorm
 
 SMALL = (
-    "encoder=resnet18",
+    "model.encoder=resnet18",
     "encoder_weights=none",
     "rows=tumor",
     "epochs=2",
@@ -191,7 +191,7 @@ def test_init_from_starts_with_another_runs_weights(cache_path: Path, tmp_path: 
         assert torch.equal(value, after[name]), name
     with pytest.raises(BratsError, match="resnet18"):
         run_it(
-            job_of(cache_path, "encoder=resnet34", init_from=best),
+            job_of(cache_path, "model.encoder=resnet34", init_from=best),
             tmp_path / "third",
         )
 
@@ -356,13 +356,22 @@ def test_slices_without_any_tumour_are_not_trained_on(cache_path: Path, tmp_path
     check_data([empty], rows, rows, replace(job, allow_no_tumor=True), ALONE, print)
 
 
-def test_a_batch_that_batch_norm_cannot_take_is_refused(cache_path: Path, tmp_path: Path) -> None:
-    cache = open_cache(cache_path)
-    tiny = replace(cache, shape=(*cache.shape[:2], 32, 32))
-    rows = select_rows([tiny], "train", "tumor")[np.arange(9)]
-    with pytest.raises(BratsError, match="a step of one sample"):
-        check_data([tiny], rows, rows, job_of(cache_path, "batch_size=8"), ALONE, print)
-    check_data([tiny], rows, rows, job_of(cache_path, "batch_size=9"), ALONE, print)
+@given(st.integers(1, 50), st.integers(1, 20), st.integers(1, 4), st.integers(1, 8))
+def test_the_fewest_samples_at_once_are_those_of_all_steps(
+    num_samples: int, batch_size: int, ranks: int, micro: int
+) -> None:
+    batch_size = max(batch_size, ranks)
+    at_once = []
+    for start in range(0, num_samples, batch_size):
+        size = min(batch_size, num_samples - start)
+        for rank in range(ranks):
+            mine = size * (rank + 1) // ranks - size * rank // ranks
+            pieces = -(-max(1, mine) // micro)
+            at_once += [part.stop - part.start for part in split_evenly(max(1, mine), pieces)]
+    assert fewest_at_once(num_samples, batch_size, ranks, str(micro)) <= min(at_once)
+    assert fewest_at_once(num_samples, batch_size, 1, "auto") == min(
+        size for size in (min(batch_size, num_samples), num_samples % batch_size) if size
+    )
 
 
 def test_a_loss_over_the_batch_needs_the_whole_batch(cache_path: Path, tmp_path: Path) -> None:
@@ -374,7 +383,7 @@ def test_a_loss_over_the_batch_needs_the_whole_batch(cache_path: Path, tmp_path:
 
 def test_an_unknown_encoder_is_one_message(cache_path: Path, tmp_path: Path) -> None:
     with pytest.raises(BratsError, match="encoder"):
-        run_it(job_of(cache_path, "encoder=resnet999"), tmp_path / "run")
+        run_it(job_of(cache_path, "model.encoder=resnet999"), tmp_path / "run")
 
 
 @given(st.integers(1, 300), st.integers(1, 8), st.integers(1, 64))

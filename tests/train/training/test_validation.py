@@ -8,7 +8,7 @@ from torch import Tensor
 
 from brats_cache.format.reader import Cache
 from brats_train.data.selection import select_rows
-from brats_train.models.unet import ModelConfig, build_model
+from brats_train.models.network import ModelConfig, build_model
 from brats_train.runtime.distributed import World
 from brats_train.training.recipe import Recipe
 from brats_train.training.validation import NAMES, Validator
@@ -26,7 +26,7 @@ class Alone(World):
 @pytest.mark.parametrize("target", ["wt", "regions"])
 def test_metrics_do_not_depend_on_the_number_of_ranks(cache: Cache, target: str) -> None:
     rows = select_rows([cache], "val", "all")
-    recipe = Recipe(target=target, encoder="resnet18")
+    recipe = Recipe(target=target)
     torch.manual_seed(0)
     config = ModelConfig(in_channels=4, classes=len(recipe.regions), encoder="resnet18")
     model = build_model(config)

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from brats_cache.common.errors import BratsError
+from brats_train.models.network import ModelConfig, build_model, try_model
 from brats_train.models.pretrained import load_encoder_weights
-from brats_train.models.unet import ENCODERS, ModelConfig, build_model
 
 State = dict[str, Tensor]
 
@@ -90,14 +90,85 @@ def test_building_is_decided_by_the_global_seed() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("in_channels", 0), ("classes", 0), ("encoder", "vgg")],
+    [("in_channels", 0), ("classes", 0), ("architecture", "U-Net"), ("encoder", "resnet35")],
 )
 def test_a_wrong_setting_is_named(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{field} is "):
-        ModelConfig(**({"in_channels": 4, "classes": 1} | {field: value}))  # type: ignore[arg-type]
+        build_model(ModelConfig(**({"in_channels": 4, "classes": 1} | {field: value})))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder"),
+    [
+        ("UnetPlusPlus", "resnet18"),
+        ("MAnet", "mobilenet_v2"),
+        ("FPN", "efficientnet-b0"),
+        ("Segformer", "mit_b0"),
+        ("unet", "tu-resnet10t"),
+        ("DeepLabV3Plus", "tu-convnext_atto"),
+    ],
+)
+def test_other_networks_take_any_channels_and_can_be_trained(
+    architecture: str, encoder: str
+) -> None:
+    config = ModelConfig(in_channels=5, classes=3, architecture=architecture, encoder=encoder)
+    torch.manual_seed(1)
+    model = build_model(config)
+    state = torch.get_rng_state()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    try_model(model, config, 64, 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder", "size", "num_samples"),
+    [
+        ("Unet", "resnet18", 32, 1),  # batch norm over one value
+        ("Unet", "tu-vit_tiny_patch16_224", 64, 2),
+        ("UperNet", "tu-swin_tiny_patch4_window7_224", 64, 2),
+    ],
+)
+def test_a_network_that_cannot_take_the_slices_is_one_message(
+    architecture: str, encoder: str, size: int, num_samples: int
+) -> None:
+    config = ModelConfig(in_channels=4, classes=1, architecture=architecture, encoder=encoder)
+    with pytest.raises((BratsError, ValueError), match=f"{architecture}.*{encoder}") as caught:
+        try_model(build_model(config), config, size, num_samples)
+    assert "\n" not in str(caught.value)
+
+
+def test_parameters_without_gradient_are_told() -> None:
+    config = ModelConfig(in_channels=4, classes=1, encoder="resnet18")
+    model = build_model(config)
+    assert try_model(model, config, 64, 2)
+    model.add_module("idle", nn.Linear(2, 2))
+    assert not try_model(model, config, 64, 2)
+
+
+def test_a_near_name_is_proposed() -> None:
+    for name, near in (("resnet43", "resnet34"), ("tu-resnet43", "resnet34")):
+        with pytest.raises(ValueError, match=near):
+            build_model(ModelConfig(in_channels=1, classes=1, encoder=name))
 
 
 # Weights from a file
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto"])
+def test_a_timm_encoder_takes_the_state_of_the_whole_timm_model(name: str, tmp_path: Path) -> None:
+    import timm
+
+    theirs = timm.create_model(name, pretrained=False)
+    path = tmp_path / "model.safetensors"
+    save_file(theirs.state_dict(), path)
+    encoder = f"tu-{name}"
+    model = build_model(ModelConfig(in_channels=3, classes=1, encoder=encoder)).eval()
+    load_encoder_weights(model, encoder, str(path))
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = theirs.eval().forward_features(images)
+        assert torch.equal(model.get_submodule("encoder")(images)[-1], expected)
 
 
 @pytest.mark.parametrize("in_channels", [1, 2, 3, 4])
@@ -105,7 +176,7 @@ def test_the_first_convolution_repeats_rgb_and_keeps_its_scale(
     in_channels: int, weights_path: Path, torchvision_state: State
 ) -> None:
     model = small_model(in_channels)
-    load_encoder_weights(model, str(weights_path))
+    load_encoder_weights(model, "resnet18", str(weights_path))
     rgb = torchvision_state["conv1.weight"]
     if in_channels == 1:
         expected = rgb.sum(1, keepdim=True)
@@ -123,7 +194,7 @@ def test_a_grey_image_gives_the_first_convolution_what_rgb_gave_it(weights_path:
     stems = []
     for in_channels in (1, 3):
         model = small_model(in_channels)
-        load_encoder_weights(model, str(weights_path))
+        load_encoder_weights(model, "resnet18", str(weights_path))
         stem = model.get_submodule("encoder.conv1")
         stems.append(stem(grey.expand(1, in_channels, 32, 32)))
     torch.testing.assert_close(stems[0], stems[1], rtol=1e-4, atol=1e-3)
@@ -159,7 +230,7 @@ def test_every_form_and_container_gives_the_same_encoder(
     save(form(torchvision_state), path)
     model = small_model()
     decoder = {k: v.clone() for k, v in model.state_dict().items() if k[:8] != "encoder."}
-    load_encoder_weights(model, str(path))
+    load_encoder_weights(model, "resnet18", str(path))
     own = encoder_of(model)
     for key in own.keys() - {"conv1.weight"}:
         if form is not without_counters or "num_batches" not in key:
@@ -172,12 +243,12 @@ def test_weights_of_an_equal_number_of_modalities_are_taken_as_they_are(tmp_path
     path = tmp_path / "unet.pt"
     torch.save(trained.state_dict(), path)
     model = small_model(in_channels=4, classes=3)
-    load_encoder_weights(model, str(path))
+    load_encoder_weights(model, "resnet18", str(path))
     assert all(torch.equal(encoder_of(trained)[k], v) for k, v in encoder_of(model).items())
 
 
 def test_the_record_names_the_file_and_its_content(weights_path: Path) -> None:
-    record = load_encoder_weights(small_model(), str(weights_path))
+    record = load_encoder_weights(small_model(), "resnet18", str(weights_path))
     checksum = xxhash.xxh3_64(weights_path.read_bytes()).hexdigest()
     assert record == f"file resnet18-abc.pth xxh3:{checksum}"
 
@@ -185,7 +256,7 @@ def test_the_record_names_the_file_and_its_content(weights_path: Path) -> None:
 def test_none_leaves_the_weights_alone() -> None:
     model = small_model()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert load_encoder_weights(model, "none") == "none (random initialisation)"
+    assert load_encoder_weights(model, "resnet18", "none") == "none (random initialisation)"
     assert all(torch.equal(model.state_dict()[key], before[key]) for key in before)
 
 
@@ -197,12 +268,12 @@ def model_to_refuse() -> nn.Module:
     return small_model()
 
 
-def refused(path: Path, model: nn.Module | None = None) -> str:
+def refused(path: Path, model: nn.Module | None = None, encoder: str = "resnet18") -> str:
     """The one message about `path`, which leaves the model as it was."""
     model = model or model_to_refuse()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(BratsError) as caught:
-        load_encoder_weights(model, str(path))
+        load_encoder_weights(model, encoder, str(path))
     assert path.name in str(caught.value)
     assert all(torch.equal(model.state_dict()[key], before[key]) for key in before)
     return str(caught.value)
@@ -227,7 +298,7 @@ def test_another_networks_weights_are_refused_in_few_words(
     weights_path: Path,
 ) -> None:
     model = build_model(ModelConfig(in_channels=4, classes=1, encoder="resnet34"))
-    message = refused(weights_path, model)
+    message = refused(weights_path, model, "resnet34")
     assert "not the weights of resnet34" in message
     assert len(message) < 600
 
@@ -350,7 +421,8 @@ def test_imagenet_weights_in_the_cache_need_no_network(
 ) -> None:
     hub = Hub(cached=published_path).stand_in(monkeypatch)
     model = small_model()
-    assert load_encoder_weights(model, "imagenet") == "imagenet (smp-hub/resnet18.imagenet)"
+    record = load_encoder_weights(model, "resnet18", "imagenet")
+    assert record == "imagenet (smp-hub/resnet18.imagenet)"
     assert torch.equal(encoder_of(model)["bn1.weight"], torchvision_state["bn1.weight"])
     assert hub.calls == ["cache"]
 
@@ -360,7 +432,8 @@ def test_imagenet_weights_are_downloaded_where_there_is_a_hub(
 ) -> None:
     hub = Hub(online=published_path).stand_in(monkeypatch)
     model = small_model()
-    assert load_encoder_weights(model, "imagenet") == "imagenet (smp-hub/resnet18.imagenet)"
+    record = load_encoder_weights(model, "resnet18", "imagenet")
+    assert record == "imagenet (smp-hub/resnet18.imagenet)"
     assert torch.equal(encoder_of(model)["bn1.weight"], torchvision_state["bn1.weight"])
     assert hub.calls[-1] == "download"
 
@@ -371,7 +444,7 @@ def test_offline_one_message_says_what_was_tried_and_the_ways_out(
     hub = Hub().stand_in(monkeypatch)
     model = build_model(ModelConfig(in_channels=4, classes=1))
     with pytest.raises(BratsError) as caught:
-        load_encoder_weights(model, "imagenet")
+        load_encoder_weights(model, "resnet34", "imagenet")
     message = str(caught.value)
     assert "https://huggingface.co/smp-hub/resnet34.imagenet/resolve/" in message
     assert "model.safetensors" in message
@@ -383,7 +456,7 @@ def test_offline_one_message_says_what_was_tried_and_the_ways_out(
     assert "download" not in hub.calls
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
 def test_every_encoder_has_published_weights(encoder: str) -> None:
     from segmentation_models_pytorch.encoders import encoders
     from torchvision.models import get_model_weights
