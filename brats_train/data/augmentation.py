@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -35,10 +35,14 @@ from torch import Tensor
 from brats_train.data import geometry, intensity
 from brats_train.runtime.settings import SETTINGS
 
-__all__ = ["AugmentConfig", "Parameters", "apply", "draw"]
+__all__ = ["AugmentConfig", "Parameters", "apply", "draw", "window_pixels"]
 
 _SAMPLES_PER_THREAD = 4  # of a chunk on a CPU
-_DIMENSIONS = {"brightness": 2, "contrast": 2, "gamma": 2, "kept": 2, "bias": 3}  # others have 1
+_SHAPES = {  # after (B,), with C modalities
+    **dict.fromkeys(("brightness", "contrast", "gamma", "kept"), "C"),
+    "bias": "C5",
+    "shift": "2",
+}
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -63,6 +67,8 @@ class AugmentConfig:
             `intensity.bias_field`.
         blur: Largest weight of the slice at half resolution, see `intensity.blur`.
         modality_dropout: Probability that one modality of a sample is set to zero.
+        window: Share of a slice's side that a square window keeps, about the middle of the brain
+            or, where the brain is larger, anywhere in it, see `window_pixels`; 1 for all of it.
         probability: Probability that a sample gets gamma, bias field and blur, drawn for each.
 
     Raises:
@@ -82,6 +88,7 @@ class AugmentConfig:
     bias_field: UnitInterval = 0.0
     blur: UnitInterval = 0.0
     modality_dropout: UnitInterval = 0.0
+    window: Annotated[float, Field(gt=0, le=1)] = 1.0
     probability: UnitInterval = 0.3
 
 
@@ -101,6 +108,8 @@ class Parameters:
         bias: (B, C, 5) float32 coefficients, see `intensity.bias_field`.
         blur: (B,) float32 weights of the slice at half resolution.
         kept: (B, C) float32, 0 for a dropped modality, else 1.
+        shift: (B, 2) float32 in [-1, 1], y and x of the window, see `geometry.resample`.
+        window: Pixels of the window along each axis, 0 for the whole slice.
     """
 
     hflip: Tensor | None = None
@@ -114,6 +123,8 @@ class Parameters:
     bias: Tensor | None = None
     blur: Tensor | None = None
     kept: Tensor | None = None
+    shift: Tensor | None = None
+    window: int = 0
 
     def slice(self, start: int, stop: int) -> Parameters:
         """The parameters of samples `start` to `stop` of the global batch, a rank's part."""
@@ -126,13 +137,13 @@ class Parameters:
             **{
                 name: value.tile(1, num_slices, *[1] * (value.ndim - 2))
                 for name, value in self._drawn().items()
-                if _DIMENSIONS.get(name, 1) > 1
+                if "C" in _SHAPES.get(name, "")
             },
         )
 
-    def _drawn(self) -> dict[str, Tensor]:
+    def _drawn(self) -> dict[str, Any]:
         named = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return {name: value for name, value in named if value is not None}
+        return {name: value for name, value in named if isinstance(value, Tensor)}
 
 
 def draw(
@@ -140,6 +151,7 @@ def draw(
     *,
     num_samples: int,
     num_modalities: int,
+    window: int = 0,
     seed: int,
     epoch: int,
     step: int,
@@ -148,13 +160,14 @@ def draw(
     """Draws the parameters for the global batch of one step.
 
     A pure function of its arguments and of the kind of device (the generators of CPU and CUDA
-    differ), hence equal on every rank. Two blocks of uniform numbers are drawn whatever is switched
-    on, so switching one operation off leaves the draws of the others as they were.
+    differ), hence equal on every rank. The same uniform numbers are drawn whatever is switched on,
+    so switching one operation off leaves the draws of the others as they were.
 
     Args:
         config: What to draw.
         num_samples: B, samples of the global batch over all ranks.
         num_modalities: C.
+        window: Pixels of the window along each axis, 0 for the whole slice.
         seed: Seed of the run.
         epoch: Epoch, from 0.
         step: Step of the epoch, from 0.
@@ -167,6 +180,7 @@ def draw(
     signed = 2 * uniform - 1
     extra = torch.rand((num_samples, 6 + 6 * num_modalities), generator=generator, device=device)
     by_modality = 2 * extra[:, 6:].unflatten(1, (num_modalities, 6)) - 1
+    place = torch.rand((num_samples, 2), generator=generator, device=device)
     is_applied = extra[:, 1:4] < config.probability
 
     def factors(spread: float, columns: Tensor) -> Tensor | None:
@@ -190,7 +204,22 @@ def draw(
         kept=_kept(extra[:, 5], config.modality_dropout, num_modalities)
         if config.modality_dropout > 0 and num_modalities > 1
         else None,
+        shift=2 * place - 1 if window else None,
+        window=window,
     )
+
+
+def window_pixels(config: AugmentConfig, size: int, multiple: int) -> int:
+    """Pixels of the window along each axis: a share of `size`, rounded up to a `multiple`.
+
+    Returns:
+        0 where that is the whole slice.
+
+    >>> window_pixels(AugmentConfig(window=0.6), 256, 32), window_pixels(AugmentConfig(), 256, 32)
+    (160, 0)
+    """
+    window = -(-round(config.window * size) // multiple) * multiple
+    return window if window < size else 0
 
 
 def _kept(uniform: Tensor, probability: float, num_modalities: int) -> Tensor:
@@ -232,7 +261,8 @@ def apply(images: Tensor, masks: Tensor, parameters: Parameters) -> tuple[Tensor
         parameters: Of B samples and C modalities.
 
     Returns:
-        Images as float32 and masks as uint8, in the same shapes and memory formats.
+        Images as float32 and masks as uint8, in the same shapes, but for a window, and memory
+        formats.
 
     Raises:
         ValueError: Shapes or dtypes are not those above.
@@ -256,7 +286,9 @@ def _apply_in_chunks(
     images: Tensor, masks: Tensor, parameters: Parameters
 ) -> tuple[Tensor, Tensor]:
     """`_apply` by chunks whose temporaries fit a CPU's caches: 1.5 times as fast on two cores."""
-    moved, moved_masks = torch.empty_like(images, dtype=torch.float32), torch.empty_like(masks)
+    side = slice(parameters.window or None)
+    moved = torch.empty_like(images[..., side, side], dtype=torch.float32)
+    moved_masks = torch.empty_like(masks[..., side, side])
     size = _SAMPLES_PER_THREAD * torch.get_num_threads()
     for start in range(0, len(images), size):
         stop = start + size
@@ -276,7 +308,8 @@ def _check(images: Tensor, masks: Tensor, parameters: Parameters) -> None:
     if masks.shape != (batch, 1, height, width):
         raise ValueError(f"masks are {tuple(masks.shape)}; expected {(batch, 1, height, width)}")
     for name, value in parameters._drawn().items():
-        expected = (batch, num_modalities, 5)[: _DIMENSIONS.get(name, 1)]
+        sizes = {"C": num_modalities}
+        expected = (batch, *(sizes.get(one) or int(one) for one in _SHAPES.get(name, "")))
         if value.shape != expected:
             raise ValueError(
                 f"{name} is {tuple(value.shape)}; expected {expected}: sliced by rank?"
@@ -311,9 +344,9 @@ def _change_intensity(images: Tensor, parameters: Parameters) -> Tensor:
 def _change_geometry(
     images: Tensor, masks: Tensor, parameters: Parameters
 ) -> tuple[Tensor, Tensor]:
-    """Flips, rotation and zoom; without the last two, pixels are copied exactly."""
+    """Flips, rotation, zoom and window; with flips alone, pixels are copied exactly."""
     hflip, vflip = parameters.hflip, parameters.vflip
-    if parameters.angle is None and parameters.zoom is None:
+    if parameters.angle is None and parameters.zoom is None and not parameters.window:
         return geometry.flip(images, hflip, vflip), geometry.flip(masks, hflip, vflip)
     return geometry.resample(
         images,
@@ -322,4 +355,6 @@ def _change_geometry(
         vertical=vflip,
         angle=parameters.angle,
         zoom=parameters.zoom,
+        window=parameters.window,
+        shift=parameters.shift,
     )

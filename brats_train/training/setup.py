@@ -23,6 +23,7 @@ from brats_train.training.recipe import TARGETS, Recipe
 from brats_train.training.state import TrainJob
 
 __all__ = [
+    "MIN_SIZE",
     "check_batch",
     "check_data",
     "common_scheme",

@@ -26,6 +26,7 @@ from brats_train.training import losses
 from brats_train.training.micro_batch import choose_micro_batch
 from brats_train.training.recipe import Recipe
 from brats_train.training.setup import (
+    MIN_SIZE,
     check_batch,
     common_scheme,
     initial_model,
@@ -50,6 +51,7 @@ class TrainStep:
         amp: "bf16", "fp16" or "off".
         micro_batch: Samples computed at once.
         num_slices: Slices of a sample, whose channels are stacked.
+        window: Pixels of a slice that are trained on along each axis, 0 for all.
         first_nonfinite: () int64 on the device: the first step of this process whose loss was not
             finite, `NEVER` for none.
     """
@@ -82,12 +84,15 @@ class TrainStep:
         self.recipe, self.world, self.largest, device = recipe, world, largest, world.device
         self.amp = choose_amp(recipe.amp, device)
         torch.manual_seed(recipe.seed)  # the same first weights on every rank
-        self.num_slices = num_slices(recipe.context)
+        self.num_slices, size = num_slices(recipe.context), caches[0].shape[-1]
+        halvings = MIN_SIZE * (2 if recipe.half_resolution else 1)
+        self.window = augment.window_pixels(recipe.augment, size, halvings)
+        side = self.window or size
         config = model_config(recipe, caches[0].shape[1] * self.num_slices)
         self.model, weights_from = initial_model(config, recipe.encoder_weights, init_from)
         if recipe.sync_batchnorm and device.type == "cuda" and world.size > 1:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-        is_whole = try_model(self.model, config, caches[0].shape[-1], least)
+        is_whole = try_model(self.model, config, side, least)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ddp_model = world.wrap(
             compile_model(self.model) if is_compiled else self.model, has_unused=not is_whole
@@ -109,7 +114,7 @@ class TrainStep:
             micro_batch,
             self.model,
             largest,
-            (config.in_channels, *caches[0].shape[2:]),
+            (config.in_channels, side, side),
             self.amp,
             world,
         )
@@ -198,6 +203,7 @@ class TrainStep:
             self.recipe.augment,
             num_samples=batch.global_size,
             num_modalities=batch.images.shape[1] // self.num_slices,
+            window=self.window,
             seed=self.recipe.seed,
             epoch=epoch,
             step=batch.step,
