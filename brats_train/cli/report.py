@@ -67,7 +67,7 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
     paths = [_find_checkpoint(checkpoint, run.path) for checkpoint in summary["checkpoints"]]
     ensemble = load_ensemble(paths, device)
     check_unchanged(results, opened, ensemble)
-    return opened, model_predictor(ensemble, summary)
+    return opened, model_predictor(ensemble, results.postprocessing)
 
 
 def _find_checkpoint(checkpoint: Mapping[str, str], run_path: Path) -> Path:

@@ -22,6 +22,7 @@ from brats_train.evaluation.metrics import EmptyRule, RegionScores, score_region
 from brats_train.evaluation.slice_iou import slice_ious
 from brats_train.inference.mask_files import encode_mask, grid_of, read_mask
 from brats_train.inference.postprocess import regions_of, source_labels
+from brats_train.models.postprocessing import Postprocessing
 
 __all__ = ["CaseProbabilities", "CaseScores", "ScoringRules", "ScoringTask", "score_case"]
 
@@ -33,15 +34,13 @@ class ScoringRules:
     Attributes:
         regions: The regions to score; a case whose labels do not know one has no score of it.
         slice_rows: Rule of the rows that the slice-wise score counts, as in the recipe.
-        threshold: Probability from which a voxel of a volume belongs to a region.
-        min_component_voxels: Smaller components of a volume's region are dropped.
+        postprocessing: How the probabilities of a volume become its masks.
         empty: Row of `metrics.EMPTY_MASKS`.
     """
 
     regions: tuple[str, ...]
     slice_rows: str
-    threshold: float
-    min_component_voxels: int
+    postprocessing: Postprocessing
     empty: EmptyRule
 
 
@@ -124,8 +123,7 @@ def _score_model(task: ScoringTask, cache: Cache, prediction: CaseProbabilities)
         rules.regions,
         z_indices,
         len(truth),
-        threshold=rules.threshold,
-        min_component_voxels=rules.min_component_voxels,
+        rules.postprocessing,
     )
     if task.save_to is not None:
         mask = source_labels(masks, rules.regions, cache.scheme(task.case))

@@ -7,7 +7,7 @@ score depends on how many of either there are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from brats_train.evaluation.summary import summarise
 from brats_train.inference.case_prediction import predict_cached_case
 from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.mask_files import mask_path
+from brats_train.models.postprocessing import Postprocessing
 from brats_train.runtime.distributed import World, same_error_on_all_ranks
 
 __all__ = ["SLICE_THRESHOLD", "Evaluation", "EvaluationJob", "evaluate", "evaluate_files"]
@@ -92,29 +93,33 @@ def evaluate(
         BratsError: The split has no cases, or some without masks to be scored against.
     """
     spec = ensemble.spec
-    tta = spec.tta if job.tta is None else job.tta
+    postprocessing = spec.postprocessing
+    if job.tta is not None:
+        postprocessing = replace(postprocessing, tta=job.tta)
+    if job.threshold is not None:
+        postprocessing = postprocessing.with_threshold(job.threshold, spec.regions)
     rules = ScoringRules(
         regions=spec.regions,
         slice_rows=job.rows,
-        threshold=spec.threshold if job.threshold is None else job.threshold,
-        min_component_voxels=spec.min_component_voxels,
+        postprocessing=postprocessing,
         empty=job.empty,
     )
     slice_threshold = SLICE_THRESHOLD if job.threshold is None else job.threshold
     with same_error_on_all_ranks():
         cases = _cases_of(job, caches)
     tasks = (
-        _predict(case, rules, slice_threshold, ensemble, tta, masks_to)
+        _predict(case, rules, slice_threshold, ensemble, masks_to)
         for case in cases[world.rank :: world.size]
     )
     scored = score_all(
         tasks, len(cases[world.rank :: world.size]), world, progress, num_spare_cores=1
     )
     facts = {
-        "threshold": rules.threshold,
+        "postprocessing": {
+            "tta": postprocessing.tta,
+            "rules": {region: asdict(postprocessing.rule(region)) for region in spec.regions},
+        },
         "slice_threshold": slice_threshold,
-        "tta": tta,
-        "min_component_voxels": rules.min_component_voxels,
         "amp": ensemble.amp,
         "checkpoints": [
             {"path": str(path), "fingerprint": fingerprint}
@@ -152,8 +157,7 @@ def evaluate_files(
     rules = ScoringRules(
         regions=tuple(regions),
         slice_rows=job.rows,
-        threshold=SLICE_THRESHOLD,
-        min_component_voxels=0,
+        postprocessing=Postprocessing(),
         empty=job.empty,
     )
     with same_error_on_all_ranks():
@@ -197,12 +201,11 @@ def _predict(
     rules: ScoringRules,
     slice_threshold: float,
     ensemble: Ensemble,
-    tta: bool,
     masks_to: Path | None,
 ) -> ScoringTask:
     """Runs the model on a case."""
     cache, index = case
-    prediction = predict_cached_case(cache, index, ensemble, tta)
+    prediction = predict_cached_case(cache, index, ensemble, rules.postprocessing.tta)
     rows = rows_by_rule(cache, index, rules.slice_rows) - cache.row_slice(index).start
     slices = (prediction.network_output >= slice_threshold).cpu().numpy()[rows]
     return ScoringTask(

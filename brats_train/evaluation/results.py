@@ -13,6 +13,7 @@ from typing import Any
 from brats_cache.common.csv_names import read_name
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.files import read_json, read_small_file
+from brats_train.models.postprocessing import Postprocessing
 
 __all__ = ["CaseRow", "Results", "read_results"]
 
@@ -34,11 +35,13 @@ class Results:
         folder: "RUN/eval/SPLIT".
         summary: What summary.json holds.
         rows: The rows of cases.csv.
+        postprocessing: The rules that the masks were made by.
     """
 
     folder: Path
     summary: Mapping[str, Any]
     rows: Sequence[CaseRow]
+    postprocessing: Postprocessing
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -73,7 +76,9 @@ def read_results(folder: Path) -> Results | None:
         summary = read_json(summary_path)
         table = io.StringIO(read_small_file(table_path).decode(), newline="")
         rows = [_row(line) for line in csv.DictReader(table)]
-        results = Results(folder=folder, summary=summary, rows=rows)
+        results = Results(
+            folder=folder, summary=summary, rows=rows, postprocessing=_postprocessing(summary)
+        )
         unknown = {row.region for row in rows} - set(results.regions)
     except (csv.Error, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(folder, repr(error)) from error
@@ -81,6 +86,14 @@ def read_results(folder: Path) -> Results | None:
         what = f"regions {sorted(unknown)} that its summary lacks" if unknown else "no cases"
         raise _unreadable(folder, what)
     return results
+
+
+def _postprocessing(summary: Mapping[str, Any]) -> Postprocessing:
+    if "predictions" in summary:  # masks made elsewhere
+        return Postprocessing()
+    if "postprocessing" in summary:
+        return Postprocessing.unpack(summary["postprocessing"])
+    return Postprocessing.unpack_flat(summary, tuple(summary["regions"]))
 
 
 def _row(line: Mapping[str, str]) -> CaseRow:

@@ -25,6 +25,7 @@ from brats_train.evaluation.calibration import (
 )
 from brats_train.evaluation.case_scores import CaseScores, ScoringRules
 from brats_train.evaluation.metrics import EmptyRule, RegionScores
+from brats_train.models.postprocessing import Postprocessing
 
 __all__ = ["DEFINITIONS", "cases_csv", "describe", "summarise", "to_json"]
 
@@ -131,7 +132,10 @@ def to_json(summary: Mapping[str, Any]) -> str:
 def describe(cases: Sequence[CaseScores], summary: Mapping[str, Any], num_worst: int = 3) -> str:
     """Describes means with their intervals and the worst cases, for a terminal of 80 columns."""
     regions = summary["regions"]
-    source = f"masks in {summary['predictions']}" if "predictions" in summary else _rule(summary)
+    if "predictions" in summary:
+        source = f"masks in {summary['predictions']}"
+    else:
+        source = Postprocessing.unpack(summary["postprocessing"]).describe(list(regions))
     lines = [
         f"{_count(summary['num_cases'], 'case')} of split {summary['split']}; {source}",
         "Mean [95 % interval] over cases, on the scan's own grid",
@@ -222,15 +226,6 @@ def _sweep(curves: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "thresholds": [float(level) for level in thresholds(len(means) + 1)],
         "mean_dice": [round(mean, 6) for mean in means],
     }
-
-
-def _rule(summary: Mapping[str, Any]) -> str:
-    text = f"threshold {summary['threshold']:g}"
-    if summary["tta"]:
-        text += ", averaged over flips"
-    if summary["min_component_voxels"]:
-        text += f", components below {summary['min_component_voxels']} voxels dropped"
-    return text
 
 
 def _worst(cases: Sequence[CaseScores], region: str, num_worst: int) -> list[str]:

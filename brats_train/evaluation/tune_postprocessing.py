@@ -1,14 +1,18 @@
-"""Choosing post-processing on the validation cases: threshold, flips, smallest component.
+"""Choosing post-processing by region: threshold, flips, smallest component, smallest region.
 
-The choice travels in the checkpoint; `eval` and `predict` use it unless told otherwise.
+It is chosen on cases that no training step saw and that are not judged by it: the validation cases
+of a split, or the other folds of a cross-validation. The choice travels in the checkpoint; `eval`
+and `predict` use it unless told otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,68 +22,69 @@ from brats_cache.format.reader import Cache
 from brats_cache.format.truth import true_labels
 from brats_cache.imaging.labels import region_table
 from brats_train.data.selection import case_splits
-from brats_train.evaluation.calibration import best_threshold, dice_by_threshold, probability_table
 from brats_train.inference.case_prediction import predict_cached_case
-from brats_train.inference.components import dice_by_min_voxels
+from brats_train.inference.components import component_curves
 from brats_train.inference.ensemble import Ensemble
-from brats_train.inference.postprocess import regions_of
 from brats_train.models import checkpoint
+from brats_train.models.postprocessing import Postprocessing, RegionRule
 from brats_train.runtime.distributed import World
 
 __all__ = [
-    "PostprocessingChoice",
+    "CaseCurves",
     "choose_postprocessing",
     "estimate_choice_seconds",
+    "measure_cases",
     "record_postprocessing",
 ]
 
-MIN_GAIN_OF_TTA = 0.002  # mean Dice; flips cost four times the time
-NUM_PASSES = 6  # forward passes of a slice: plain, and flipped ones
-SECONDS_A_CASE = 2.0  # resampling and counting
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 MIN_COMPONENT_VOXELS = (0, 10, 25, 50, 100, 250, 500, 1000)
-Curves = dict[str, np.ndarray]
+MIN_VOXELS = {"et": (0, 50, 100, 200, 500)}  # only ET may rightly be absent from a tumour
+MIN_GAIN = 0.002  # mean Dice that a rule other than the default must bring, and that flips must
+NUM_PASSES = 5  # forward passes of a slice: plain, and with its flips
+SECONDS_A_CASE = 4.0  # resampling and counting
 
 
-@dataclass(frozen=True, kw_only=True)
-class PostprocessingChoice:
-    """The post-processing with the best mean Dice on the validation cases.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CaseCurves:
+    """What one case and region would score by any of the rules; T thresholds, S component sizes.
 
     Attributes:
-        threshold: Probability from which a voxel belongs to a region.
-        tta: Whether probabilities are averaged over flips.
-        min_component_voxels: Smaller components of a region are dropped.
-        dice: The mean Dice over cases and regions that it gives: an optimistic figure, since it
-            was chosen by it.
+        dice: (2, T, S) Dice, without and with flips.
+        voxels: (2, T, S) voxels of the mask.
+        is_absent: Whether the truth is empty.
     """
 
-    threshold: float
-    tta: bool
-    min_component_voxels: int
+    dice: np.ndarray
+    voxels: np.ndarray
+    is_absent: bool
+
+    def with_min_voxels(self, min_voxels: int) -> np.ndarray:
+        """(2, T, S) Dice where a mask of fewer voxels is emptied; two empty masks have Dice 1."""
+        return np.where(self.voxels < min_voxels, float(self.is_absent), self.dice)
+
+
+Measured = Mapping[tuple[str, str], CaseCurves]  # by case id and region
+
+
+class _Choice(NamedTuple):
+    rule: RegionRule
     dice: float
 
 
-def choose_postprocessing(
-    caches: Sequence[Cache],
-    fold: int | None,
-    ensemble: Ensemble,
-    world: World,
-    *,
-    try_tta: bool = True,
-) -> PostprocessingChoice:
-    """Chooses threshold and flips, then the component size, by mean Dice over cases and regions.
-
-    Of equal ones the threshold nearest 0.5 and the smallest size win. Ranks share the cases out;
-    the choice does not depend on their number.
+def measure_cases(
+    caches: Sequence[Cache], fold: int | None, ensemble: Ensemble, world: World
+) -> Measured:
+    """Measures what every rule would give on the validation cases; ranks share them out.
 
     Args:
         caches: The caches that hold the validation cases.
         fold: As in training.
         ensemble: The model.
         world: This process among its peers.
-        try_tta: Whether averaging over flips may be chosen.
 
     Returns:
-        The choice, on every rank.
+        The curves of each case and region, on every rank.
 
     Raises:
         BratsError: No validation case has a mask.
@@ -92,29 +97,39 @@ def choose_postprocessing(
     ]
     if not cases:
         raise BratsError("no validation case has a mask, so there is nothing to choose by.")
-    mine = cases[world.rank :: world.size]
-    threshold, dice = best_threshold(_gathered(_by_threshold(mine, ensemble, tta=False), world))
-    tta = False
-    if try_tta:
-        curves = _gathered(_by_threshold(mine, ensemble, tta=True), world)
-        flipped_threshold, flipped_dice = best_threshold(curves)
-        if flipped_dice >= dice + MIN_GAIN_OF_TTA:
-            threshold, tta = flipped_threshold, True
-    curves = _gathered(_by_size(mine, ensemble, tta, threshold), world)
-    means = np.mean([curves[name] for name in sorted(curves)], axis=0)
-    best = int(means.argmax())
-    return PostprocessingChoice(
-        threshold=threshold,
-        tta=tta,
-        min_component_voxels=MIN_COMPONENT_VOXELS[best],
-        dice=float(means[best]),
+    mine: dict[tuple[str, str], CaseCurves] = {}
+    for cache, index in cases[world.rank :: world.size]:
+        mine.update(_measure(cache, index, ensemble))
+    return {key: curves for part in world.all_gather(mine) for key, curves in part.items()}
+
+
+def choose_postprocessing(measured: Measured, regions: Sequence[str]) -> Postprocessing:
+    """Chooses the rules with the best mean Dice over cases, each region by itself.
+
+    A rule must gain `MIN_GAIN` over the default one, and so must flips over none, which take four
+    times as long. Of equal rules the simplest wins, so the choice does not depend on the order of
+    the cases.
+    """
+    by_region = {
+        region: [measured[key] for key in sorted(measured) if key[1] == region]
+        for region in regions
+    }
+    known = {region: curves for region, curves in by_region.items() if curves}
+    plain, flipped = (
+        {region: _best_rule(region, curves, tta) for region, curves in known.items()}
+        for tta in (False, True)
+    )
+    gain = np.mean([flipped[region].dice - plain[region].dice for region in known])
+    chosen = flipped if gain >= MIN_GAIN else plain
+    return Postprocessing(
+        tta=chosen is flipped, rules={region: choice.rule for region, choice in chosen.items()}
     )
 
 
 def estimate_choice_seconds(
     caches: Sequence[Cache], fold: int | None, seconds_per_slice: float
 ) -> float:
-    """Estimates how long `choose_postprocessing` takes.
+    """Estimates how long `measure_cases` takes.
 
     Args:
         caches: The caches.
@@ -130,53 +145,58 @@ def estimate_choice_seconds(
     return NUM_PASSES * num_slices * seconds_per_slice + SECONDS_A_CASE * len(cases)
 
 
-def record_postprocessing(path: Path, choice: PostprocessingChoice) -> None:
+def record_postprocessing(path: Path, chosen: Postprocessing) -> None:
     """Writes a choice into the checkpoint at `path`, atomically, with its new digest."""
     content = checkpoint.load(path)
-    chosen = {name: value for name, value in asdict(choice).items() if name != "dice"}
-    content["segmenter"] = {**content["segmenter"], **chosen}
+    content["segmenter"] = {**content["segmenter"], "postprocessing": asdict(chosen)}
     write_atomically(path, partial(checkpoint.save, content))
 
 
-def _by_threshold(
-    cases: Sequence[tuple[Cache, int]], ensemble: Ensemble, tta: bool
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Dice at every threshold, of each case and region."""
-    for cache, index in cases:
-        prediction = predict_cached_case(cache, index, ensemble, tta)
-        for name, channel, truth in _truths(cache, index, ensemble):
-            table = probability_table(
-                prediction.probabilities[:, channel], truth[prediction.z_indices]
-            )
-            yield name, dice_by_threshold(table)
-
-
-def _by_size(
-    cases: Sequence[tuple[Cache, int]], ensemble: Ensemble, tta: bool, threshold: float
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Dice at each of `MIN_COMPONENT_VOXELS`, of each case and region."""
-    for cache, index in cases:
-        prediction = predict_cached_case(cache, index, ensemble, tta)
-        masks = regions_of(
-            prediction.probabilities,
-            ensemble.spec.regions,
-            prediction.z_indices,
-            cache.depth(index),
-            threshold=threshold,
-            min_component_voxels=0,
-        )
-        for name, channel, truth in _truths(cache, index, ensemble):
-            yield name, dice_by_min_voxels(masks[channel], truth, MIN_COMPONENT_VOXELS)
-
-
-def _truths(cache: Cache, index: int, ensemble: Ensemble) -> Iterator[tuple[str, int, np.ndarray]]:
-    """Name, channel and (Z, Y, X) bool truth of each region that the case's labels know."""
-    labels = true_labels(cache, index)
+def _measure(
+    cache: Cache, index: int, ensemble: Ensemble
+) -> Iterator[tuple[tuple[str, str], CaseCurves]]:
+    """The curves of each region that the case's labels know."""
+    labels, case = true_labels(cache, index), cache.cases["id"][index].decode()
+    predictions = [predict_cached_case(cache, index, ensemble, tta) for tta in (False, True)]
     for channel, region in enumerate(ensemble.spec.regions):
-        if region in cache.scheme(index).regions:
-            name = f"{cache.cases['id'][index].decode()} {region}"
-            yield name, channel, region_table(region)[labels]
+        if region not in cache.scheme(index).regions:
+            continue
+        truth = region_table(region)[labels]
+        shape = (len(predictions), len(THRESHOLDS), len(MIN_COMPONENT_VOXELS))
+        dice, voxels = np.zeros(shape), np.zeros(shape, np.int64)
+        for (tta, prediction), (level, threshold) in product(
+            enumerate(predictions), enumerate(THRESHOLDS)
+        ):
+            mask = np.zeros(truth.shape, bool)
+            mask[prediction.z_indices] = prediction.probabilities[:, channel] >= threshold
+            dice[tta, level], voxels[tta, level] = component_curves(
+                mask, truth, MIN_COMPONENT_VOXELS
+            )
+        curves = CaseCurves(dice=dice, voxels=voxels, is_absent=not truth.any())
+        yield (case, region), curves
 
 
-def _gathered(scores: Iterator[tuple[str, np.ndarray]], world: World) -> Curves:
-    return {name: curve for part in world.all_gather(dict(scores)) for name, curve in part.items()}
+def _best_rule(region: str, cases: Sequence[CaseCurves], tta: bool) -> _Choice:
+    """The best rule of a region, and its mean Dice."""
+    choices = []
+    for min_voxels in MIN_VOXELS.get(region, (0,)):
+        means = np.mean([case.with_min_voxels(min_voxels)[int(tta)] for case in cases], axis=0)
+        for (level, threshold), (size, voxels) in product(
+            enumerate(THRESHOLDS), enumerate(MIN_COMPONENT_VOXELS)
+        ):
+            rule = RegionRule(
+                threshold=threshold, min_component_voxels=voxels, min_voxels=min_voxels
+            )
+            choices.append(_Choice(rule, float(means[level, size])))
+    default = next(choice for choice in choices if choice.rule == RegionRule())
+    best = max(choices, key=lambda choice: (round(choice.dice, 6), *_simplicity(choice.rule)))
+    return best if best.dice >= default.dice + MIN_GAIN else default
+
+
+def _simplicity(rule: RegionRule) -> tuple[float, int, int, float]:
+    return (
+        -round(abs(rule.threshold - 0.5), 6),
+        -rule.min_voxels,
+        -rule.min_component_voxels,
+        -rule.threshold,
+    )

@@ -8,7 +8,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Labels", "Mask", "bounding_box", "dice_by_min_voxels", "drop_small", "label_components"]
+__all__ = ["Labels", "Mask", "bounding_box", "component_curves", "drop_small", "label_components"]
 
 Labels = NDArray[np.unsignedinteger]
 Mask = NDArray[np.bool_]
@@ -41,10 +41,10 @@ def drop_small(mask: Mask, min_voxels: int) -> Mask:
     return kept
 
 
-def dice_by_min_voxels(
+def component_curves(
     prediction: Mask, truth: Mask, candidates: Sequence[int]
-) -> NDArray[np.float64]:
-    """Computes the Dice of `drop_small(prediction, n)` for each candidate n.
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Scores `drop_small(prediction, n)` for each candidate n.
 
     Args:
         prediction: (Z, Y, X) bool.
@@ -52,19 +52,22 @@ def dice_by_min_voxels(
         candidates: Component sizes in voxels.
 
     Returns:
-        (candidates,) float64; two empty masks have Dice 1.
+        (candidates,) Dice, 1 for two empty masks, and (candidates,) voxels that are left.
     """
-    components, _ = label_components(prediction)
-    sizes = np.bincount(components.ravel())
-    overlaps = np.bincount(components[truth], minlength=len(sizes))
-    sizes[0] = overlaps[0] = 0
     num_true = np.count_nonzero(truth)
-    scores = []
+    box = bounding_box(prediction)
+    components, _ = label_components(prediction[box])
+    sizes = np.bincount(components.ravel(), minlength=1)
+    overlaps = np.bincount(components[truth[box]], minlength=len(sizes))
+    sizes[0] = overlaps[0] = 0
+    scores, voxels = [], []
     for candidate in candidates:
         is_kept = sizes >= max(candidate, 1)
-        both = int(sizes[is_kept].sum()) + num_true
+        kept = int(sizes[is_kept].sum())
+        both = kept + num_true
         scores.append(2 * int(overlaps[is_kept].sum()) / both if both else 1.0)
-    return np.array(scores)
+        voxels.append(kept)
+    return np.array(scores), np.array(voxels)
 
 
 def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, slice, slice]:

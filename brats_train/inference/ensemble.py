@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from brats_cache.common.errors import CheckpointError
 from brats_train.data.context import neighbor_positions
 from brats_train.models.checkpoint import SegmenterSpec, load_network
+from brats_train.models.postprocessing import Postprocessing
 from brats_train.runtime.precision import autocast, choose_amp
 
 __all__ = ["Ensemble", "load_ensemble", "to_native"]
@@ -98,8 +98,7 @@ class Ensemble:
 def load_ensemble(paths: Sequence[Path], device: torch.device, amp: str = "auto") -> Ensemble:
     """Loads checkpoints as one model.
 
-    Of the post-processing that training chose for each, the ensemble takes the mean threshold and
-    component size, and averages over flips where any of them does.
+    Their post-processing is averaged too, see `Postprocessing.mean`.
 
     Args:
         paths: Checkpoint files, one or more.
@@ -131,10 +130,8 @@ def load_ensemble(paths: Sequence[Path], device: torch.device, amp: str = "auto"
     return Ensemble(
         spec=replace(
             first,
-            threshold=statistics.fmean(spec.threshold for spec in specs),
-            tta=any(spec.tta for spec in specs),
-            min_component_voxels=round(
-                statistics.fmean(spec.min_component_voxels for spec in specs)
+            postprocessing=Postprocessing.mean(
+                [spec.postprocessing for spec in specs], first.regions
             ),
         ),
         models=models,

@@ -11,6 +11,7 @@ import numpy as np
 
 from brats_cache.imaging.labels import Scheme, source_table
 from brats_train.inference.components import drop_small
+from brats_train.models.postprocessing import Postprocessing
 
 __all__ = ["label_volume", "regions_of", "source_labels"]
 
@@ -20,11 +21,10 @@ def regions_of(
     regions: Sequence[str],
     z_indices: np.ndarray,
     depth: int,
-    *,
-    threshold: float,
-    min_component_voxels: int,
+    postprocessing: Postprocessing,
 ) -> np.ndarray:
-    """Makes the mask of each region: threshold, small components dropped, regions nested.
+    """Makes the mask of each region: threshold, small components dropped, regions nested, and
+    regions that are too small left empty.
 
     A voxel of ET is one of TC, and one of TC is one of WT, as in the labels that are written; so
     what is scored is what is written. A probability of 0, as it is outside the brain, is background
@@ -35,22 +35,25 @@ def regions_of(
         regions: The K regions.
         z_indices: (n,) z of each row.
         depth: Z, number of slices of the scan.
-        threshold: Probability from which a voxel belongs to a region.
-        min_component_voxels: Smaller 26-connected components of a region are dropped.
+        postprocessing: The rules.
 
     Returns:
         (K, Z, Y, X) bool.
     """
     _, num_regions, height, width = probabilities.shape
     masks = np.zeros((num_regions, depth, height, width), bool)
-    for channel, mask in enumerate(masks):
+    rules = [postprocessing.rule(region) for region in regions]
+    for channel, (mask, rule) in enumerate(zip(masks, rules, strict=True)):
         found = probabilities[:, channel]
-        mask[z_indices] = (found >= threshold) & (found > 0)
-        masks[channel] = drop_small(mask, min_component_voxels)
+        mask[z_indices] = (found >= rule.threshold) & (found > 0)
+        masks[channel] = drop_small(mask, rule.min_component_voxels)
     channels = {region: channel for channel, region in enumerate(regions)}
     for inner, outer in (("et", "tc"), ("tc", "wt"), ("et", "wt")):
         if inner in channels and outer in channels:
             masks[channels[outer]] |= masks[channels[inner]]
+    for mask, rule in zip(masks, rules, strict=True):
+        if rule.min_voxels and np.count_nonzero(mask) < rule.min_voxels:
+            mask[:] = False
     return masks
 
 

@@ -122,7 +122,7 @@ def predict(
         DataFaults: At the end: all cases that could not be used.
     """
     modalities = ensemble.spec.preparation.modalities
-    tta = ensemble.spec.tta if job.tta is None else job.tta
+    tta = ensemble.spec.postprocessing.tta if job.tta is None else job.tta
     model = fingerprint_of_model(ensemble, tta)
     with same_error_on_all_ranks():
         targets, faults = plan_targets(job.findings.cases, job.out_dir, job.probabilities)
@@ -268,8 +268,7 @@ def _write(
         spec.regions,
         prediction.z_indices,
         depth,
-        threshold=spec.threshold,
-        min_component_voxels=spec.min_component_voxels,
+        spec.postprocessing,
     )
     mask = source_labels(masks, spec.regions, output_scheme(target.case, spec.label_scheme))
     write_atomically(target.mask, encode_volume(mask, header, description))

@@ -91,16 +91,17 @@ class Segmenter:
         """
         spec = self.ensemble.spec
         prepared, scheme = self._prepare(case, affine)
-        tta = spec.tta if tta is None else tta
-        prediction = predict_case(prepared, self.ensemble, tta)
+        rules = spec.postprocessing
+        if threshold is not None:
+            rules = rules.with_threshold(threshold, spec.regions)
+        prediction = predict_case(prepared, self.ensemble, rules.tta if tta is None else tta)
         depth, height, width = prepared.grid.canonical_shape
         masks = regions_of(
             prediction.probabilities,
             spec.regions,
             prediction.z_indices,
             depth,
-            threshold=spec.threshold if threshold is None else threshold,
-            min_component_voxels=spec.min_component_voxels,
+            rules,
         )
         orientation = Orientation.of(prepared.grid.affine)
         volumes: dict[str, np.ndarray] = {}

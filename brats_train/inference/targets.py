@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import file_digest
 from pathlib import Path
 
@@ -125,7 +125,7 @@ def fingerprint_of_model(ensemble: Ensemble, tta: bool) -> str:
         16 hex digits.
     """
     spec = ensemble.spec
-    rules = (spec.threshold, tta, spec.min_component_voxels)
+    rules = replace(spec.postprocessing, tta=tta)
     text = repr((sorted(ensemble.fingerprints), rules))
     return xxhash.xxh3_64_hexdigest(text.encode())
 

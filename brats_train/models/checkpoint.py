@@ -10,7 +10,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ from brats_cache.common.files import open_regular_file
 from brats_cache.imaging.preprocess import Preparation
 from brats_train.models.content_digest import content_digest
 from brats_train.models.network import ModelConfig, build_model
+from brats_train.models.postprocessing import Postprocessing
 
 __all__ = ["SegmenterSpec", "load", "load_network", "pack", "save"]
 
@@ -41,9 +42,7 @@ class SegmenterSpec:
         label_scheme: Scheme of the training masks, for scans whose names do not tell theirs.
         weights_from: Where the encoder's first weights came from.
         context: Neighbours of a slice on each side that the network sees with it.
-        threshold: Probability from which a voxel belongs to a region, 0 to 1.
-        tta: Whether probabilities are averaged over flips (test-time augmentation).
-        min_component_voxels: Smaller connected components of a region are dropped; 0 for none.
+        postprocessing: What follows the network.
     """
 
     model: ModelConfig
@@ -52,9 +51,7 @@ class SegmenterSpec:
     label_scheme: str
     weights_from: str
     context: int = 0
-    threshold: float = 0.5
-    tta: bool = False
-    min_component_voxels: int = 0
+    postprocessing: Postprocessing = field(default_factory=Postprocessing)
 
 
 def pack(spec: SegmenterSpec, model: Mapping[str, Tensor], **state: Any) -> dict[str, Any]:
@@ -199,6 +196,11 @@ def _unpack_spec(packed: Mapping[str, Any]) -> SegmenterSpec:
     fields["preparation"] = Preparation(**preparation)
     fields["model"] = ModelConfig(**model)
     fields["regions"] = tuple(fields["regions"])
+    if "postprocessing" in fields:
+        fields["postprocessing"] = Postprocessing.unpack(fields["postprocessing"])
+    else:  # written by an older version
+        flat = {name: fields.pop(name) for name in ("threshold", "tta", "min_component_voxels")}
+        fields["postprocessing"] = Postprocessing.unpack_flat(flat, fields["regions"])
     return SegmenterSpec(**fields)
 
 

@@ -54,17 +54,17 @@ def best_epoch(epochs: Sequence[Mapping[str, float]], best_by: str) -> int | Non
 
     Args:
         epochs: Rows of metrics.csv.
-        best_by: "loss", "iou_loss" or "iou", on validation, or on training without validation.
+        best_by: Of the recipe; without validation the last weights are the best.
 
     Returns:
-        The number of the epoch, from 1; None where no epoch has a value.
+        The number of the epoch, from 1; None where there is none.
     """
+    if not epochs:
+        return None
     sign = -1 if best_by == "iou" else 1
-    for side in ("val", "train"):
-        values = np.array([sign * row[f"{side}_{best_by}"] for row in epochs])
-        if values.size and not np.isnan(values).all():
-            return int(epochs[int(np.nanargmin(values))]["epoch"])
-    return None
+    values = np.array([sign * row.get(f"val_{best_by}", math.nan) for row in epochs])
+    best = len(epochs) - 1 if np.isnan(values).all() else int(np.nanargmin(values))
+    return int(epochs[best]["epoch"])
 
 
 def draw_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> Figure:

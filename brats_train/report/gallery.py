@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from brats_train.inference.case_prediction import predict_cached_case
 from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.mask_files import grid_of, mask_path, read_mask
 from brats_train.inference.postprocess import regions_of
+from brats_train.models.postprocessing import Postprocessing
 from brats_train.report.display import bounding_box, choose_slices, on_scan_grid, to_grey
 
 __all__ = [
@@ -104,23 +104,22 @@ class CaseSlices:
         )
 
 
-def model_predictor(ensemble: Ensemble, rules: Mapping[str, Any]) -> Predict:
+def model_predictor(ensemble: Ensemble, postprocessing: Postprocessing) -> Predict:
     """Makes a function that predicts a case with a model, as `brats eval` does.
 
     Args:
         ensemble: The model.
-        rules: `threshold`, `tta` and `min_component_voxels`, as in the summary of the evaluation.
+        postprocessing: The rules that the evaluation took.
     """
 
     def predict(cache: Cache, index: int) -> Predicted:
-        prediction = predict_cached_case(cache, index, ensemble, rules["tta"])
+        prediction = predict_cached_case(cache, index, ensemble, postprocessing.tta)
         masks = regions_of(
             prediction.probabilities,
             ensemble.spec.regions,
             prediction.z_indices,
             cache.depth(index),
-            threshold=rules["threshold"],
-            min_component_voxels=rules["min_component_voxels"],
+            postprocessing,
         )
         return Predicted(masks=masks, probabilities=prediction.probabilities)
 

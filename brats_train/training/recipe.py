@@ -76,9 +76,13 @@ class Recipe:
         ema: Decay of an exponential moving average of the weights, which is then the model that is
             validated and kept; 0 for none. The first steps decay faster, see `ema`.
         best_by: What the best checkpoint is best in, on the validation slices: "iou_loss" or "loss"
-            (least), or "iou" (greatest).
-        choose: At the end, choose threshold, test-time augmentation and the smallest component to
-            keep on the validation cases; they go into the best checkpoint.
+            (least), or "iou" (greatest); or "last", the end of the schedule, for which nothing is
+            chosen on the validation slices.
+        tta: Whether `eval` and `predict` average over flips unless told otherwise.
+        choose: At the end, choose threshold, flips, smallest component and smallest region, for
+            each region by itself; they go into the best checkpoint. They are chosen on the
+            validation cases of a split, or with all folds on the other folds; not with one fold
+            alone, which judges the model.
         patience: Epochs without a better one before stopping; 0 never stops.
         amp: "auto" takes bf16 where the hardware has it, else fp16 on CUDA, else float32.
         sync_batchnorm: Batch statistics over all ranks; PyTorch has it on CUDA alone.
@@ -104,7 +108,8 @@ class Recipe:
     warmup_epochs: NotNegative = 0.0
     clip_norm: NotNegative = 0.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    best_by: Literal["iou_loss", "loss", "iou"] = "iou_loss"
+    best_by: Literal["iou_loss", "loss", "iou", "last"] = "iou_loss"
+    tta: bool = False
     choose: bool = False
     patience: Annotated[int, Field(ge=0)] = 50
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"

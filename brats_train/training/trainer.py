@@ -12,6 +12,7 @@ state of the optimizer, and a run can be stopped between any two steps and resum
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ from brats_train.data.selection import select_rows
 from brats_train.evaluation.tune_postprocessing import (
     choose_postprocessing,
     estimate_choice_seconds,
+    measure_cases,
     record_postprocessing,
 )
 from brats_train.inference.ensemble import load_ensemble
@@ -96,17 +98,14 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: Log) -
         trainer.trackers = stack.enter_context(Trackers.open(job.trackers, run, world, job.recipe))
         finished = trainer.fit(stack.enter_context(InterruptHandler()))
     world.broadcast(None)  # a barrier: the main rank has written best.pt
-    if job.recipe.choose and trainer.validator.num_rows and not finished.is_resumable:
-        log("Choosing threshold, flips and smallest component on the validation cases")
-        choice = choose_postprocessing(
-            trainer.caches, job.fold, load_ensemble([run.best], world.device), world
-        )
+    if trainer.is_to_choose and not finished.is_resumable:
+        log("Choosing the post-processing on the validation cases")
+        ensemble = load_ensemble([run.best], world.device)
+        measured = measure_cases(trainer.caches, job.fold, ensemble, world)
+        chosen = choose_postprocessing(measured, ensemble.spec.regions)
         if world.is_main:
-            record_postprocessing(run.best, choice)
-        log(
-            f"Chosen: threshold {choice.threshold:g}, flips {'on' if choice.tta else 'off'}, "
-            f"components from {choice.min_component_voxels} voxels"
-        )
+            record_postprocessing(run.best, chosen)
+        log(f"Chosen: {chosen.describe(ensemble.spec.regions)}")
     return finished
 
 
@@ -237,6 +236,11 @@ class Trainer:
         return StepAction.CONTINUE
 
     @property
+    def is_to_choose(self) -> bool:
+        """Whether post-processing is chosen at the end; a fold judges the model instead."""
+        return self.recipe.choose and self.job.fold is None and self.validator.num_rows > 0
+
+    @property
     def is_schedule_over(self) -> bool:
         """Whether every step of the learning-rate schedule has been taken."""
         return self.progress.steps_taken >= self.progress.schedule[1]
@@ -254,11 +258,12 @@ class Trainer:
         return ""
 
     def keep_best(self, means: dict[str, float]) -> bool:
-        """Writes best.pt where the criterion is better than ever before; without validation slices
-        the last weights are the best."""
-        sign = -1 if self.recipe.best_by == "iou" else 1
-        value = sign * means[self.recipe.best_by]
-        if self.validator.num_rows and not value < self.progress.best:
+        """Writes best.pt where the criterion is better than ever before; without one, or without
+        validation slices, the last weights are the best."""
+        by = self.recipe.best_by
+        is_compared = by != "last" and self.validator.num_rows > 0
+        value = (-1 if by == "iou" else 1) * means.get(by, math.nan)
+        if is_compared and not value < self.progress.best:
             return False
         if self.progress.best_epoch < 0:
             self.save_last()  # first: a best.pt alone shows that somebody removed last.pt
@@ -369,7 +374,7 @@ class Trainer:
         self.train_step.model.train()
         per_slice = validation / max(1, self.validator.num_rows)
         choice = 0.0
-        if self.recipe.choose:
+        if self.is_to_choose:
             choice = estimate_choice_seconds(self.caches, self.job.fold, per_slice)
         steps = steps_within(
             self.time_budget.left(progress.seconds),

@@ -13,6 +13,7 @@ from brats_cache.format.reader import Cache
 from brats_train.cli.main import main
 from brats_train.models.checkpoint import SegmenterSpec, pack, save
 from brats_train.models.network import ModelConfig, build_model
+from brats_train.models.postprocessing import Postprocessing, RegionRule
 from brats_train.training.recipe import apply_settings, load_recipe, recipe_to_dict
 
 
@@ -23,9 +24,11 @@ def make_run(
     seed: int = 0,
     target: str = "wt",
     rows: str = "all",
-    **chosen: float | bool,
+    tta: bool = False,
+    threshold: float = 0.5,
+    min_component_voxels: int = 0,
 ) -> Path:
-    """A run directory with an untrained model in best.pt; `chosen` are fields of its spec."""
+    """A run directory with an untrained model in best.pt, one rule for all its regions."""
     recipe = apply_settings(
         load_recipe("paper"), [f"target={target}", f"rows={rows}", "model.encoder=resnet18"]
     )
@@ -34,13 +37,14 @@ def make_run(
         in_channels=cache.shape[1], classes=len(recipe.regions), encoder=recipe.model.encoder
     )
     model = build_model(config)
+    rule = RegionRule(threshold=threshold, min_component_voxels=min_component_voxels)
     spec = SegmenterSpec(
         model=config,
         regions=recipe.regions,
         preparation=cache.preparation,
         label_scheme="brats2017",
         weights_from="none",
-        **chosen,  # type: ignore[arg-type]
+        postprocessing=Postprocessing(tta=tta, rules=dict.fromkeys(recipe.regions, rule)),
     )
     path.mkdir(parents=True, exist_ok=True)
     with open(path / "best.pt", "wb") as file:

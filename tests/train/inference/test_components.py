@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from brats_train.inference.components import dice_by_min_voxels, drop_small, label_components
+from brats_train.inference.components import component_curves, drop_small, label_components
 
 CANDIDATES = (0, 1, 2, 3, 5, 9, 40)
 seeds = st.integers(0, 2**31)
@@ -60,12 +60,15 @@ def test_the_sweep_gives_the_dice_of_dropping(
     seed: int, density: float, true_density: float
 ) -> None:
     mask, truth = blobs(seed, density), blobs(seed + 1, true_density)
-    expected = []
+    expected, voxels = [], []
     for candidate in CANDIDATES:
         kept = drop_small(mask, candidate)
+        voxels.append(kept.sum())
         both = kept.sum() + truth.sum()
         expected.append(2 * (kept & truth).sum() / both if both else 1.0)
-    assert np.array_equal(dice_by_min_voxels(mask, truth, CANDIDATES), expected)
+    dice, left = component_curves(mask, truth, CANDIDATES)
+    assert np.array_equal(dice, expected)
+    assert np.array_equal(left, voxels)
 
 
 def test_dropping_leaves_its_argument_alone() -> None:

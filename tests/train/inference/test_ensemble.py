@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from brats_cache.common.files import write_atomically
 from brats_cache.format.reader import Cache
 from brats_train.inference.ensemble import SLICES_AT_ONCE, Ensemble, load_ensemble, to_native
 from brats_train.models import checkpoint
+from brats_train.models.postprocessing import Postprocessing, RegionRule
 from tests.train.runs import make_run
 
 CPU = torch.device("cpu")
@@ -57,8 +57,8 @@ def test_models_are_averaged(cache: Cache, runs: list[Path]) -> None:
     mean = (predict(ensemble(runs[0]), images) + predict(ensemble(runs[1]), images)) / 2
     both = ensemble(*runs)
     assert torch.equal(predict(both, images), mean)
-    assert both.spec.threshold == 0.5
-    assert both.spec.min_component_voxels == 5
+    rule = RegionRule(threshold=0.5, min_component_voxels=5)
+    assert both.spec.postprocessing.rule("wt") == rule
 
 
 def test_equal_slices_give_equal_bits_whoever_asks(cache: Cache, runs: list[Path]) -> None:
@@ -108,16 +108,15 @@ def test_the_way_back_is_bilinear_on_pixel_centres() -> None:
     assert np.array_equal(cut, fitted[:, :, 2:62, 7:57])
 
 
-def test_what_training_chose_can_be_missing_from_an_older_checkpoint(
-    tmp_path: Path, cache: Cache
-) -> None:
-    run = make_run(tmp_path / "old", cache)
+def test_an_older_checkpoint_has_one_rule_for_all_regions(tmp_path: Path, cache: Cache) -> None:
+    run = make_run(tmp_path / "old", cache, target="regions")
     content = checkpoint.load(run / "best.pt")
-    for name in ("tta", "min_component_voxels"):
-        del content["segmenter"][name]
+    del content["segmenter"]["postprocessing"], content["segmenter"]["context"]
+    content["segmenter"] |= {"threshold": 0.25, "tta": True, "min_component_voxels": 7}
     torch.save({**content, "format_version": 1}, run / "best.pt")
-    spec = ensemble(run).spec
-    assert spec == replace(spec, tta=False, min_component_voxels=0)
+    rule = RegionRule(threshold=0.25, min_component_voxels=7)
+    held = ensemble(run).spec.postprocessing
+    assert held == Postprocessing(tta=True, rules=dict.fromkeys(("wt", "tc", "et"), rule))
 
 
 def test_the_moving_average_is_what_is_used_where_a_run_kept_one(

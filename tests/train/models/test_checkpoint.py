@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from brats_cache.common.errors import CheckpointError
 from brats_cache.imaging.preprocess import Preparation
-from brats_train.evaluation.tune_postprocessing import PostprocessingChoice, record_postprocessing
+from brats_train.evaluation.tune_postprocessing import record_postprocessing
 from brats_train.models import checkpoint
 from brats_train.models.checkpoint import SegmenterSpec
 from brats_train.models.content_digest import content_digest
 from brats_train.models.network import ModelConfig
+from brats_train.models.postprocessing import Postprocessing, RegionRule
 from tests.train.runs import call
 
 SPEC = SegmenterSpec(
@@ -122,10 +123,10 @@ def test_a_newer_file_without_a_digest_is_refused(tmp_path: Path, version: objec
 def test_recording_the_postprocessing_renews_the_digest(tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     write(path, some_content())
-    choice = PostprocessingChoice(threshold=0.4, tta=True, min_component_voxels=25, dice=0.5)
-    record_postprocessing(path, choice)
-    held = checkpoint.load(path)["segmenter"]
-    assert (held["threshold"], held["tta"], held["min_component_voxels"]) == (0.4, True, 25)
+    rule = RegionRule(threshold=0.4, min_component_voxels=25, min_voxels=3)
+    record_postprocessing(path, Postprocessing(tta=True, rules={"et": rule}))
+    held = Postprocessing.unpack(checkpoint.load(path)["segmenter"]["postprocessing"])
+    assert (held.tta, held.rule("et"), held.rule("wt")) == (True, rule, RegionRule())
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "link to a pipe"])

@@ -127,9 +127,10 @@ def test_the_best_epoch_is_the_one_whose_weights_were_kept() -> None:
         row |= {"val_iou_loss": loss, "val_iou": iou}
     assert best_epoch(rows, "iou_loss") == 2  # a later one must be better to be kept
     assert best_epoch(rows, "iou") == 3
+    assert best_epoch(rows, "last") == 3
     unjudged = epochs_of(3, val_loss=NAN)
     unjudged[0]["train_loss"] = 0.1
-    assert best_epoch(unjudged, "loss") == 1
+    assert best_epoch(unjudged, "loss") == 3  # without validation the last weights
     assert best_epoch([], "loss") is None
 
 
