@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,8 @@ def evaluate(
     if predictions is None:
         folder = runs[0].path / "eval" / split
         paths = checkpoint_paths(runs, checkpoint)
+        if job.fold != "all":  # an ordinary run, or all models of several folds as one
+            paths = {None: [path for files in paths.values() for path in files]}
         result = _score_models(job, opened, paths, device, folder, save_masks)
     else:
         _refuse_with_predictions(tta=tta, threshold=threshold, save_masks=save_masks)
@@ -124,7 +126,7 @@ def evaluate(
 def _score_models(
     job: Any,
     caches: Sequence[Any],
-    checkpoints: Sequence[Path],
+    checkpoints: Mapping[int | None, Sequence[Path]],
     device: str,
     folder: Path,
     save_masks: bool,
@@ -132,18 +134,18 @@ def _score_models(
     """The evaluation, already written; None on a rank that does not print."""
     from brats_train.evaluation import evaluate as evaluation
     from brats_train.evaluation.publish import publish_evaluation, scratch_masks
-    from brats_train.inference.ensemble import load_ensemble
+    from brats_train.inference.case_models import load_case_models
     from brats_train.runtime.distributed import process_group, same_error_on_all_ranks
 
     with process_group(device) as world, contextlib.ExitStack() as stack:
         with same_error_on_all_ranks():
-            ensemble = load_ensemble(checkpoints, world.device)
-            _check_same_pixels(caches, ensemble)
+            models = load_case_models(checkpoints, world.device)
+            _check_same_pixels(caches, models)
         world.decide_on_main(lambda: stack.enter_context(_locked(folder)))
         progress = show_progress("Scoring", "cases") if world.is_main else no_progress()
         masks = stack.enter_context(scratch_masks(folder, world)) if save_masks else None
         with progress as report:
-            result = evaluation.evaluate(job, caches, ensemble, world, report, masks)
+            result = evaluation.evaluate(job, caches, models, world, report, masks)
         if world.is_main:
             publish_evaluation(result, folder, masks)
         return result if world.is_main else None
@@ -175,11 +177,11 @@ def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
     return RunDir(folder.parent.parent).locked("brats eval")
 
 
-def _check_same_pixels(caches: Sequence[Any], ensemble: Any) -> None:
-    if caches[0].preparation != ensemble.spec.preparation:
+def _check_same_pixels(caches: Sequence[Any], models: Any) -> None:
+    if caches[0].preparation != models.spec.preparation:
         raise BratsError(
             f"{caches[0].path}: its pixels were prepared differently from those the model was "
-            f"trained on: {caches[0].preparation}, not {ensemble.spec.preparation}."
+            f"trained on: {caches[0].preparation}, not {models.spec.preparation}."
         )
 
 

@@ -40,11 +40,29 @@ device_option = click.option(
 )
 
 
-def checkpoint_paths(runs: Sequence[Any], checkpoint: str) -> list[Path]:
-    """The checkpoint files to use: of each run ("best", "last"), or the file that is named."""
+def checkpoint_paths(runs: Sequence[Any], checkpoint: str) -> dict[int | None, list[Path]]:
+    """The checkpoint files to use, by fold; under None those of ordinary runs.
+
+    Args:
+        runs: `RunDir` values; of several the probabilities are averaged.
+        checkpoint: "best" or "last" of each run, or a file.
+
+    Raises:
+        BratsError: Some of the runs are cross-validated and others are not, or their folds differ.
+    """
+    from brats_cache.common.errors import BratsError
+    from brats_train.models.run_files import checkpoints_of
+
     if checkpoint not in ("best", "last"):
-        return [Path(checkpoint)]
-    return [run.best if checkpoint == "best" else run.last for run in runs]
+        return {None: [Path(checkpoint)]}
+    by_run = [checkpoints_of(run.path, checkpoint) for run in runs]
+    for run, found in zip(runs, by_run, strict=True):
+        if set(found) != set(by_run[0]):
+            raise BratsError(
+                f"{runs[0].path} and {run.path} cannot be averaged: they have other folds. Name "
+                "single runs, such as their fold folders."
+            )
+    return {fold: [found[fold] for found in by_run] for fold in by_run[0]}
 
 
 def open_run_caches(config: Mapping[str, Any] | None, given: Sequence[Path]) -> list[Any]:

@@ -99,7 +99,8 @@ def predict(
     runs = [RunDir.existing(path) for path in run_dirs or (None,)] if needs_run else []
     with process_group(device) as world:
         with same_error_on_all_ranks():
-            ensemble = load_ensemble(checkpoint_paths(runs, checkpoint), world.device)
+            paths = checkpoint_paths(runs, checkpoint).values()
+            ensemble = load_ensemble([path for files in paths for path in files], world.device)
             findings = _find(cases, manifest, files, ensemble.spec.preparation.modalities)
         if world.is_main:
             print_message(printable(", ".join(map(str, ensemble.paths))), prefix="Model: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def report(run_dir: Path | None, caches: tuple[Path, ...], device: str) -> None:
 def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tuple[list[Any], Any]:
     """The caches that were scored, and a function that predicts as the evaluation did."""
     from brats_cache.format.cache_set import open_caches
+    from brats_train.inference.case_models import CaseModels
     from brats_train.inference.ensemble import load_ensemble
     from brats_train.report.build import check_unchanged
     from brats_train.report.gallery import files_predictor, model_predictor
@@ -64,13 +66,21 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
     if "predictions" in summary:
         check_unchanged(results, opened, None)
         return opened, files_predictor(Path(summary["predictions"]), results.regions)
-    paths = [_find_checkpoint(checkpoint, run.path) for checkpoint in summary["checkpoints"]]
-    ensemble = load_ensemble(paths, device)
-    check_unchanged(results, opened, ensemble)
-    return opened, model_predictor(ensemble, results.postprocessing)
+    by_fold = {}
+    for one in results.models:
+        paths = [_find_checkpoint(checkpoint, run.path) for checkpoint in one.checkpoints]
+        ensemble = load_ensemble(paths, device)
+        spec = replace(ensemble.spec, postprocessing=one.postprocessing)
+        by_fold[one.fold] = replace(ensemble, spec=spec)
+    models = CaseModels(by_fold=by_fold)
+    check_unchanged(results, opened, models)
+    return opened, model_predictor(models)
 
 
 def _find_checkpoint(checkpoint: Mapping[str, str], run_path: Path) -> Path:
     """The path of a scored checkpoint, in its run's folder if that was moved."""
     path = Path(checkpoint["path"])
-    return path if path.is_file() else run_path / path.name
+    if path.is_file():
+        return path
+    in_fold = run_path / path.parent.name / path.name
+    return in_fold if in_fold.is_file() else run_path / path.name

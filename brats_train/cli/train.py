@@ -21,6 +21,15 @@ __all__ = ["train"]
 DEFAULT_CACHE = Path("data/brats.h5")
 
 
+def _fold(context: click.Context, option: click.Parameter, value: str | None) -> int | str | None:
+    """The number of a fold, or "all"."""
+    if value is None or value == "all":
+        return value
+    if not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is neither the number of a fold, from 0, nor all.")
+    return int(value)
+
+
 @click.command("train")
 @click.option(
     "--cache",
@@ -54,7 +63,12 @@ DEFAULT_CACHE = Path("data/brats.h5")
 @click.option("--lr", type=float, help="Learning rate.")
 @click.option("--loss", help="bce+iou, bce+dice, dice, iou, bce, focal+dice, tversky.")
 @click.option("--patience", type=click.IntRange(0), help="Epochs without progress; 0: for ever.")
-@click.option("--fold", type=click.IntRange(0), help="This fold validates, the others train.")
+@click.option(
+    "--fold",
+    callback=_fold,
+    metavar="K|all",
+    help="Fold K validates, the others train; all: a model for each fold.",
+)
 @click.option("--encoder-weights", help="imagenet, none, or a file.")
 @click.option("--init-from", type=PATH, help="Start from the model of a checkpoint.")
 @click.option("--amp", type=click.Choice(["auto", "bf16", "fp16", "off"]), help="Mixed precision.")
@@ -99,7 +113,7 @@ def train(
     if nproc is not None and "LOCAL_RANK" not in os.environ:
         _start_processes(nproc)
     from brats_train.runtime.distributed import process_group
-    from brats_train.training import trainer
+    from brats_train.training import folds, trainer
     from brats_train.training.run_dir import RunDir
 
     with process_group(device) as world, ExitStack() as stack:
@@ -115,11 +129,13 @@ def train(
 
         name = shlex.quote(str(run.path))
         log(f"Run: {run.path}")
-        done = trainer.train(job, world, run, resume=is_resumed, log=log)
+        train_it = folds.train_folds if job.fold == "all" else trainer.train
+        done = train_it(job, world, run, resume=is_resumed, log=log)
         if done.is_resumable:
             log(f"Interrupted and saved. Go on with: brats train --resume --run-dir {name}")
             sys.exit(130)
-        log(f"Finished: {done.reason}. Best epoch {done.best_epoch}: {run.best}")
+        best = f" Best epoch {done.best_epoch}: {run.best}" if job.fold != "all" else ""
+        log(f"Finished: {done.reason}.{best}")
         log(f"Next: brats eval --split val --run-dir {name}")
 
 
@@ -147,7 +163,7 @@ def _choose_run(
         return run.path, job, False
     stack.enter_context(run.locked("brats train"))
     job = _job(options, run.read_config())
-    has_checkpoint = run.has_checkpoint()
+    has_checkpoint = job.fold == "all" or run.has_checkpoint()
     if not has_checkpoint:
         click.echo(f"{run.path}: ended before anything was saved; starts again with its settings.")
     return run.path, job, has_checkpoint

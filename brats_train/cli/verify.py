@@ -61,12 +61,13 @@ def verify(files: tuple[Path, ...], sources: bool, workers: int | None) -> None:
 
 def _checkpoints_of(run: Path) -> list[Path]:
     """The checkpoints in a run folder, at least one."""
+    from brats_train.models.run_files import fold_folders
     from brats_train.training.run_dir import RunDir
 
-    held = RunDir(run)
-    found = [path for path in (held.best, held.last) if path.exists()]
+    held = [RunDir(path) for path in (fold_folders(run).values() or [run])]
+    found = [path for one in held for path in (one.best, one.last) if path.exists()]
     if not found:
-        names = f"{held.best.name} or {held.last.name}"
+        names = f"{held[0].best.name} or {held[0].last.name}"
         raise RunNotFoundError(f"{printable(run)}: a folder without checkpoints (no {names}).")
     return found
 

@@ -13,9 +13,19 @@ from brats_cache.common.text import first_few
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import REGIONS
 
-__all__ = ["ROWS", "RowRule", "RowSet", "case_splits", "rows_by_rule", "select_rows"]
+__all__ = [
+    "ROWS",
+    "Fold",
+    "RowRule",
+    "RowSet",
+    "case_splits",
+    "folds_of",
+    "rows_by_rule",
+    "select_rows",
+]
 
 
+Fold = int | Literal["all"] | None
 RowRule = Literal["middle", "all", "tumor"]
 ROWS: tuple[str, ...] = get_args(RowRule)
 
@@ -39,13 +49,20 @@ class RowSet:
         return RowSet(cache=self.cache[index], row=self.row[index])
 
 
-def case_splits(cache: Cache, fold: int | None) -> np.ndarray:
+def folds_of(caches: Sequence[Cache]) -> list[int]:
+    """The folds that cases are in, ascending."""
+    every = np.concatenate([cache.cases["fold"] for cache in caches])
+    return np.unique(every[every >= 0]).tolist()
+
+
+def case_splits(cache: Cache, fold: Fold) -> np.ndarray:
     """The split of each case of a cache.
 
     Args:
         cache: The cache.
         fold: None for the cache's own split. With a fold, its cases are "val", the cases of other
-            folds "train", and those without a fold "test".
+            folds "train", and those without a fold "test". With "all" folds, of a cross-validation,
+            every case of a fold is "val".
 
     Returns:
         (cases,) str, "train", "val" or "test".
@@ -57,6 +74,8 @@ def case_splits(cache: Cache, fold: int | None) -> np.ndarray:
     if fold is None:
         return splits
     folds = cache.cases["fold"]
+    if fold == "all":
+        return np.where(folds < 0, "test", "val")
     if fold not in folds:
         raise BratsError(
             f"--fold {fold}: {cache.path} has {folds.max() + 1 if folds.max() >= 0 else 'no'} folds"
@@ -65,7 +84,7 @@ def case_splits(cache: Cache, fold: int | None) -> np.ndarray:
     return np.where(folds < 0, "test", np.where(folds == fold, "val", "train"))
 
 
-def select_rows(caches: Sequence[Cache], split: str, rule: str, fold: int | None = None) -> RowSet:
+def select_rows(caches: Sequence[Cache], split: str, rule: str, fold: Fold = None) -> RowSet:
     """Selects the rows of a split, in the order of the caches and of their rows.
 
     Args:

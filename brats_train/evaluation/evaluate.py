@@ -7,7 +7,7 @@ score depends on how many of either there are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from brats_cache.common.errors import BratsError, DataFaults, Fault
 from brats_cache.common.text import first_few
 from brats_cache.format.reader import Cache
-from brats_train.data.selection import case_splits, rows_by_rule
+from brats_train.data.selection import Fold, case_splits, rows_by_rule
 from brats_train.evaluation.case_scores import (
     CaseProbabilities,
     CaseScores,
@@ -26,8 +26,8 @@ from brats_train.evaluation.case_scores import (
 from brats_train.evaluation.metrics import EmptyRule
 from brats_train.evaluation.scoring_pool import Progress, score_all
 from brats_train.evaluation.summary import summarise
+from brats_train.inference.case_models import CaseModels
 from brats_train.inference.case_prediction import predict_cached_case
-from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.mask_files import mask_path
 from brats_train.models.postprocessing import Postprocessing
 from brats_train.runtime.distributed import World, same_error_on_all_ranks
@@ -54,7 +54,7 @@ class EvaluationJob:
 
     split: str
     rows: str
-    fold: int | None
+    fold: Fold
     empty: EmptyRule
     tta: bool | None = None
     threshold: float | None = None
@@ -71,17 +71,18 @@ class Evaluation:
 def evaluate(
     job: EvaluationJob,
     caches: Sequence[Cache],
-    ensemble: Ensemble,
+    models: CaseModels,
     world: World,
     progress: Progress,
     masks_to: Path | None = None,
 ) -> Evaluation:
-    """Scores a model on every case of a split; ranks share the cases out.
+    """Scores a run on every case of a split; ranks share the cases out.
 
     Args:
         job: What to score.
         caches: The caches that hold the split.
-        ensemble: The model.
+        models: The run's models; of a cross-validation each case is scored by the one that has
+            not seen it.
         world: This process among its peers.
         progress: Called with the number of cases done and of all.
         masks_to: An existing folder for the predicted masks, `<case>.nii.gz`.
@@ -92,41 +93,38 @@ def evaluate(
     Raises:
         BratsError: The split has no cases, or some without masks to be scored against.
     """
-    spec = ensemble.spec
-    postprocessing = spec.postprocessing
-    if job.tta is not None:
-        postprocessing = replace(postprocessing, tta=job.tta)
-    if job.threshold is not None:
-        postprocessing = postprocessing.with_threshold(job.threshold, spec.regions)
-    rules = ScoringRules(
-        regions=spec.regions,
-        slice_rows=job.rows,
-        postprocessing=postprocessing,
-        empty=job.empty,
-    )
+    models = models.overruled(job.tta, job.threshold)
     slice_threshold = SLICE_THRESHOLD if job.threshold is None else job.threshold
     with same_error_on_all_ranks():
         cases = _cases_of(job, caches)
-    tasks = (
-        _predict(case, rules, slice_threshold, ensemble, masks_to)
-        for case in cases[world.rank :: world.size]
-    )
-    scored = score_all(
-        tasks, len(cases[world.rank :: world.size]), world, progress, num_spare_cores=1
-    )
-    facts = {
-        "postprocessing": {
-            "tta": postprocessing.tta,
-            "rules": {region: asdict(postprocessing.rule(region)) for region in spec.regions},
-        },
-        "slice_threshold": slice_threshold,
-        "amp": ensemble.amp,
-        "checkpoints": [
-            {"path": str(path), "fingerprint": fingerprint}
-            for path, fingerprint in zip(ensemble.paths, ensemble.fingerprints, strict=True)
-        ],
+    mine = cases[world.rank :: world.size]
+    tasks = (_predict(case, job, slice_threshold, models, masks_to) for case in mine)
+    scored = score_all(tasks, len(mine), world, progress, num_spare_cores=1)
+    facts = {"slice_threshold": slice_threshold, "amp": models.whole.amp, **_facts(models)}
+    return _gather(job, models.spec.regions, caches, scored, world, facts)
+
+
+def _facts(models: CaseModels) -> dict[str, Any]:
+    """What the summary says of the models, of several folds each by itself."""
+    told = {
+        fold: {
+            "postprocessing": {
+                "tta": one.spec.postprocessing.tta,
+                "rules": {
+                    region: asdict(one.spec.postprocessing.rule(region))
+                    for region in one.spec.regions
+                },
+            },
+            "checkpoints": [
+                {"path": str(path), "fingerprint": fingerprint}
+                for path, fingerprint in zip(one.paths, one.fingerprints, strict=True)
+            ],
+        }
+        for fold, one in models.by_fold.items()
     }
-    return _gather(job, rules, caches, scored, world, facts)
+    if None in told:
+        return told[None]
+    return {"folds": [{"fold": fold, **values} for fold, values in told.items()]}
 
 
 def evaluate_files(
@@ -169,7 +167,7 @@ def evaluate_files(
         for (cache, index), file in mine
     )
     scored = score_all(tasks, len(mine), world, progress, num_spare_cores=0)
-    return _gather(job, rules, caches, scored, world, {"predictions": str(folder)})
+    return _gather(job, regions, caches, scored, world, {"predictions": str(folder)})
 
 
 def _cases_of(job: EvaluationJob, caches: Sequence[Cache]) -> list[CaseOfCache]:
@@ -198,15 +196,22 @@ def _id_of(case: CaseOfCache) -> str:
 
 def _predict(
     case: CaseOfCache,
-    rules: ScoringRules,
+    job: EvaluationJob,
     slice_threshold: float,
-    ensemble: Ensemble,
+    models: CaseModels,
     masks_to: Path | None,
 ) -> ScoringTask:
     """Runs the model on a case."""
     cache, index = case
+    ensemble = models.for_case(cache, index)
+    rules = ScoringRules(
+        regions=ensemble.spec.regions,
+        slice_rows=job.rows,
+        postprocessing=ensemble.spec.postprocessing,
+        empty=job.empty,
+    )
     prediction = predict_cached_case(cache, index, ensemble, rules.postprocessing.tta)
-    rows = rows_by_rule(cache, index, rules.slice_rows) - cache.row_slice(index).start
+    rows = rows_by_rule(cache, index, job.rows) - cache.row_slice(index).start
     slices = (prediction.network_output >= slice_threshold).cpu().numpy()[rows]
     return ScoringTask(
         cache_path=cache.path,
@@ -242,7 +247,7 @@ def _find_masks(folder: Path, names: Sequence[str]) -> list[Path]:
 
 def _gather(
     job: EvaluationJob,
-    rules: ScoringRules,
+    regions: Sequence[str],
     caches: Sequence[Cache],
     scored: tuple[list[CaseScores], list[Fault]],
     world: World,
@@ -255,7 +260,14 @@ def _gather(
         raise failure
     everyone = [case for part, _ in parts for case in part]
     everyone.sort(key=lambda scores: scores.case)
-    summary = summarise(everyone, rules, split=job.split, facts=facts)
+    summary = summarise(
+        everyone,
+        regions,
+        split=job.split,
+        slice_rows=job.rows,
+        empty=job.empty,
+        facts=facts,
+    )
     summary["caches"] = [
         {"path": str(cache.path), "fingerprint": cache.fingerprint} for cache in caches
     ]

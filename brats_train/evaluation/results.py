@@ -15,7 +15,7 @@ from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.files import read_json, read_small_file
 from brats_train.models.postprocessing import Postprocessing
 
-__all__ = ["CaseRow", "Results", "read_results"]
+__all__ = ["CaseRow", "Results", "ScoredModel", "read_results"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,21 @@ class CaseRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoredModel:
+    """A model that was scored.
+
+    Attributes:
+        fold: The fold that it scored, None for an ordinary run.
+        postprocessing: The rules that its masks were made by.
+        checkpoints: Path and fingerprint of each checkpoint file.
+    """
+
+    fold: int | None
+    postprocessing: Postprocessing
+    checkpoints: Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """An evaluation.
 
@@ -35,13 +50,14 @@ class Results:
         folder: "RUN/eval/SPLIT".
         summary: What summary.json holds.
         rows: The rows of cases.csv.
-        postprocessing: The rules that the masks were made by.
+        models: What was scored: one model, or of a cross-validation that of each fold; none where
+            the masks were made elsewhere.
     """
 
     folder: Path
     summary: Mapping[str, Any]
     rows: Sequence[CaseRow]
-    postprocessing: Postprocessing
+    models: Sequence[ScoredModel]
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -76,9 +92,7 @@ def read_results(folder: Path) -> Results | None:
         summary = read_json(summary_path)
         table = io.StringIO(read_small_file(table_path).decode(), newline="")
         rows = [_row(line) for line in csv.DictReader(table)]
-        results = Results(
-            folder=folder, summary=summary, rows=rows, postprocessing=_postprocessing(summary)
-        )
+        results = Results(folder=folder, summary=summary, rows=rows, models=_models(summary))
         unknown = {row.region for row in rows} - set(results.regions)
     except (csv.Error, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(folder, repr(error)) from error
@@ -88,12 +102,19 @@ def read_results(folder: Path) -> Results | None:
     return results
 
 
-def _postprocessing(summary: Mapping[str, Any]) -> Postprocessing:
+def _models(summary: Mapping[str, Any]) -> list[ScoredModel]:
     if "predictions" in summary:  # masks made elsewhere
-        return Postprocessing()
-    if "postprocessing" in summary:
-        return Postprocessing.unpack(summary["postprocessing"])
-    return Postprocessing.unpack_flat(summary, tuple(summary["regions"]))
+        return []
+    return [
+        ScoredModel(
+            fold=one.get("fold"),
+            postprocessing=Postprocessing.unpack(one["postprocessing"])
+            if "postprocessing" in one
+            else Postprocessing.unpack_flat(one, tuple(summary["regions"])),
+            checkpoints=one["checkpoints"],
+        )
+        for one in summary.get("folds", [summary])
+    ]
 
 
 def _row(line: Mapping[str, str]) -> CaseRow:

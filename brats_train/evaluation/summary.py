@@ -23,7 +23,7 @@ from brats_train.evaluation.calibration import (
     dice_by_threshold,
     thresholds,
 )
-from brats_train.evaluation.case_scores import CaseScores, ScoringRules
+from brats_train.evaluation.case_scores import CaseScores
 from brats_train.evaluation.metrics import EmptyRule, RegionScores
 from brats_train.models.postprocessing import Postprocessing
 
@@ -74,7 +74,13 @@ _ROWS = (
 
 
 def summarise(
-    cases: Sequence[CaseScores], rules: ScoringRules, *, split: str, facts: Mapping[str, Any]
+    cases: Sequence[CaseScores],
+    regions: Sequence[str],
+    *,
+    split: str,
+    slice_rows: str,
+    empty: EmptyRule,
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Summarises the scores of a split: everything that summary.json holds.
 
@@ -82,14 +88,15 @@ def summarise(
 
     Args:
         cases: In order of their ids.
-        rules: How they were scored.
+        regions: The scored regions.
         split: Its name.
+        slice_rows: Rule of the rows that the slice-wise score counts.
+        empty: Row of `metrics.EMPTY_MASKS`.
         facts: Joins the summary as it is.
     """
-    regions = {region: _summarise_region(region, cases, rules.empty) for region in rules.regions}
-    known = [
-        summary["slice_iou"] for summary in regions.values() if not math.isnan(summary["slice_iou"])
-    ]
+    by_region = {region: _summarise_region(region, cases, empty) for region in regions}
+    slice_ious = [summary["slice_iou"] for summary in by_region.values()]
+    known = [value for value in slice_ious if not math.isnan(value)]
     return {
         "split": split,
         "num_cases": len(cases),
@@ -98,9 +105,9 @@ def summarise(
         "num_slices": sum(
             max((len(ious) for ious in case.slice_ious.values()), default=0) for case in cases
         ),
-        "slice_rows": rules.slice_rows,
-        "regions": regions,
-        "empty": rules.empty,
+        "slice_rows": slice_rows,
+        "regions": by_region,
+        "empty": empty,
         "num_uncached_slices": sum(case.uncached_slices for case in cases),
         "num_uncached_true_voxels": sum(case.uncached_voxels for case in cases),
         **facts,
@@ -134,6 +141,8 @@ def describe(cases: Sequence[CaseScores], summary: Mapping[str, Any], num_worst:
     regions = summary["regions"]
     if "predictions" in summary:
         source = f"masks in {summary['predictions']}"
+    elif "folds" in summary:
+        source = f"cross-validation of {len(summary['folds'])} folds"
     else:
         source = Postprocessing.unpack(summary["postprocessing"]).describe(list(regions))
     lines = [

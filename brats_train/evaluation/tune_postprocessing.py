@@ -21,7 +21,7 @@ from brats_cache.common.files import write_atomically
 from brats_cache.format.reader import Cache
 from brats_cache.format.truth import true_labels
 from brats_cache.imaging.labels import region_table
-from brats_train.data.selection import case_splits
+from brats_train.data.selection import Fold, case_splits
 from brats_train.inference.case_prediction import predict_cached_case
 from brats_train.inference.components import component_curves
 from brats_train.inference.ensemble import Ensemble
@@ -73,7 +73,7 @@ class _Choice(NamedTuple):
 
 
 def measure_cases(
-    caches: Sequence[Cache], fold: int | None, ensemble: Ensemble, world: World
+    caches: Sequence[Cache], fold: Fold, ensemble: Ensemble, world: World
 ) -> Measured:
     """Measures what every rule would give on the validation cases; ranks share them out.
 
@@ -126,9 +126,7 @@ def choose_postprocessing(measured: Measured, regions: Sequence[str]) -> Postpro
     )
 
 
-def estimate_choice_seconds(
-    caches: Sequence[Cache], fold: int | None, seconds_per_slice: float
-) -> float:
+def estimate_choice_seconds(caches: Sequence[Cache], fold: Fold, seconds_per_slice: float) -> float:
     """Estimates how long `measure_cases` takes.
 
     Args:

@@ -18,7 +18,7 @@ from brats_train.models.checkpoint import SegmenterSpec, load_network
 from brats_train.models.postprocessing import Postprocessing
 from brats_train.runtime.precision import autocast, choose_amp
 
-__all__ = ["Ensemble", "load_ensemble", "to_native"]
+__all__ = ["Ensemble", "average", "load_ensemble", "to_native"]
 
 SLICES_AT_ONCE = 32
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
@@ -98,8 +98,6 @@ class Ensemble:
 def load_ensemble(paths: Sequence[Path], device: torch.device, amp: str = "auto") -> Ensemble:
     """Loads checkpoints as one model.
 
-    Their post-processing is averaged too, see `Postprocessing.mean`.
-
     Args:
         paths: Checkpoint files, one or more.
         device: Where to compute.
@@ -110,9 +108,32 @@ def load_ensemble(paths: Sequence[Path], device: torch.device, amp: str = "auto"
             prepare their images differently.
     """
     loaded = [load_network(path) for path in paths]
-    specs = [spec for spec, _, _ in loaded]
+    ensembles = [
+        Ensemble(
+            spec=spec,
+            models=(model.to(device, memory_format=torch.channels_last),),  # type: ignore[call-overload]
+            paths=(path,),
+            fingerprints=(xxhash.xxh3_64_hexdigest(path.read_bytes()),),
+            device=device,
+            amp=choose_amp(amp, device),
+        )
+        for path, (spec, model, _) in zip(paths, loaded, strict=True)
+    ]
+    return average(ensembles)
+
+
+def average(ensembles: Sequence[Ensemble]) -> Ensemble:
+    """Puts several models together, whose probabilities are then averaged.
+
+    Their post-processing is averaged too, see `Postprocessing.mean`.
+
+    Raises:
+        CheckpointError: Two of them predict different regions or take different images.
+    """
+    specs = [one.spec for one in ensembles]
     first = specs[0]
-    for path, spec in zip(paths, specs, strict=True):
+    for one in ensembles:
+        spec, path = one.spec, one.paths[0]
         for what, value, expected in (
             ("regions", spec.regions, first.regions),
             ("preparation of the images", spec.preparation, first.preparation),
@@ -120,25 +141,17 @@ def load_ensemble(paths: Sequence[Path], device: torch.device, amp: str = "auto"
         ):
             if value != expected:
                 raise CheckpointError(
-                    f"{path} and {paths[0]} cannot be averaged: their {what} differ: "
+                    f"{path} and {ensembles[0].paths[0]} cannot be averaged: their {what} differ: "
                     f"{value} and {expected}."
                 )
-    models = tuple(
-        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for _, model, _ in loaded
-    )
+    postprocessing = Postprocessing.mean([spec.postprocessing for spec in specs], first.regions)
     return Ensemble(
-        spec=replace(
-            first,
-            postprocessing=Postprocessing.mean(
-                [spec.postprocessing for spec in specs], first.regions
-            ),
-        ),
-        models=models,
-        paths=tuple(paths),
-        fingerprints=tuple(xxhash.xxh3_64_hexdigest(path.read_bytes()) for path in paths),
-        device=device,
-        amp=choose_amp(amp, device),
+        spec=replace(first, postprocessing=postprocessing),
+        models=tuple(model for one in ensembles for model in one.models),
+        paths=tuple(path for one in ensembles for path in one.paths),
+        fingerprints=tuple(mark for one in ensembles for mark in one.fingerprints),
+        device=ensembles[0].device,
+        amp=ensembles[0].amp,
     )
 
 

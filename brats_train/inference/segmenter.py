@@ -22,6 +22,7 @@ from brats_train.inference.case_prediction import (
 from brats_train.inference.case_sources import case_of_files, find_scans, output_scheme
 from brats_train.inference.ensemble import Ensemble, load_ensemble
 from brats_train.inference.postprocess import regions_of, source_labels
+from brats_train.models.run_files import checkpoints_of
 
 __all__ = ["Segmentation", "Segmenter", "load_model"]
 
@@ -154,7 +155,8 @@ def load_model(
     """Loads a trained model.
 
     Args:
-        source: A run directory or a checkpoint file; of several the probabilities are averaged.
+        source: A run directory or a checkpoint file; of several, as of the folds of a
+            cross-validated run, the probabilities are averaged.
         checkpoint: "best" or "last" of a run directory.
         device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N".
 
@@ -172,21 +174,22 @@ def load_model(
         nib.save(nib.Nifti1Image(result.labels, result.affine), "mask.nii.gz")
     """
     sources = [source] if isinstance(source, str | Path) else source
-    paths = [_checkpoint_of(Path(one), checkpoint) for one in sources]
+    paths = [file for path in sources for file in _checkpoint_files(Path(path), checkpoint)]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Segmenter(load_ensemble(paths, torch.device(device)))
 
 
-def _checkpoint_of(path: Path, checkpoint: str) -> Path:
+def _checkpoint_files(path: Path, checkpoint: str) -> list[Path]:
+    """The checkpoint of a run, those of its folds, or the file itself."""
     if not path.is_dir():
-        return path
-    file = path / f"{checkpoint}.pt"
-    if not file.is_file():
+        return [path]
+    files = list(checkpoints_of(path, checkpoint).values())
+    if missing := [file for file in files if not file.is_file()]:
         raise RunNotFoundError(
-            f"{path}: holds no {file.name}. Name a run directory of brats train."
+            f"{missing[0].parent}: holds no {missing[0].name}. Name a run directory of brats train."
         )
-    return file
+    return files
 
 
 def _only_case(folder: Path, modalities: Sequence[str]) -> Case:

@@ -20,10 +20,10 @@ from brats_cache.common.errors import BratsError
 from brats_cache.common.files import write_atomically
 from brats_cache.format.reader import Cache
 from brats_cache.format.truth import true_labels
-from brats_train.data.selection import case_splits
+from brats_train.data.selection import Fold, case_splits
 from brats_train.evaluation.calibration import Table
 from brats_train.evaluation.results import Results
-from brats_train.inference.ensemble import Ensemble
+from brats_train.inference.case_models import CaseModels
 from brats_train.inference.mask_files import grid_of
 from brats_train.report import figures
 from brats_train.report.case_entry import CaseEntry
@@ -109,7 +109,7 @@ def make_report(
     return [run.path / "report.html", *written]
 
 
-def check_unchanged(results: Results, caches: Sequence[Cache], ensemble: Ensemble | None) -> None:
+def check_unchanged(results: Results, caches: Sequence[Cache], models: CaseModels | None) -> None:
     """Checks that caches and checkpoints are those that were scored.
 
     Raises:
@@ -123,23 +123,25 @@ def check_unchanged(results: Results, caches: Sequence[Cache], ensemble: Ensembl
                 f"{cache.path}: not the cache that {results.folder} was scored on. Name that one "
                 "with --cache, or score the run again with brats eval."
             )
-    if ensemble is None:
+    if models is None:
         return
-    for path, found, expected in zip(
-        ensemble.paths, ensemble.fingerprints, summary["checkpoints"], strict=True
-    ):
-        if found != expected["fingerprint"]:
-            raise BratsError(
-                f"{path}: has changed since {results.folder} was written. Score the run again with "
-                "brats eval."
-            )
+    for model in results.models:
+        loaded = models.by_fold[model.fold]
+        for path, found, expected in zip(
+            loaded.paths, loaded.fingerprints, model.checkpoints, strict=True
+        ):
+            if found != expected["fingerprint"]:
+                raise BratsError(
+                    f"{path}: has changed since {results.folder} was written. Score the run again "
+                    "with brats eval."
+                )
 
 
 def _predict_cases(
     results: Results,
     caches: Sequence[Cache],
     predict: Predict,
-    fold: int | None,
+    fold: Fold,
     progress: Progress,
 ) -> tuple[_ScoredCases, list[CaseSlices]]:
     """Predicts the scored cases and, with a model, a few test cases without a mask."""
@@ -190,7 +192,7 @@ def _locate_cases(results: Results, caches: Sequence[Cache]) -> dict[str, tuple[
     return {case: every[case] for case in results.cases}
 
 
-def _choose_tests(caches: Sequence[Cache], fold: int | None) -> list[tuple[Cache, int]]:
+def _choose_tests(caches: Sequence[Cache], fold: Fold) -> list[tuple[Cache, int]]:
     """A few test cases without a mask, evenly spaced over all of them."""
     unmasked = [
         (cache, int(index))

@@ -12,11 +12,10 @@ from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import region_table
 from brats_train.evaluation.calibration import Table, probability_table
+from brats_train.inference.case_models import CaseModels
 from brats_train.inference.case_prediction import predict_cached_case
-from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.mask_files import grid_of, mask_path, read_mask
 from brats_train.inference.postprocess import regions_of
-from brats_train.models.postprocessing import Postprocessing
 from brats_train.report.display import bounding_box, choose_slices, on_scan_grid, to_grey
 
 __all__ = [
@@ -104,15 +103,16 @@ class CaseSlices:
         )
 
 
-def model_predictor(ensemble: Ensemble, postprocessing: Postprocessing) -> Predict:
+def model_predictor(models: CaseModels) -> Predict:
     """Makes a function that predicts a case with a model, as `brats eval` does.
 
     Args:
-        ensemble: The model.
-        postprocessing: The rules that the evaluation took.
+        models: The run's models, with the rules that the evaluation took.
     """
 
     def predict(cache: Cache, index: int) -> Predicted:
+        ensemble = models.for_case(cache, index)
+        postprocessing = ensemble.spec.postprocessing
         prediction = predict_cached_case(cache, index, ensemble, postprocessing.tta)
         masks = regions_of(
             prediction.probabilities,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -42,7 +42,7 @@ class _RunConfig(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
     recipe: Annotated[dict[str, Any], Field(min_length=1)]
     caches: Annotated[list[_CacheEntry], Field(min_length=1)]
-    fold: Annotated[int, Field(ge=0)] | None
+    fold: Annotated[int, Field(ge=0)] | Literal["all"] | None
     recipe_name: Name = "paper"
     init_from: Name | None = None
     deterministic: bool = False

@@ -13,19 +13,11 @@ from brats_train.training.recipe import recipe_to_dict
 from brats_train.training.state import Progress, TrainJob
 from brats_train.training.train_step import TrainStep
 
-__all__ = ["introduction", "run_config"]
+__all__ = ["introduction", "job_config", "run_config"]
 
 
-def run_config(
-    job: TrainJob,
-    world: World,
-    caches: Sequence[Cache],
-    train_step: TrainStep,
-    *,
-    num_train_rows: int,
-    num_val_rows: int,
-) -> dict[str, Any]:
-    """Everything that decides the run, as plain values for JSON."""
+def job_config(job: TrainJob, caches: Sequence[Cache]) -> dict[str, Any]:
+    """What is known of a run before its model is made, as plain values for JSON."""
     return {
         "recipe_name": job.recipe_name,
         "recipe": recipe_to_dict(job.recipe),
@@ -41,6 +33,26 @@ def run_config(
         "resident": job.resident,
         "compile": job.compile,
         "trackers": list(job.trackers),
+        "micro_batch": job.micro_batch,
+        "amp": job.recipe.amp,
+        "torchrun_id": os.environ.get("TORCHELASTIC_RUN_ID"),
+        "launcher": launcher_id(),
+        "versions": versions(),
+    }
+
+
+def run_config(
+    job: TrainJob,
+    world: World,
+    caches: Sequence[Cache],
+    train_step: TrainStep,
+    *,
+    num_train_rows: int,
+    num_val_rows: int,
+) -> dict[str, Any]:
+    """Everything that decides the run, as plain values for JSON."""
+    return {
+        **job_config(job, caches),
         "micro_batch": train_step.micro_batch,
         "amp": train_step.amp,
         "device": device_name(world.device),
@@ -48,9 +60,6 @@ def run_config(
         "encoder_weights_from": train_step.segmenter.weights_from,
         "num_train_rows": num_train_rows,
         "num_val_rows": num_val_rows,
-        "torchrun_id": os.environ.get("TORCHELASTIC_RUN_ID"),
-        "launcher": launcher_id(),
-        "versions": versions(),
     }
 
 

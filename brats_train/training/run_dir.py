@@ -15,6 +15,7 @@ from typing import Any
 
 from brats_cache.common.errors import BratsError, RunNotFoundError, printable
 from brats_cache.common.files import sweep_partials, write_atomically
+from brats_train.models.run_files import fold_folders
 from brats_train.training.config_file import parse_config
 from brats_train.training.metrics_file import append_row, cut_rows, read_rows
 from brats_train.training.run_lock import run_lock
@@ -160,7 +161,8 @@ class RunDir:
 
     def _present(self) -> list[Path]:
         """What a run has left here."""
-        return [path for name in _OURS if (path := self.path / name).exists()]
+        ours = [path for name in _OURS if (path := self.path / name).exists()]
+        return ours + list(fold_folders(self.path).values())
 
     def read_config(self) -> dict[str, Any]:
         """What config.json holds. Raises `BratsError` where that is no run's settings."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from brats_train.data.selection import Fold
 from brats_train.runtime.distributed import World
 from brats_train.training.recipe import Recipe
 from brats_train.training.validation import NAMES
@@ -27,7 +28,8 @@ class TrainJob:
         cache_paths: The caches, read as one.
         recipe_name: As on the command line, for config.json.
         recipe: How to train.
-        fold: Validates in place of the cache's own split; None for that.
+        fold: Validates in place of the cache's own split; None for that; "all" trains a model for
+            each fold, see `folds`.
         max_minutes: Training ends, validated and saved, before it would take longer; 0 for no
             limit.
         save_minutes: Between two writings of last.pt.
@@ -43,7 +45,7 @@ class TrainJob:
     cache_paths: tuple[Path, ...]
     recipe_name: str
     recipe: Recipe
-    fold: int | None = None
+    fold: Fold = None
     max_minutes: float = 0.0
     save_minutes: float = 5.0
     micro_batch: str = "auto"

@@ -31,6 +31,7 @@ from brats_train.evaluation.tune_postprocessing import (
     measure_cases,
     record_postprocessing,
 )
+from brats_train.inference.case_models import CaseModels
 from brats_train.inference.case_prediction import predict_cached_case
 from brats_train.inference.ensemble import load_ensemble
 from brats_train.models import checkpoint
@@ -471,14 +472,17 @@ def test_intervals_are_over_patients(tmp_path: Path, cache: Cache) -> None:
     one = cache.cases.copy()
     one["patient"] = b"the same"
     for cases, has_interval in ((cache.cases, True), (one, False)):
-        told = evaluate(
-            job, [replace(cache, cases=cases)], ensemble, WORLD, lambda done, total: None
-        )
+        models = CaseModels(by_fold={None: ensemble})
+        told = evaluate(job, [replace(cache, cases=cases)], models, WORLD, lambda done, total: None)
         scored = [replace(case, patient="the same") for case in told.cases]
-        rules = scoring.ScoringRules(
-            regions=("wt",), slice_rows="all", postprocessing=Postprocessing(), empty="nan"
+        summary = summarise(
+            told.cases if has_interval else scored,
+            ("wt",),
+            split="val",
+            slice_rows="all",
+            empty="nan",
+            facts={},
         )
-        summary = summarise(told.cases if has_interval else scored, rules, split="val", facts={})
         assert math.isnan(summary["regions"]["wt"]["dice"]["low"]) is not has_interval
         assert summary["num_patients"] == (2 if has_interval else 1)
 

@@ -1,0 +1,89 @@
+"""Cross-validation: a training for each fold, one after the other, in one run directory.
+
+Fold k lies in `foldK/`, an ordinary run whose fold k validates and whose other folds train. What
+was finished is kept when the run is resumed.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+from brats_cache.common.errors import BratsError
+from brats_cache.format.cache_set import open_caches
+from brats_train.data.selection import folds_of
+from brats_train.evaluation.tune_postprocessing import (
+    choose_postprocessing,
+    measure_cases,
+    record_postprocessing,
+)
+from brats_train.inference.ensemble import load_ensemble
+from brats_train.runtime.distributed import World
+from brats_train.training.run_config import job_config
+from brats_train.training.run_dir import RunDir
+from brats_train.training.state import Finished, TrainJob
+from brats_train.training.trainer import Log, train
+
+__all__ = ["train_folds"]
+
+
+def train_folds(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: Log) -> Finished:
+    """Trains every fold, then chooses the post-processing of each on the cases of the others.
+
+    Every rank calls it with the same arguments; the main rank writes.
+
+    Args:
+        job: What to train; `max_minutes` is for each fold.
+        world: This process among its peers.
+        run: The run directory, which the caller holds.
+        resume: Go on with what is there.
+        log: Takes lines of text for a person.
+
+    Raises:
+        BratsError: The caches have fewer than two folds, or see `trainer.train`.
+    """
+    caches = open_caches(job.cache_paths)
+    folds = folds_of(caches)
+    if len(folds) < 2:
+        raise BratsError(
+            f"--fold all: {caches[0].path} has no folds. Build it with --folds K, K at least 2."
+        )
+    runs = {fold: RunDir(run.path / f"fold{fold}") for fold in folds}
+    if world.is_main:
+        if not resume:
+            run.begin(job_config(job, caches))
+        for one in runs.values():
+            one.path.mkdir(exist_ok=True)
+        if warning := run.make_latest():
+            log(f"Warning: {warning}")
+    world.broadcast(None)  # a barrier: the folders are there
+    best_epoch = 0
+    for fold, one in runs.items():
+        is_begun = world.decide_on_main(one.has_checkpoint)
+        log(f"Fold {fold} of {len(folds)}: {one.path}")
+        with one.locked("brats train") if world.is_main else nullcontext():
+            finished = train(replace(job, fold=fold), world, one, resume=is_begun, log=log)
+        if finished.is_resumable:
+            return finished
+        best_epoch = finished.best_epoch
+    if job.recipe.choose:
+        _choose(job, world, runs, log)
+    return Finished(f"all {len(folds)} folds are done", best_epoch, is_resumable=False)
+
+
+def _choose(job: TrainJob, world: World, runs: dict[int, RunDir], log: Log) -> None:
+    """Chooses the post-processing of each fold on the cases of the others, and writes it down."""
+    log("Choosing the post-processing of each fold on the cases of the others")
+    caches, measured = open_caches(job.cache_paths), dict[int, Any]()
+    for fold, run in runs.items():
+        ensemble = load_ensemble([run.best], world.device)
+        measured[fold] = measure_cases(caches, fold, ensemble, world)
+    for fold, run in runs.items():
+        others: dict[Any, Any] = {}
+        for other, curves in measured.items():
+            others |= curves if other != fold else {}
+        chosen = choose_postprocessing(others, ensemble.spec.regions)
+        if world.is_main:
+            record_postprocessing(run.best, chosen)
+        log(f"Fold {fold}: {chosen.describe(ensemble.spec.regions)}")

@@ -1,0 +1,132 @@
+"""A cross-validation is one run: every case is scored by the model that has not seen it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import brats_train
+from brats_cache.format.reader import Cache
+from brats_train.evaluation.tune_postprocessing import choose_postprocessing, measure_cases
+from brats_train.inference.ensemble import load_ensemble
+from brats_train.models import checkpoint
+from brats_train.models.postprocessing import Postprocessing
+from brats_train.models.run_files import fold_folders
+from brats_train.runtime.distributed import World
+from tests.train.runs import call
+
+SETTINGS = (
+    *("--encoder-weights", "none", "--batch-size", 8, "--epochs", 1, "--lr", 1e-3),
+    *("--set", "model.encoder=resnet18", "--set", "rows=tumor", "--set", "choose=true"),
+    *("--device", "cpu", "--amp", "off"),
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, cache_path: Path) -> Path:
+    path = tmp_path_factory.mktemp("folds") / "run"
+    call("train", "--cache", cache_path, "--fold", "all", "--run", path, *SETTINGS)
+    return path
+
+
+def cases_of(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    with (folder / "eval" / "val" / "cases.csv").open() as file:
+        return {(row["case"], row["region"]): row for row in csv.DictReader(file)}
+
+
+def test_each_fold_is_a_run_of_its_own(run: Path) -> None:
+    assert list(fold_folders(run)) == [0, 1, 2]
+    for fold, folder in fold_folders(run).items():
+        assert json.loads((folder / "config.json").read_text())["fold"] == fold
+        assert (folder / "best.pt").is_file()
+    assert json.loads((run / "config.json").read_text())["fold"] == "all"
+
+
+def test_a_case_is_scored_by_the_model_that_has_not_seen_it(run: Path, cache: Cache) -> None:
+    call("eval", "--run", run, "--device", "cpu")
+    whole = cases_of(run)
+    labelled = cache.cases["fold"] >= 0
+    assert {case for case, _ in whole} == set(np.char.decode(cache.cases["id"][labelled]))
+    parts: dict[tuple[str, str], dict[str, str]] = {}
+    for folder in fold_folders(run).values():
+        call("eval", "--run", folder, "--device", "cpu")
+        parts |= cases_of(folder)
+    assert whole == parts
+    summary = json.loads((run / "eval" / "val" / "summary.json").read_text())
+    assert [one["fold"] for one in summary["folds"]] == [0, 1, 2]
+
+
+def test_what_is_chosen_for_a_fold_depends_on_the_others_alone(run: Path, cache: Cache) -> None:
+    alone = World(rank=0, size=1, device=torch.device("cpu"))
+    measured = {
+        fold: measure_cases([cache], fold, load_ensemble([folder / "best.pt"], alone.device), alone)
+        for fold, folder in fold_folders(run).items()
+    }
+    for fold, folder in fold_folders(run).items():
+        others = {
+            key: curves
+            for other, part in measured.items()
+            for key, curves in part.items()
+            if other != fold
+        }
+        held = checkpoint.load(folder / "best.pt")["segmenter"]["postprocessing"]
+        assert Postprocessing.unpack(held) == choose_postprocessing(others, ("wt",))
+
+
+def test_predictions_average_the_folds(
+    run: Path, phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = next(phantom_dir.rglob("BraTS20_Training_001"))
+    call("predict", case, "--run", run, "--out", tmp_path / "out", "--device", "cpu")
+    named = capsys.readouterr().err
+    assert all(f"fold{fold}" in named for fold in range(3))
+    parts = [
+        brats_train.load_model(folder, device="cpu").predict(case, tta=False, probabilities=True)
+        for folder in fold_folders(run).values()
+    ]
+    whole = brats_train.load_model(run, device="cpu").predict(case, tta=False, probabilities=True)
+    mean = np.mean([part.probabilities["wt"] for part in parts], axis=0)
+    assert np.allclose(whole.probabilities["wt"], mean, atol=1e-6)
+
+
+def test_a_resumed_cross_validation_keeps_what_was_finished(
+    run: Path, tmp_path: Path, cache_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "fold2")
+    held = [(copy / f"fold{fold}" / "metrics.csv").read_bytes() for fold in range(2)]
+    call("train", "--resume", "--run", copy, "--device", "cpu")
+    assert held == [(copy / f"fold{fold}" / "metrics.csv").read_bytes() for fold in range(2)]
+    for fold in range(3):
+        ours, theirs = (checkpoint.load(one / f"fold{fold}" / "best.pt") for one in (copy, run))
+        assert ours["segmenter"] == theirs["segmenter"]
+        for name, value in theirs["model"].items():
+            assert np.allclose(ours["model"][name], value, atol=1e-6), name
+
+
+def test_it_is_verified_and_reported_as_one(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    call("verify", copy)
+    call("eval", "--run", copy, "--device", "cpu")
+    call("report", "--run", copy, "--device", "cpu")
+    assert (copy / "report.html").is_file()
+    call("train", "--run", copy, "--fold", "all", *SETTINGS, code=1)  # it holds a run
+
+
+def test_caches_without_folds_are_one_message(
+    tmp_path: Path, phantom_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plain.h5"
+    call("build-cache", phantom_dir, "--out", path, "--size", 32, "--workers", 1)
+    call("train", "--cache", path, "--fold", "all", "--run", tmp_path / "r", *SETTINGS, code=1)
+    assert "--folds K" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+    call("train", "--cache", path, "--fold", "some", code=2)
