@@ -15,6 +15,7 @@ __all__ = ["Sampler", "make_sampler"]
 
 NEAR_SLICES = 3  # slices from the tumour, where most false positives are
 NEAR_WEIGHT = 3.0
+MIN_SAMPLES = 1600  # of an epoch, so that validating does not take most of the time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,9 +25,10 @@ class Sampler:
     Attributes:
         num_rows: Number of selected rows.
         seed: Decides the draws.
-        always: (n,) int64 positions that every epoch holds, None for all of them.
+        always: (n,) int64 positions that every pass holds, None for all of them.
         weights: (num_rows,) float64, chances of the other positions; 0 for those in `always`.
-        num_drawn: How many of the others an epoch holds, without repetition.
+        num_drawn: How many of the others a pass holds, without repetition.
+        num_passes: An epoch is so many passes, one after the other.
     """
 
     num_rows: int
@@ -34,17 +36,24 @@ class Sampler:
     always: np.ndarray | None = None
     weights: np.ndarray | None = None
     num_drawn: int = 0
+    num_passes: int = 1
 
     @property
     def num_samples(self) -> int:
         """Samples of an epoch."""
-        return self.num_rows if self.always is None else len(self.always) + self.num_drawn
+        if self.always is None:
+            return self.num_rows
+        return self.num_passes * (len(self.always) + self.num_drawn)
 
     def order(self, epoch: int) -> np.ndarray:
         """(num_samples,) int64 positions in the order of an epoch."""
         rng = np.random.default_rng((self.seed, epoch))
         if self.always is None:
             return rng.permutation(self.num_rows)
+        return np.concatenate([self._pass(rng) for _ in range(self.num_passes)])
+
+    def _pass(self, rng: np.random.Generator) -> np.ndarray:
+        assert self.always is not None
         drawn = np.zeros(0, np.int64)
         if self.num_drawn:
             assert self.weights is not None
@@ -62,8 +71,9 @@ def make_sampler(
         caches: The caches of `rows`.
         rows: The selected rows.
         seed: Decides the draws.
-        background: Slices without tumour in an epoch, for each slice with tumour, all of which it
-            holds; those near a tumour are drawn more often. None takes every row in every epoch.
+        background: Slices without tumour in a pass, for each slice with tumour, all of which it
+            holds; those near a tumour are drawn more often. An epoch is as many passes as give
+            `MIN_SAMPLES`. None takes every row once an epoch.
 
     Returns:
         A sampler over positions in `rows`.
@@ -86,10 +96,12 @@ def make_sampler(
         distance = np.abs(z[mine][:, None] - tumor_z).min(axis=1)
         weights[mine[distance <= NEAR_SLICES]] = NEAR_WEIGHT
     num_tumor = int(has_tumor.sum())
+    num_drawn = min(round(background * num_tumor), len(others))
     return Sampler(
         num_rows=len(rows),
         seed=seed,
         always=np.flatnonzero(has_tumor),
         weights=weights,
-        num_drawn=min(round(background * num_tumor), len(others)),
+        num_drawn=num_drawn,
+        num_passes=-(-MIN_SAMPLES // (num_tumor + num_drawn)),
     )

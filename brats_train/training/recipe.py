@@ -56,7 +56,8 @@ class Recipe:
     Attributes:
         rows: Which slices of each case: "middle" (z = Z // 2), "all", or "tumor".
         sampling: "uniform": every epoch holds every selected slice. "tumor": all slices with
-            tumour, and of the others `background` for each of them, anew in each epoch.
+            tumour, and of the others `background` for each of them, anew each time; several times
+            an epoch where they are few.
         background: See `sampling`.
         context: Neighbours of a slice on each side whose channels are stacked with its own (2.5-D).
         half_resolution: Share of the steps, the first ones, that are taken at half the pixels along

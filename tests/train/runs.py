@@ -24,6 +24,7 @@ def make_run(
     seed: int = 0,
     target: str = "wt",
     rows: str = "all",
+    context: int = 0,
     tta: bool = False,
     threshold: float = 0.5,
     min_component_voxels: int = 0,
@@ -34,7 +35,9 @@ def make_run(
     )
     torch.manual_seed(seed)
     config = ModelConfig(
-        in_channels=cache.shape[1], classes=len(recipe.regions), encoder=recipe.model.encoder
+        in_channels=cache.shape[1] * (2 * context + 1),
+        classes=len(recipe.regions),
+        encoder=recipe.model.encoder,
     )
     model = build_model(config)
     rule = RegionRule(threshold=threshold, min_component_voxels=min_component_voxels)
@@ -44,6 +47,7 @@ def make_run(
         preparation=cache.preparation,
         label_scheme="brats2017",
         weights_from="none",
+        context=context,
         postprocessing=Postprocessing(tta=tta, rules=dict.fromkeys(recipe.regions, rule)),
     )
     path.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from scipy import stats
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from brats_train.data.augmentation import AugmentConfig, Parameters, apply, draw
+from brats_train.data.augmentation import AugmentConfig, Parameters, apply, draw, window_pixels
 
 OFF = AugmentConfig(hflip=0, vflip=0, rotate_degrees=0, brightness=0, contrast=0)
 PAPER = AugmentConfig()
@@ -505,3 +505,47 @@ def test_wrong_tensors_are_refused() -> None:
         apply(images, masks[..., :19], parameters)
     with pytest.raises(ValueError, match="sliced by rank"):
         apply(images, masks, parameters.slice(0, 1))
+
+
+# The window
+
+
+def window_of(images: Tensor, masks: Tensor, window: int, shift: Tensor) -> tuple[Tensor, Tensor]:
+    return apply(images, masks, Parameters(window=window, shift=shift))
+
+
+@given(
+    st.integers(0, 40), st.integers(0, 40), st.integers(2, 24), st.integers(2, 24), st.booleans()
+)
+@settings(max_examples=40, deadline=None)
+def test_a_window_shows_a_brain_that_fits_into_it_whole(
+    top: int, left: int, height: int, width: int, moves: bool
+) -> None:
+    images = torch.zeros(1, 2, 64, 64)
+    images[:, :, top : top + height, left : left + width] = torch.rand(1, 2, height, width) + 0.5
+    masks = (images[:, :1] > 1).to(torch.uint8)
+    shift = torch.full((1, 2), float(moves))
+    shown, shown_masks = window_of(images, masks, 32, shift)
+    assert shown.shape == (1, 2, 32, 32)
+    if height % 2 == width % 2 == 0:  # else the middle lies between two pixels
+        torch.testing.assert_close(shown.sum(), images.sum())
+        assert shown_masks.sum() == masks.sum()
+        torch.testing.assert_close((shown[:, :1] > 1).to(torch.uint8), shown_masks)
+
+
+@pytest.mark.parametrize(("shift", "start"), [(-1.0, 8), (0.0, 16), (1.0, 24)])
+def test_a_window_moves_within_a_brain_that_is_larger(shift: float, start: int) -> None:
+    images = torch.zeros(1, 1, 64, 64)
+    images[:, :, 8:56, 16:48] = torch.rand(1, 1, 48, 32) + 0.5  # 48 rows, of which 32 are shown
+    masks = torch.randint(0, 4, (1, 1, 64, 64), dtype=torch.uint8)
+    shown, shown_masks = window_of(images, masks, 32, torch.tensor([[shift, shift]]))
+    torch.testing.assert_close(shown, images[:, :, start : start + 32, 16:48])
+    assert torch.equal(shown_masks, masks[:, :, start : start + 32, 16:48])
+
+
+@given(st.floats(0.01, 1), st.integers(1, 512), st.sampled_from([32, 64]))
+def test_a_window_is_a_multiple_that_is_no_smaller_than_asked(
+    share: float, size: int, multiple: int
+) -> None:
+    window = window_pixels(AugmentConfig(window=share), size, multiple)
+    assert window == 0 or (window % multiple == 0 and round(share * size) <= window < size)

@@ -1,0 +1,65 @@
+"""Which samples an epoch holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from brats_cache.format.reader import Cache
+from brats_cache.imaging.labels import REGIONS
+from brats_train.data.sampler import MIN_SAMPLES, NEAR_SLICES, make_sampler
+from brats_train.data.selection import RowSet, select_rows
+
+
+@pytest.fixture
+def rows(cache: Cache) -> RowSet:
+    return select_rows([cache], "train", "all")
+
+
+def has_tumor(cache: Cache, rows: RowSet) -> np.ndarray:
+    return cache.slices[rows.row]["label_pixels"][:, sorted(REGIONS["wt"])].any(axis=1)
+
+
+def test_uniform_sampling_takes_every_row_once(cache: Cache, rows: RowSet) -> None:
+    sampler = make_sampler([cache], rows, seed=1, background=None)
+    first, second = sampler.order(0), sampler.order(1)
+    assert sampler.num_samples == len(rows)
+    assert np.array_equal(np.sort(first), np.arange(len(rows)))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, sampler.order(0))
+
+
+@pytest.mark.parametrize("background", [0.0, 0.3, 100.0])
+def test_every_pass_holds_all_tumour_and_some_other_slices(
+    cache: Cache, rows: RowSet, background: float
+) -> None:
+    is_tumor = has_tumor(cache, rows)
+    sampler = make_sampler([cache], rows, seed=1, background=background)
+    order = sampler.order(3)
+    assert len(order) == sampler.num_samples >= MIN_SAMPLES
+    num_others = min(round(background * is_tumor.sum()), (~is_tumor).sum())
+    for one in np.split(order, sampler.num_passes):
+        assert np.array_equal(np.sort(one[is_tumor[one]]), np.flatnonzero(is_tumor))
+        others = one[~is_tumor[one]]
+        assert len(np.unique(others)) == len(others) == num_others
+    assert np.array_equal(order, sampler.order(3))
+
+
+def test_slices_near_a_tumour_are_drawn_more_often(cache: Cache, rows: RowSet) -> None:
+    is_tumor = has_tumor(cache, rows)
+    case, z = cache.slices[rows.row]["case"], cache.slices[rows.row]["z"].astype(int)
+    near = np.array(
+        [
+            (np.abs(z[is_tumor & (case == one)] - at) <= NEAR_SLICES).any()
+            for one, at in zip(case, z, strict=True)
+        ]
+    )
+    sampler = make_sampler([cache], rows, seed=1, background=0.2)
+    drawn = np.bincount(sampler.order(0), minlength=len(rows))
+    assert drawn[near & ~is_tumor].mean() > 1.5 * drawn[~near & ~is_tumor].mean()
+
+
+def test_without_any_tumour_sampling_is_uniform(cache: Cache, rows: RowSet) -> None:
+    empty = rows[~has_tumor(cache, rows)]
+    sampler = make_sampler([cache], empty, seed=1, background=0.5)
+    assert sampler.num_samples == len(empty)
