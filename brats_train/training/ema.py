@@ -21,7 +21,8 @@ class MovingAverage:
 
     After its first update it equals the network; then, with decay d, each weight becomes
     d average + (1 - d) weight. After n updates d is at most (1 + n) / (10 + n), so that a short
-    training is not held back by its first weights. Buffers, batch norm's statistics, are copied.
+    training is not held back by its first weights. Batch norm's statistics are averaged as well:
+    the network's own are those of its last ten batches or so, which are few slices.
 
     Attributes:
         module: A network with the averaged weights.
@@ -34,15 +35,15 @@ class MovingAverage:
     @torch.no_grad()
     def update_parameters(self, network: nn.Module) -> None:
         """Takes the weights of `network`, on its device, without the host waiting for it."""
-        averages: list[Tensor] = list(self.module.parameters())
-        weights: list[Tensor] = list(network.parameters())
+        averages, weights = _floating(self.module), _floating(network)
         if self._num_updates:
             decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
             torch._foreach_lerp_(averages, weights, 1 - decay)
         else:
             torch._foreach_copy_(averages, weights)
         for average, buffer in zip(self.module.buffers(), network.buffers(), strict=True):
-            average.copy_(buffer)
+            if not buffer.is_floating_point():  # batch norm's count of batches
+                average.copy_(buffer)
         self._num_updates += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -52,3 +53,11 @@ class MovingAverage:
         """Raises KeyError or RuntimeError where `state` does not fit."""
         self.module.load_state_dict(state["module"])
         self._num_updates = int(state["num_updates"])
+
+
+def _floating(network: nn.Module) -> list[Tensor]:
+    """The weights and the floating-point buffers of a network."""
+    return [
+        *network.parameters(),
+        *(buffer for buffer in network.buffers() if buffer.is_floating_point()),
+    ]
