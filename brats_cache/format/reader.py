@@ -81,14 +81,48 @@ class Cache:
     options: Mapping[str, Any]
     data_dirs: tuple[Path, ...]
 
-    @cached_property
+    @property
     def images(self) -> np.ndarray:
         """(N, C, S, S) float16, read-only, memory-mapped."""
+        self.check_length()
+        return self._images
+
+    @property
+    def masks(self) -> np.ndarray:
+        """(N, 1, S, S) uint8 canonical labels, read-only, memory-mapped."""
+        self.check_length()
+        return self._masks
+
+    def check_length(self) -> None:
+        """Checks that the file still holds all rows, a system call.
+
+        Where a file was cut short, as by a copy onto it, the kernel ends a process that reads the
+        missing part of a memory map (SIGBUS); no exception could be caught.
+
+        Raises:
+            CacheCorruptError: It does not.
+        """
+        rows, channels, height, width = self.shape
+        pixels = rows * height * width
+        needed = max(self.images_offset + 2 * channels * pixels, self.masks_offset + pixels)
+        try:
+            found = self.path.stat().st_size
+        except FileNotFoundError:  # its bytes stay as long as they are mapped
+            return
+        if found < needed:
+            raise _refusal(
+                self.path,
+                f"cut short or replaced while it was in use: {found:,} bytes, {needed:,} hold its "
+                "rows",
+                "Put it back; what was saved is kept.",
+            )
+
+    @cached_property
+    def _images(self) -> np.ndarray:
         return np.memmap(self.path, "<f2", "r", self.images_offset, self.shape)
 
     @cached_property
-    def masks(self) -> np.ndarray:
-        """(N, 1, S, S) uint8 canonical labels, read-only, memory-mapped."""
+    def _masks(self) -> np.ndarray:
         rows, _, height, width = self.shape
         return np.memmap(self.path, "u1", "r", self.masks_offset, (rows, 1, height, width))
 

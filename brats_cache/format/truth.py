@@ -40,7 +40,7 @@ def true_labels(cache: Cache, case: int, whole: bool = False) -> np.ndarray:
     z_indices = cache.slices["z"][rows]
     labels = np.zeros((depth, height, width), np.uint8)
     if max(height, width) <= cache.shape[-1]:
-        masks = np.asarray(cache.masks[rows])[:, 0]
+        masks = np.array(cache.masks[rows])[:, 0]
         labels[z_indices] = restore_masks(masks, height, width, cache.preparation.fit)
     else:
         why = (

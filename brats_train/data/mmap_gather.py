@@ -45,7 +45,7 @@ class MappedRows:
     """
 
     def __init__(self, caches: Sequence[Cache], rows: RowSet, context: int = 0) -> None:
-        self.rows = rows
+        self.rows, self._caches = rows, caches
         _, channels, height, width = caches[0].shape
         self.shape = (num_slices(context) * channels, height, width)
         self._stacks = neighbor_rows(caches, rows, context)
@@ -87,7 +87,12 @@ class MappedRows:
 
         Returns:
             A future for each part; the rows are copied once all are done.
+
+        Raises:
+            CacheCorruptError: A cache was cut short since it was opened.
         """
+        for cache in self._caches:
+            cache.check_length()
         bounds = [len(indices) * part // pool.num_threads for part in range(pool.num_threads + 1)]
         return [
             pool.submit(self._copy, indices[start:stop], images[start:stop], masks[start:stop])

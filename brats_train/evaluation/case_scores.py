@@ -128,7 +128,7 @@ def _score_model(task: ScoringTask, cache: Cache, prediction: CaseProbabilities)
     if task.save_to is not None:
         mask = source_labels(masks, rules.regions, cache.scheme(task.case))
         write_atomically(task.save_to, encode_mask(mask, grid))
-    true_slices = np.asarray(cache.masks[rows_by_rule(cache, task.case, rules.slice_rows)])[:, 0]
+    true_slices = np.array(cache.masks[rows_by_rule(cache, task.case, rules.slice_rows)])[:, 0]
     regions: dict[str, RegionScores] = {}
     ious: dict[str, list[float]] = {}
     tables: dict[str, Table] = {}
@@ -160,7 +160,7 @@ def _score_file(task: ScoringTask, cache: Cache, path: Path) -> CaseScores:
     truth = true_labels(cache, task.case, whole=True)
     rows = rows_by_rule(cache, task.case, rules.slice_rows)
     slices = fit_masks(labels[cache.slices["z"][rows]], cache.shape[-1], cache.preparation.fit)
-    true_slices = np.asarray(cache.masks[rows])[:, 0]
+    true_slices = np.array(cache.masks[rows])[:, 0]
     known = [region for region in rules.regions if region in scheme.regions]
     return CaseScores(
         case=case,

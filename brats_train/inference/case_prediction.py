@@ -86,7 +86,7 @@ def predict_cached_case(cache: Cache, index: int, ensemble: Ensemble, tta: bool)
     The cache holds no brain masks, so the brain is told by the rows, see `brain_of_images`.
     """
     rows = cache.row_slice(index)
-    images, grid = np.asarray(cache.images[rows]), grid_of(cache, index)
+    images, grid = np.array(cache.images[rows]), grid_of(cache, index)
     _, height, width = grid.canonical_shape
     prepared = PreparedCase(
         images=images,

@@ -180,7 +180,7 @@ def select_slices(
     grid = grid_of(cache, index)
     _, height, width = grid.canonical_shape
     _, dy, dx = grid.spacing_mm
-    prepared = np.asarray(cache.images[rows[np.isin(z_indices, chosen)]])
+    prepared = np.array(cache.images[rows[np.isin(z_indices, chosen)]])
     whole = CaseSlices(
         case=_id_of(cache, index),
         modalities=tuple(cache.preparation.modalities),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +15,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brats_cache.common.errors import BratsError
-from brats_cache.format.reader import Cache
+from brats_cache.common.errors import BratsError, CacheCorruptError
+from brats_cache.format.reader import Cache, open_cache
 from brats_cache.imaging.labels import region_table
 from brats_train.data.feeders import make_feeder
 from brats_train.data.loader import Batches
+from brats_train.data.mmap_gather import CopyThreadPool, MappedRows
 from brats_train.data.sampler import Sampler
 from brats_train.data.selection import RowSet, case_splits, rows_by_rule, select_rows
 from brats_train.data.targets import region_targets
@@ -198,3 +202,24 @@ def test_leaving_an_epoch_early_leaves_no_thread(cache: Cache) -> None:
         break
     assert not [thread for thread in threading.enumerate() if thread.name == "gather"]
     assert len(collect(batches, 1)[0]) == len(rows)
+
+
+def test_a_cache_that_is_cut_short_while_it_is_in_use_is_one_message(
+    cache: Cache, tmp_path: Path
+) -> None:
+    """Reading on would end the process by SIGBUS."""
+    path = tmp_path / "cut.h5"
+    shutil.copyfile(cache.path, path)
+    opened = open_cache(path)
+    rows = select_rows([opened], "train", "all")
+    source = MappedRows([opened], rows)
+    images = np.empty((2, *source.shape), np.float16)
+    masks = np.empty((2, 1, *source.shape[1:]), np.uint8)
+    with CopyThreadPool() as pool:
+        for copy in source.start_copying(np.array([0, 1]), images, masks, pool):
+            copy.result()
+        os.truncate(path, path.stat().st_size // 2)
+        with pytest.raises(CacheCorruptError, match=r"cut\.h5.*cut short"):
+            source.start_copying(np.array([0, 1]), images, masks, pool)
+    with pytest.raises(CacheCorruptError, match="cut short"):
+        _ = opened.masks
