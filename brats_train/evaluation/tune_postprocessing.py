@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-MIN_COMPONENT_VOXELS = (0, 10, 25, 50, 100, 250, 500, 1000)
+MIN_COMPONENT_SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 MIN_VOXELS = {"et": (0, 50, 100, 200, 500)}  # only ET may rightly be absent from a tumour
 MIN_GAIN = 0.002  # mean Dice that a rule other than the default must bring, and that flips must
 NUM_PASSES = 5  # forward passes of a slice: plain, and with its flips
@@ -103,12 +103,19 @@ def measure_cases(
     return {key: curves for part in world.all_gather(mine) for key, curves in part.items()}
 
 
-def choose_postprocessing(measured: Measured, regions: Sequence[str]) -> Postprocessing:
+def choose_postprocessing(
+    measured: Measured, regions: Sequence[str], default: Postprocessing
+) -> Postprocessing:
     """Chooses the rules with the best mean Dice over cases, each region by itself.
 
-    A rule must gain `MIN_GAIN` over the default one, and so must flips over none, which take four
-    times as long. Of equal rules the simplest wins, so the choice does not depend on the order of
-    the cases.
+    A rule must gain `MIN_GAIN` over the region's default, and so must flips over none, which take
+    four times as long. Of equal rules the simplest wins, so the choice does not depend on the order
+    of the cases.
+
+    Args:
+        measured: Of `measure_cases`.
+        regions: The model's regions.
+        default: The rules of the recipe, which stay where nothing gains enough.
     """
     by_region = {
         region: [measured[key] for key in sorted(measured) if key[1] == region]
@@ -116,14 +123,16 @@ def choose_postprocessing(measured: Measured, regions: Sequence[str]) -> Postpro
     }
     known = {region: curves for region, curves in by_region.items() if curves}
     plain, flipped = (
-        {region: _best_rule(region, curves, tta) for region, curves in known.items()}
+        {
+            region: _best_rule(region, curves, tta, default.rule(region))
+            for region, curves in known.items()
+        }
         for tta in (False, True)
     )
     gain = np.mean([flipped[region].dice - plain[region].dice for region in known])
     chosen = flipped if gain >= MIN_GAIN else plain
-    return Postprocessing(
-        tta=chosen is flipped, rules={region: choice.rule for region, choice in chosen.items()}
-    )
+    rules = {region: choice.rule for region, choice in chosen.items()}
+    return Postprocessing(tta=chosen is flipped, rules={**default.rules, **rules})
 
 
 def estimate_choice_seconds(caches: Sequence[Cache], fold: Fold, seconds_per_slice: float) -> float:
@@ -160,7 +169,7 @@ def _measure(
         if region not in cache.scheme(index).regions:
             continue
         truth = region_table(region)[labels]
-        shape = (len(predictions), len(THRESHOLDS), len(MIN_COMPONENT_VOXELS))
+        shape = (len(predictions), len(THRESHOLDS), len(MIN_COMPONENT_SHARES))
         dice, voxels = np.zeros(shape), np.zeros(shape, np.int64)
         for (tta, prediction), (level, threshold) in product(
             enumerate(predictions), enumerate(THRESHOLDS)
@@ -168,33 +177,31 @@ def _measure(
             mask = np.zeros(truth.shape, bool)
             mask[prediction.z_indices] = prediction.probabilities[:, channel] >= threshold
             dice[tta, level], voxels[tta, level] = component_curves(
-                mask, truth, MIN_COMPONENT_VOXELS
+                mask, truth, MIN_COMPONENT_SHARES
             )
         curves = CaseCurves(dice=dice, voxels=voxels, is_absent=not truth.any())
         yield (case, region), curves
 
 
-def _best_rule(region: str, cases: Sequence[CaseCurves], tta: bool) -> _Choice:
+def _best_rule(region: str, cases: Sequence[CaseCurves], tta: bool, default: RegionRule) -> _Choice:
     """The best rule of a region, and its mean Dice."""
     choices = []
     for min_voxels in MIN_VOXELS.get(region, (0,)):
         means = np.mean([case.with_min_voxels(min_voxels)[int(tta)] for case in cases], axis=0)
-        for (level, threshold), (size, voxels) in product(
-            enumerate(THRESHOLDS), enumerate(MIN_COMPONENT_VOXELS)
+        for (level, threshold), (size, share) in product(
+            enumerate(THRESHOLDS), enumerate(MIN_COMPONENT_SHARES)
         ):
-            rule = RegionRule(
-                threshold=threshold, min_component_voxels=voxels, min_voxels=min_voxels
-            )
+            rule = RegionRule(threshold=threshold, min_component_share=share, min_voxels=min_voxels)
             choices.append(_Choice(rule, float(means[level, size])))
-    default = next(choice for choice in choices if choice.rule == RegionRule())
+    usual = next((choice for choice in choices if choice.rule == default), None)
     best = max(choices, key=lambda choice: (round(choice.dice, 6), *_simplicity(choice.rule)))
-    return best if best.dice >= default.dice + MIN_GAIN else default
+    return best if usual is None or best.dice >= usual.dice + MIN_GAIN else usual
 
 
-def _simplicity(rule: RegionRule) -> tuple[float, int, int, float]:
+def _simplicity(rule: RegionRule) -> tuple[float, ...]:
     return (
         -round(abs(rule.threshold - 0.5), 6),
         -rule.min_voxels,
-        -rule.min_component_voxels,
+        -rule.min_component_share,
         -rule.threshold,
     )

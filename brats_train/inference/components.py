@@ -28,28 +28,35 @@ def label_components(mask: Mask) -> tuple[Labels, int]:
     return whole, int(num_labels)
 
 
-def drop_small(mask: Mask, min_voxels: int) -> Mask:
-    """Drops the 26-connected components of fewer than `min_voxels` from a (Z, Y, X) bool mask."""
-    if min_voxels < 2 or not mask.any():
+def drop_small(mask: Mask, min_voxels: int, min_share: float = 0.0) -> Mask:
+    """Drops the small 26-connected components of a (Z, Y, X) bool mask.
+
+    Args:
+        mask: (Z, Y, X) bool.
+        min_voxels: Voxels of the smallest component that is kept.
+        min_share: Its size as a share of the largest component.
+    """
+    if (min_voxels < 2 and not min_share) or not mask.any():
         return mask
     box = bounding_box(mask)
     components, _ = label_components(mask[box])
-    is_kept = np.bincount(components.ravel()) >= min_voxels
-    is_kept[0] = False
+    sizes = np.bincount(components.ravel())
+    sizes[0] = 0
+    is_kept = sizes >= max(1, min_voxels, min_share * sizes.max())
     kept = np.zeros_like(mask)
     kept[box] = is_kept[components]
     return kept
 
 
 def component_curves(
-    prediction: Mask, truth: Mask, candidates: Sequence[int]
+    prediction: Mask, truth: Mask, candidates: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Scores `drop_small(prediction, n)` for each candidate n.
+    """Scores `drop_small(prediction, 0, share)` for each candidate share.
 
     Args:
         prediction: (Z, Y, X) bool.
         truth: (Z, Y, X) bool.
-        candidates: Component sizes in voxels.
+        candidates: Sizes of components as shares of the largest.
 
     Returns:
         (candidates,) Dice, 1 for two empty masks, and (candidates,) voxels that are left.
@@ -62,7 +69,7 @@ def component_curves(
     sizes[0] = overlaps[0] = 0
     scores, voxels = [], []
     for candidate in candidates:
-        is_kept = sizes >= max(candidate, 1)
+        is_kept = sizes >= max(1, candidate * sizes.max())
         kept = int(sizes[is_kept].sum())
         both = kept + num_true
         scores.append(2 * int(overlaps[is_kept].sum()) / both if both else 1.0)

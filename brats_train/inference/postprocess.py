@@ -6,12 +6,15 @@ Everything here is numpy, so that the processes that score cases start without t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from brats_cache.imaging.labels import Scheme, source_table
 from brats_train.inference.components import drop_small
 from brats_train.models.postprocessing import Postprocessing
+
+NESTED = ("wt", "tc", "et")  # each within the one before
 
 __all__ = ["label_volume", "regions_of", "source_labels"]
 
@@ -23,12 +26,13 @@ def regions_of(
     depth: int,
     postprocessing: Postprocessing,
 ) -> np.ndarray:
-    """Makes the mask of each region: threshold, small components dropped, regions nested, and
+    """Makes the mask of each region: threshold, regions nested, small components dropped, and
     regions that are too small left empty.
 
     A voxel of ET is one of TC, and one of TC is one of WT, as in the labels that are written; so
-    what is scored is what is written. A probability of 0, as it is outside the brain, is background
-    whatever the threshold; so is a slice that no row stands for.
+    what is scored is what is written. What is dropped of a region is dropped of those within it. A
+    probability of 0, as it is outside the brain, is background whatever the threshold; so is a
+    slice that no row stands for.
 
     Args:
         probabilities: (n, K, Y, X) float32, 0 to 1.
@@ -46,11 +50,16 @@ def regions_of(
     for channel, (mask, rule) in enumerate(zip(masks, rules, strict=True)):
         found = probabilities[:, channel]
         mask[z_indices] = (found >= rule.threshold) & (found > 0)
-        masks[channel] = drop_small(mask, rule.min_component_voxels)
-    channels = {region: channel for channel, region in enumerate(regions)}
-    for inner, outer in (("et", "tc"), ("tc", "wt"), ("et", "wt")):
-        if inner in channels and outer in channels:
-            masks[channels[outer]] |= masks[channels[inner]]
+    channels = [regions.index(region) for region in NESTED if region in regions]
+    for inner, outer in pairwise(reversed(channels)):
+        masks[outer] |= masks[inner]
+    whole = None
+    for channel in channels:
+        if whole is not None:
+            masks[channel] &= whole
+        rule = rules[channel]
+        whole = drop_small(masks[channel], rule.min_component_voxels, rule.min_component_share)
+        masks[channel] = whole
     for mask, rule in zip(masks, rules, strict=True):
         if rule.min_voxels and np.count_nonzero(mask) < rule.min_voxels:
             mask[:] = False

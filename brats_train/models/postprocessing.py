@@ -16,13 +16,16 @@ class RegionRule:
 
     Attributes:
         threshold: Probability from which a voxel belongs to the region, 0 to 1.
-        min_component_voxels: Smaller 26-connected components are dropped; 0 for none.
+        min_component_share: 26-connected components smaller than this share of the largest are
+            dropped, 0 to 1; 0 for none.
+        min_component_voxels: Smaller components are dropped; 0 for none. Older versions chose it.
         min_voxels: A region that has fewer voxels in all is left empty. What was enhancing tumour
             is then tumour core, as winners of the BraTS challenge do (Isensee et al. 2018,
             arXiv:1809.10483).
     """
 
     threshold: float = 0.5
+    min_component_share: float = 0.0
     min_component_voxels: int = 0
     min_voxels: int = 0
 
@@ -58,6 +61,7 @@ class Postprocessing:
             theirs = [one.rule(region) for one in several]
             rules[region] = RegionRule(
                 threshold=statistics.fmean(rule.threshold for rule in theirs),
+                min_component_share=statistics.fmean(rule.min_component_share for rule in theirs),
                 min_component_voxels=round(
                     statistics.fmean(rule.min_component_voxels for rule in theirs)
                 ),
@@ -91,6 +95,8 @@ class Postprocessing:
 
 def _describe(rule: RegionRule) -> str:
     text = f"threshold {rule.threshold:g}"
+    if rule.min_component_share:
+        text += f", components below {rule.min_component_share:g} of the largest dropped"
     if rule.min_component_voxels:
         text += f", components below {rule.min_component_voxels} voxels dropped"
     if rule.min_voxels:

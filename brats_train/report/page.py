@@ -129,6 +129,8 @@ def _summary_text(
     what = "the whole tumour" if recipe.get("target") == "wt" else "tumour regions (WT, TC, ET)"
     model = {"architecture": "Unet", "encoder": recipe.get("encoder"), **recipe.get("model", {})}
     text = f"A {model['architecture']} with the encoder {model['encoder']} was trained on {what}"
+    if config.get("fold") == "all":
+        text += " once for each fold of a cross-validation"
     if name := config.get("recipe_name"):
         text += f" with the recipe {name}"
     if (rows := config.get("num_train_rows")) is not None:

@@ -79,11 +79,12 @@ def _choose(job: TrainJob, world: World, runs: dict[int, RunDir], log: Log) -> N
     for fold, run in runs.items():
         ensemble = load_ensemble([run.best], world.device)
         measured[fold] = measure_cases(caches, fold, ensemble, world)
+    regions = ensemble.spec.regions
     for fold, run in runs.items():
         others: dict[Any, Any] = {}
         for other, curves in measured.items():
             others |= curves if other != fold else {}
-        chosen = choose_postprocessing(others, ensemble.spec.regions)
+        chosen = choose_postprocessing(others, regions, job.recipe.postprocessing)
         if world.is_main:
             record_postprocessing(run.best, chosen)
-        log(f"Fold {fold}: {chosen.describe(ensemble.spec.regions)}")
+        log(f"Fold {fold}: {chosen.describe(regions)}")

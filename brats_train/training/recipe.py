@@ -19,6 +19,7 @@ from brats_cache.common.errors import RecipeError
 from brats_cache.common.files import read_small_file
 from brats_train.data.augmentation import AugmentConfig
 from brats_train.data.selection import RowRule
+from brats_train.models.postprocessing import Postprocessing, RegionRule
 from brats_train.runtime.settings import SETTINGS, with_field
 from brats_train.training.losses import LossConfig
 
@@ -80,6 +81,8 @@ class Recipe:
             (least), or "iou" (greatest); or "last", the end of the schedule, for which nothing is
             chosen on the validation slices.
         tta: Whether `eval` and `predict` average over flips unless told otherwise.
+        min_component_share: Components of the whole tumour that are smaller than this share of the
+            largest are dropped.
         choose: At the end, choose threshold, flips, smallest component and smallest region, for
             each region by itself; they go into the best checkpoint. They are chosen on the
             validation cases of a split, or with all folds on the other folds; not with one fold
@@ -111,6 +114,7 @@ class Recipe:
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     best_by: Literal["iou_loss", "loss", "iou", "last"] = "iou_loss"
     tta: bool = False
+    min_component_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     choose: bool = False
     patience: Annotated[int, Field(ge=0)] = 50
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
@@ -123,6 +127,12 @@ class Recipe:
     def regions(self) -> tuple[str, ...]:
         """The regions the model predicts, one channel each; "auto" must be resolved before."""
         return TARGETS[self.target]
+
+    @property
+    def postprocessing(self) -> Postprocessing:
+        """What follows the network where nothing else was chosen."""
+        rule = RegionRule(min_component_share=self.min_component_share)
+        return Postprocessing(tta=self.tta, rules={"wt": rule})
 
 
 RECIPES: dict[str, Recipe] = {

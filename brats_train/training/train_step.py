@@ -19,7 +19,6 @@ from brats_train.data.loader import Batch
 from brats_train.data.targets import region_targets
 from brats_train.models.checkpoint import SegmenterSpec
 from brats_train.models.network import try_model
-from brats_train.models.postprocessing import Postprocessing
 from brats_train.runtime.compile import compile_model
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import autocast, choose_amp, cudnn_autotuning
@@ -110,7 +109,7 @@ class TrainStep:
             context=recipe.context,
             label_scheme=common_scheme(caches),
             weights_from=weights_from,
-            postprocessing=Postprocessing(tta=recipe.tta),
+            postprocessing=recipe.postprocessing,
         )
         self.micro_batch = choose_micro_batch(
             micro_batch,

@@ -102,7 +102,7 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: Log) -
         log("Choosing the post-processing on the validation cases")
         ensemble = load_ensemble([run.best], world.device)
         measured = measure_cases(trainer.caches, job.fold, ensemble, world)
-        chosen = choose_postprocessing(measured, ensemble.spec.regions)
+        chosen = choose_postprocessing(measured, ensemble.spec.regions, job.recipe.postprocessing)
         if world.is_main:
             record_postprocessing(run.best, chosen)
         log(f"Chosen: {chosen.describe(ensemble.spec.regions)}")

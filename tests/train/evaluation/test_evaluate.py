@@ -24,7 +24,7 @@ from brats_train.evaluation.evaluate import EvaluationJob, evaluate
 from brats_train.evaluation.metrics import RegionScores
 from brats_train.evaluation.summary import DEFINITIONS, summarise, to_json
 from brats_train.evaluation.tune_postprocessing import (
-    MIN_COMPONENT_VOXELS,
+    MIN_COMPONENT_SHARES,
     THRESHOLDS,
     CaseCurves,
     choose_postprocessing,
@@ -289,13 +289,13 @@ def test_what_was_chosen_is_used_and_can_be_overruled(tmp_path: Path, cache: Cac
     run = make_run(tmp_path / "r", cache)
     ensemble = load_ensemble([run / "best.pt"], WORLD.device)
     measured = measure_cases([cache], None, ensemble, WORLD)
-    chosen = choose_postprocessing(measured, ["wt"])
+    chosen = choose_postprocessing(measured, ["wt"], Postprocessing())
     record_postprocessing(run / "best.pt", chosen)
     call("eval", "--run", run, "--device", "cpu")
     summary = summary_of(run)
     assert Postprocessing.unpack(summary["postprocessing"]) == chosen
     rule = chosen.rule("wt")
-    at = THRESHOLDS.index(rule.threshold), MIN_COMPONENT_VOXELS.index(rule.min_component_voxels)
+    at = THRESHOLDS.index(rule.threshold), MIN_COMPONENT_SHARES.index(rule.min_component_share)
     dice = [curves.dice[(int(chosen.tta), *at)] for curves in measured.values()]
     assert summary["regions"]["wt"]["dice"]["mean"] == pytest.approx(np.mean(dice))
     assert summary["slice_threshold"] == 0.5
@@ -305,7 +305,7 @@ def test_what_was_chosen_is_used_and_can_be_overruled(tmp_path: Path, cache: Cac
 
 
 def curves(dice: np.ndarray, voxels: int = 1000, *, is_absent: bool = False) -> CaseCurves:
-    shape = (2, len(THRESHOLDS), len(MIN_COMPONENT_VOXELS))
+    shape = (2, len(THRESHOLDS), len(MIN_COMPONENT_SHARES))
     return CaseCurves(
         dice=np.broadcast_to(dice, shape), voxels=np.full(shape, voxels), is_absent=is_absent
     )
@@ -320,7 +320,7 @@ def test_each_region_gets_the_rule_that_is_best_for_it() -> None:
         ("a", "et"): curves(np.zeros((2, 1, 1)), 60, is_absent=True),
         ("b", "et"): curves(np.full((2, 1, 1), 0.8), 600),
     }
-    chosen = choose_postprocessing(measured, ("wt", "tc", "et"))
+    chosen = choose_postprocessing(measured, ("wt", "tc", "et"), Postprocessing())
     assert chosen.rule("wt") == RegionRule(threshold=THRESHOLDS[0])
     assert chosen.rule("tc") == RegionRule(threshold=THRESHOLDS[-1])
     assert chosen.rule("et") == RegionRule(min_voxels=100)
@@ -329,10 +329,10 @@ def test_each_region_gets_the_rule_that_is_best_for_it() -> None:
 
 def test_what_gains_next_to_nothing_is_not_chosen() -> None:
     flips = np.array([0.8, 0.8005])[:, None, None]
-    sizes = np.linspace(0, 0.001, len(MIN_COMPONENT_VOXELS))[None, None]
+    sizes = np.linspace(0, 0.001, len(MIN_COMPONENT_SHARES))[None, None]
     for gain, is_chosen in ((0.0, False), (0.05, True)):
         measured = {("a", "wt"): curves(flips + sizes + gain * np.array([0, 1])[:, None, None])}
-        chosen = choose_postprocessing(measured, ("wt",))
+        chosen = choose_postprocessing(measured, ("wt",), Postprocessing())
         assert chosen == Postprocessing(tta=is_chosen, rules={"wt": RegionRule()})
 
 

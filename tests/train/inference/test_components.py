@@ -10,6 +10,7 @@ from scipy import ndimage
 from brats_train.inference.components import component_curves, drop_small, label_components
 
 CANDIDATES = (0, 1, 2, 3, 5, 9, 40)
+SHARES = (0.0, 0.05, 0.1, 0.3, 0.5, 1.0)
 seeds = st.integers(0, 2**31)
 densities = st.sampled_from([0.0, 0.05, 0.1, 0.2, 1.0])
 
@@ -54,6 +55,15 @@ def test_exactly_the_components_below_the_size_go(
     assert np.array_equal(drop_small(mask, min_voxels), np.isin(labels, kept))
 
 
+@given(seed=seeds, density=densities, share=st.sampled_from(SHARES))
+def test_what_is_small_beside_the_largest_goes(seed: int, density: float, share: float) -> None:
+    mask = blobs(seed, density)
+    labels, num = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(labels.ravel())[1:]
+    kept = [i + 1 for i in range(num) if sizes[i] >= share * sizes.max()]
+    assert np.array_equal(drop_small(mask, 0, share), np.isin(labels, kept))
+
+
 @settings(max_examples=40)
 @given(seed=seeds, density=densities, true_density=densities)
 def test_the_sweep_gives_the_dice_of_dropping(
@@ -61,12 +71,12 @@ def test_the_sweep_gives_the_dice_of_dropping(
 ) -> None:
     mask, truth = blobs(seed, density), blobs(seed + 1, true_density)
     expected, voxels = [], []
-    for candidate in CANDIDATES:
-        kept = drop_small(mask, candidate)
+    for candidate in SHARES:
+        kept = drop_small(mask, 0, candidate)
         voxels.append(kept.sum())
         both = kept.sum() + truth.sum()
         expected.append(2 * (kept & truth).sum() / both if both else 1.0)
-    dice, left = component_curves(mask, truth, CANDIDATES)
+    dice, left = component_curves(mask, truth, SHARES)
     assert np.array_equal(dice, expected)
     assert np.array_equal(left, voxels)
 

@@ -31,6 +31,15 @@ def test_a_small_enhancing_tumour_becomes_core() -> None:
         assert (wt.sum(), tc.sum(), et.sum()) == (12, 8, 4 if is_kept else 0)
 
 
+def test_what_is_dropped_of_the_tumour_is_dropped_of_its_core() -> None:
+    probabilities = np.zeros((1, 3, 6, 6), np.float32)
+    probabilities[0, 0, :3, :3] = 1  # the tumour
+    probabilities[0, :, 5, 5] = 1  # a speck that is called tumour, core and enhancing
+    rules = Postprocessing(rules={"wt": RegionRule(min_component_share=0.5)})
+    wt, tc, et = regions_of(probabilities, REGIONS, np.array([0]), 1, rules)
+    assert (wt.sum(), tc.sum(), et.sum()) == (9, 0, 0)
+
+
 def test_each_region_has_its_own_threshold() -> None:
     probabilities = np.full((1, 2, 2, 2), 0.5, np.float32)
     rules = {"wt": RegionRule(threshold=0.4), "tc": RegionRule(threshold=0.6)}

@@ -19,6 +19,7 @@ from brats_train.models import checkpoint
 from brats_train.models.postprocessing import Postprocessing
 from brats_train.models.run_files import fold_folders
 from brats_train.runtime.distributed import World
+from brats_train.training.recipe import Recipe
 from tests.train.runs import call
 
 SETTINGS = (
@@ -76,7 +77,9 @@ def test_what_is_chosen_for_a_fold_depends_on_the_others_alone(run: Path, cache:
             if other != fold
         }
         held = checkpoint.load(folder / "best.pt")["segmenter"]["postprocessing"]
-        assert Postprocessing.unpack(held) == choose_postprocessing(others, ("wt",))
+        assert Postprocessing.unpack(held) == choose_postprocessing(
+            others, ("wt",), Recipe().postprocessing
+        )
 
 
 def test_predictions_average_the_folds(
