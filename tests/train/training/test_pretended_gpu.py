@@ -8,6 +8,7 @@ wait. What needs the device itself is tested in tests/gpu.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,13 +43,24 @@ def test_augmentation_stays_on_the_device(dtype: torch.dtype) -> None:
     yes = torch.ones(BATCH, dtype=torch.bool, device=GPU)
     one = torch.ones(BATCH, device=GPU)
     each = torch.ones(BATCH, CHANNELS, device=GPU)
-    everything = Parameters(
-        hflip=yes, vflip=yes, angle=one, brightness=each, contrast=each, saturation=one
+    paper = Parameters(hflip=yes, vflip=yes, angle=one, brightness=each, contrast=each)
+    everything = replace(
+        paper,
+        saturation=one,
+        zoom=one,
+        gamma=each,
+        bias=torch.ones(BATCH, CHANNELS, 5, device=GPU),
+        blur=one,
+        kept=each,
+        shift=torch.ones(BATCH, 2, device=GPU),
+        window=SIZE // 2,
     )
     without_rotation = Parameters(hflip=yes, vflip=yes, brightness=each)
-    for parameters in (everything, without_rotation):
+    for parameters in (paper, everything, without_rotation):
         moved, moved_masks = augment.apply(images, masks, parameters)
-        assert (moved.device, moved.dtype, moved.shape) == (GPU, torch.float32, images.shape)
+        side = parameters.window or SIZE
+        assert (moved.device, moved.dtype) == (GPU, torch.float32)
+        assert moved.shape == (BATCH, CHANNELS, side, side)
         assert (moved_masks.device, moved_masks.dtype) == (GPU, torch.uint8)
 
 
