@@ -6,6 +6,7 @@ was finished is kept when the run is resumed.
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -58,12 +59,15 @@ def train_folds(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: 
         if warning := run.make_latest():
             log(f"Warning: {warning}")
     world.broadcast(None)  # a barrier: the folders are there
-    best_epoch = 0
+    best_epoch, started = 0, None  # the first fold's time includes that of the process's start
     for fold, one in runs.items():
         is_begun = world.decide_on_main(one.has_checkpoint)
         log(f"Fold {fold} of {len(folds)}: {one.path}")
         with one.locked("brats train") if world.is_main else nullcontext():
-            finished = train(replace(job, fold=fold), world, one, resume=is_begun, log=log)
+            finished = train(
+                replace(job, fold=fold), world, one, resume=is_begun, log=log, started=started
+            )
+        started = time.monotonic()
         if finished.is_resumable:
             return finished
         best_epoch = finished.best_epoch

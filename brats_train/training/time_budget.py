@@ -23,14 +23,15 @@ class TimeBudget:
         minutes: The limit, 0 for none. It covers the whole process, its start included.
     """
 
-    def __init__(self, minutes: float) -> None:
+    def __init__(self, minutes: float, started: float | None = None) -> None:
+        """`started`, by `time.monotonic`, is given where a process trains several times."""
         self.minutes = minutes
         self._num_steps = 0
         self._times: list[float] = []
-        self._origin = time.monotonic() - process_age()
+        self._origin = time.monotonic() - process_age() if started is None else started
 
     def spent(self) -> float:
-        """Seconds since this process started."""
+        """Seconds since this process, or this training in it, started."""
         return time.monotonic() - self._origin
 
     def left(self, seconds_before: float = 0.0) -> float:

@@ -65,7 +65,15 @@ STEPS_BETWEEN_CHECKS = 50  # of the loss on a GPU, where reading it makes the ho
 Log = Callable[[str], None]
 
 
-def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: Log) -> Finished:
+def train(
+    job: TrainJob,
+    world: World,
+    run: RunDir,
+    *,
+    resume: bool,
+    log: Log,
+    started: float | None = None,
+) -> Finished:
     """Trains a model and leaves config.json, metrics.csv, best.pt and last.pt in the run directory.
 
     Every rank calls it with the same arguments; the main rank writes.
@@ -76,6 +84,7 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: Log) -
         run: The run directory.
         resume: Continue from its last.pt.
         log: Takes lines of text for a person.
+        started: See `TimeBudget`.
 
     Returns:
         How training ended.
@@ -86,7 +95,7 @@ def train(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: Log) -
     """
     check_trackers(job.trackers)  # before a run directory is made
     with oom_as_error(job.micro_batch, world), ExitStack() as stack:
-        trainer = Trainer(job, world, run, log)
+        trainer = Trainer(job, world, run, log, started)
         if resume:
             trainer.load_last()
         elif world.is_main:
@@ -115,7 +124,9 @@ class Trainer:
     saver: CheckpointWriter
     trackers: Trackers
 
-    def __init__(self, job: TrainJob, world: World, run: RunDir, log: Log) -> None:
+    def __init__(
+        self, job: TrainJob, world: World, run: RunDir, log: Log, started: float | None = None
+    ) -> None:
         """Opens the caches and builds data path, model and optimizer."""
         self.world, self.run, self.log = world, run, log
         recipe, device = job.recipe, world.device
@@ -162,7 +173,7 @@ class Trainer:
             schedule_is_final=not job.max_minutes,
             totals=torch.zeros(len(NAMES), dtype=torch.float64, device=device),
         )
-        self.time_budget = TimeBudget(job.max_minutes)
+        self.time_budget = TimeBudget(job.max_minutes, started)
         self.first_step = 0  # of this process in the running epoch
         self.validation_seconds = 0.0  # of the last epoch
 

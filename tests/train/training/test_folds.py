@@ -133,3 +133,26 @@ def test_caches_without_folds_are_one_message(
     assert "--folds K" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
     call("train", "--cache", path, "--fold", "some", code=2)
+
+
+def test_each_fold_has_the_minutes(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a process that is older than the limit: only the first fold's time includes that."""
+    monkeypatch.setattr("brats_train.training.time_budget.process_age", lambda: 3600.0)
+    path = tmp_path / "run"
+    words = (
+        "--fold",
+        "all",
+        "--run",
+        path,
+        *SETTINGS,
+        "--max-minutes",
+        30,
+        "--set",
+        "choose=false",
+    )
+    call("train", "--cache", cache_path, *words)
+    steps = [checkpoint.load(path / f"fold{fold}" / "last.pt")["position"] for fold in range(3)]
+    assert steps[0]["steps_taken"] < steps[1]["steps_taken"]
+    assert steps[1]["epoch"] == steps[2]["epoch"] == 1
