@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from brats_cache.common.errors import BratsError, RecipeError, printable
 from brats_cache.common.files import read_small_file
@@ -42,7 +42,7 @@ class _RunConfig(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
     recipe: Annotated[dict[str, Any], Field(min_length=1)]
     caches: Annotated[list[_CacheEntry], Field(min_length=1)]
-    fold: Annotated[int, Field(ge=0)] | Literal["all"] | None
+    fold: Any
     recipe_name: Name = "paper"
     init_from: Name | None = None
     deterministic: bool = False
@@ -56,6 +56,14 @@ class _RunConfig(BaseModel):
     launcher: str | None = None
     num_train_rows: int = 0
     num_val_rows: int = 0
+
+    @field_validator("fold")
+    @classmethod
+    def _is_fold(cls, value: object) -> object:
+        is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if value is None or value == "all" or is_number:
+            return value
+        raise ValueError("expected the number of a fold from 0, all, or null")
 
 
 def parse_config(path: Path) -> dict[str, Any]:
@@ -93,7 +101,8 @@ def _first_fault(error: ValidationError) -> str:
     """The first fault in one line: the field and what is wrong with it."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    what = first["msg"][:1].lower() + first["msg"][1:]
+    message = first["msg"].removeprefix("Value error, ")
+    what = message[:1].lower() + message[1:]
     if first["type"] == "model_type":
         what = "expected a JSON object"
     return f"{where}: {what}" if where else what

@@ -35,7 +35,9 @@ def test_a_case_named_like_a_formula_is_text_and_read_back(tmp_path: Path) -> No
     table = cases_csv(cases)
     assert all(row[0][0] not in "=+-@\x1b" for row in csv.reader(table.splitlines()))
     (tmp_path / "cases.csv").write_text(table)
-    (tmp_path / "summary.json").write_text(json.dumps({"regions": {"wt": {}}}))
+    (tmp_path / "summary.json").write_text(
+        json.dumps({"regions": {"wt": {}}, "predictions": "masks"})
+    )
     results = read_results(tmp_path)
     assert results is not None
     assert results.cases == names

@@ -25,9 +25,9 @@ def test_resuming_makes_what_is_missing_and_no_more(
     calls: list[int] = []
     ask = Ensemble.probabilities
 
-    def counted(self: Ensemble, images: np.ndarray, tta: bool = False) -> Any:
+    def counted(self: Ensemble, images: np.ndarray, *rest: Any) -> Any:
         calls.append(len(images))
-        return ask(self, images, tta)
+        return ask(self, images, *rest)
 
     monkeypatch.setattr(Ensemble, "probabilities", counted)
     predict(run, scans, out, "--resume", "--probabilities")
@@ -54,11 +54,11 @@ def test_an_interrupted_run_keeps_its_masks_and_says_how_to_go_on(
 ) -> None:
     ask, calls = Ensemble.probabilities, []
 
-    def interrupted(self: Ensemble, images: np.ndarray, tta: bool = False) -> Any:
+    def interrupted(self: Ensemble, images: np.ndarray, *rest: Any) -> Any:
         calls.append(len(images))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return ask(self, images, tta)
+        return ask(self, images, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(Ensemble, "probabilities", interrupted)
