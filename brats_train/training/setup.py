@@ -13,6 +13,7 @@ from torch import nn
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import REGIONS
+from brats_train.data.augmentation import window_pixels
 from brats_train.data.selection import RowSet
 from brats_train.models.checkpoint import load_network
 from brats_train.models.network import ModelConfig, build_model
@@ -23,7 +24,6 @@ from brats_train.training.recipe import TARGETS, Recipe
 from brats_train.training.state import TrainJob
 
 __all__ = [
-    "MIN_SIZE",
     "check_batch",
     "check_data",
     "common_scheme",
@@ -33,23 +33,44 @@ __all__ = [
     "make_ema",
     "model_config",
     "parameter_groups",
-    "resolve_target",
+    "resolve_recipe",
+    "side_of",
 ]
 
 MIN_SIZE = 32  # pixels; the encoder halves a slice five times
 
 
-def resolve_target(recipe: Recipe, caches: Sequence[Cache]) -> Recipe:
-    """`recipe` with the target "auto" replaced by "regions" or "wt", as the labels allow."""
-    if recipe.target != "auto":
-        return recipe
-    schemes = [
-        cache.scheme(int(case))
-        for cache in caches
-        for case in np.flatnonzero(cache.cases["has_mask"])
-    ]
-    knows_all = all(set(TARGETS["regions"]) <= set(scheme.regions) for scheme in schemes)
-    return replace(recipe, target="regions" if knows_all else "wt")
+def resolve_recipe(recipe: Recipe, caches: Sequence[Cache], log: Callable[[str], None]) -> Recipe:
+    """Settles what a recipe leaves to the data.
+
+    Args:
+        recipe: The recipe.
+        caches: The opened caches.
+        log: Takes a note where slices cannot be halved.
+
+    Returns:
+        A copy whose target is "regions" or "wt", as the labels of all cases allow, and whose
+        `half_resolution` is 0 where the slices cannot be halved.
+    """
+    if recipe.target == "auto":
+        schemes = [
+            cache.scheme(int(case))
+            for cache in caches
+            for case in np.flatnonzero(cache.cases["has_mask"])
+        ]
+        knows_all = all(set(TARGETS["regions"]) <= set(scheme.regions) for scheme in schemes)
+        recipe = replace(recipe, target="regions" if knows_all else "wt")
+    side = side_of(recipe, caches[0].shape[-1])
+    if recipe.half_resolution and side % (2 * MIN_SIZE):
+        log(f"Note: {side} pixels cannot be halved; every step is taken at full resolution.")
+        recipe = replace(recipe, half_resolution=0.0)
+    return recipe
+
+
+def side_of(recipe: Recipe, size: int) -> int:
+    """Pixels along each axis that are trained on, of slices of `size`."""
+    multiple = MIN_SIZE * (2 if recipe.half_resolution else 1)
+    return window_pixels(recipe.augment, size, multiple) or size
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -93,11 +114,6 @@ def check_data(
         raise BratsError(
             f"{caches[0].path}: slices of {size} pixels, but the U-Net halves them five times. "
             "Build the cache with a --size that is a multiple of 32."
-        )
-    if recipe.half_resolution and size % (2 * MIN_SIZE):
-        raise BratsError(
-            f"{caches[0].path}: slices of {size} pixels cannot be halved for half_resolution. "
-            "Build the cache with a --size that is a multiple of 64, or --set half_resolution=0."
         )
     if not len(train_rows):
         raise BratsError(f"{names}: no training rows (rows={recipe.rows}). Look with brats info.")

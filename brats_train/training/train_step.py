@@ -26,13 +26,13 @@ from brats_train.training import losses
 from brats_train.training.micro_batch import choose_micro_batch
 from brats_train.training.recipe import Recipe
 from brats_train.training.setup import (
-    MIN_SIZE,
     check_batch,
     common_scheme,
     initial_model,
     make_ema,
     model_config,
     parameter_groups,
+    side_of,
 )
 from brats_train.training.validation import sums_of
 
@@ -84,15 +84,16 @@ class TrainStep:
         self.recipe, self.world, self.largest, device = recipe, world, largest, world.device
         self.amp = choose_amp(recipe.amp, device)
         torch.manual_seed(recipe.seed)  # the same first weights on every rank
-        self.num_slices, size = num_slices(recipe.context), caches[0].shape[-1]
-        halvings = MIN_SIZE * (2 if recipe.half_resolution else 1)
-        self.window = augment.window_pixels(recipe.augment, size, halvings)
-        side = self.window or size
+        self.num_slices = num_slices(recipe.context)
+        side = side_of(recipe, caches[0].shape[-1])
+        self.window = side if side < caches[0].shape[-1] else 0
         config = model_config(recipe, caches[0].shape[1] * self.num_slices)
         self.model, weights_from = initial_model(config, recipe.encoder_weights, init_from)
         if recipe.sync_batchnorm and device.type == "cuda" and world.size > 1:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-        is_whole = try_model(self.model, config, side, least)
+        is_whole = try_model(
+            self.model, config, side // 2 if recipe.half_resolution else side, least
+        )
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ddp_model = world.wrap(
             compile_model(self.model) if is_compiled else self.model, has_unused=not is_whole

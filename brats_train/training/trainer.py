@@ -50,7 +50,7 @@ from brats_train.training.setup import (
     check_data,
     fewest_at_once,
     file_identity,
-    resolve_target,
+    resolve_recipe,
 )
 from brats_train.training.state import Finished, Progress, StepAction, TrainJob
 from brats_train.training.time_budget import TimeBudget, steps_within
@@ -132,7 +132,7 @@ class Trainer:
         recipe, device = job.recipe, world.device
         self.saved = time.monotonic()
         self.caches = open_caches(job.cache_paths)
-        recipe = resolve_target(recipe, self.caches)
+        recipe = resolve_recipe(recipe, self.caches, log)
         self.job, self.recipe = replace(job, recipe=recipe), recipe
         self.is_loss_read_each_step = device.type == "cpu"
         self.cache_files = [file_identity(cache.path) for cache in self.caches]

@@ -23,6 +23,10 @@ SMALL = (
 )
 # The phantoms have 55 training slices with tumour.
 LAST_BATCH_OF_ONE = ("--batch-size", "27", "--epochs", "1")
+CONTEXT_AND_WINDOW = (
+    *("--batch-size", "27", "--epochs", "1", "--set", "context=1"),
+    *("--set", "augment.window=0.5", "--set", "half_resolution=0.5"),
+)
 OVERLAP_OF_THE_BATCH = ("--batch-size", "27", "--epochs", "1", "--set", "loss.overlap=batch")
 
 
@@ -35,7 +39,9 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", **more}
 
 
-@pytest.mark.parametrize("settings", [(), LAST_BATCH_OF_ONE, OVERLAP_OF_THE_BATCH])
+@pytest.mark.parametrize(
+    "settings", [(), LAST_BATCH_OF_ONE, CONTEXT_AND_WINDOW, OVERLAP_OF_THE_BATCH]
+)
 def test_one_rank_and_two_follow_the_same_way(
     cache_path: Path, tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
@@ -60,6 +66,18 @@ def test_one_rank_and_two_follow_the_same_way(
     # weight may go either way; all together they may not.
     ours, theirs = (flat_weights(path / "last.pt") for path in runs.values())
     assert torch.linalg.norm(ours - theirs) < 2e-3 * torch.linalg.norm(ours)
+
+
+def test_two_ranks_train_all_folds_into_one_run(cache_path: Path, tmp_path: Path) -> None:
+    words = ("train", "--cache", cache_path, "--run-dir", tmp_path / "cv", *SMALL)
+    words = (*words, "--fold", "all", "--epochs", "1", "--set", "choose=true")
+    command = torchrun(LAUNCHER, *words, nproc=2)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Choosing the post-processing") == 1
+    assert len(list((tmp_path / "cv").glob("fold?/best.pt"))) == 3
 
 
 def test_a_killed_rank_brings_the_run_back(cache_path: Path, tmp_path: Path) -> None:

@@ -19,15 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brats_cache.common.errors import BratsError
-from brats_cache.format.reader import open_cache
+from brats_cache.format.reader import Cache, open_cache
 from brats_train.data.selection import select_rows
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
 from brats_train.training.checkpoint_writer import CheckpointWriter
 from brats_train.training.metrics_file import METRIC_COLUMNS
-from brats_train.training.recipe import Recipe, apply_settings
+from brats_train.training.recipe import Recipe, apply_settings, load_recipe
 from brats_train.training.run_dir import RunDir
-from brats_train.training.setup import check_data, fewest_at_once
+from brats_train.training.setup import check_data, fewest_at_once, resolve_recipe, side_of
 from brats_train.training.state import Finished, TrainJob
 from brats_train.training.time_budget import TIMED_STEPS, WARM_UP_STEPS
 from brats_train.training.train_step import TrainStep, split_evenly
@@ -379,6 +379,27 @@ def test_a_loss_over_the_batch_needs_the_whole_batch(cache_path: Path, tmp_path:
     with pytest.raises(BratsError, match=r"loss\.overlap=batch"):
         run_it(job, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "share", "expected"),
+    [(256, 0.7, 0.7, 192), (256, 0.6, 0.0, 160), (96, 0.7, 0.7, 96), (256, 1.0, 0.0, 256)],
+)
+def test_the_window_can_be_halved_where_steps_are_coarse(
+    size: int, window: float, share: float, expected: int
+) -> None:
+    recipe = apply_settings(Recipe(), [f"augment.window={window}", f"half_resolution={share}"])
+    assert side_of(recipe, size) == expected
+
+
+def test_slices_that_cannot_be_halved_are_trained_on_whole(cache: Cache) -> None:
+    narrow = replace(cache, shape=(*cache.shape[:2], 96, 96))
+    notes: list[str] = []
+    recipe = resolve_recipe(load_recipe("strong"), [narrow], notes.append)
+    assert recipe.half_resolution == 0
+    assert recipe.target == "regions"
+    assert "96 pixels" in notes[0]
+    assert resolve_recipe(load_recipe("strong"), [cache], notes.append).half_resolution > 0
 
 
 def test_an_unknown_encoder_is_one_message(cache_path: Path, tmp_path: Path) -> None:
