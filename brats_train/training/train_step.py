@@ -68,7 +68,9 @@ class TrainStep:
         init_from: Path | None,
         is_compiled: bool,
     ) -> None:
-        """Args:
+        """Builds all of it.
+
+        Args:
             recipe: What to train.
             caches: The caches of the training rows.
             world: This process among its peers.
@@ -89,11 +91,10 @@ class TrainStep:
         self.window = side if side < caches[0].shape[-1] else 0
         config = model_config(recipe, caches[0].shape[1] * self.num_slices)
         self.model, weights_from = initial_model(config, recipe.encoder_weights, init_from)
+        smallest = side // 2 if recipe.half_resolution else side
+        is_whole = try_model(self.model, config, smallest, least)  # on the CPU
         if recipe.sync_batchnorm and device.type == "cuda" and world.size > 1:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-        is_whole = try_model(
-            self.model, config, side // 2 if recipe.half_resolution else side, least
-        )
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ddp_model = world.wrap(
             compile_model(self.model) if is_compiled else self.model, has_unused=not is_whole
