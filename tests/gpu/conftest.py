@@ -54,6 +54,7 @@ def make_train_step(cache: Cache, device: torch.device) -> MakeTrainStep:
             [cache],
             World(rank=0, size=1, device=device),
             largest=recipe.batch_size,
+            least=recipe.batch_size,
             micro_batch=micro_batch,
             init_from=None,
             is_compiled=False,
