@@ -155,7 +155,7 @@ RECIPES: dict[str, Recipe] = {
         min_component_share=0.3,
         choose=True,
         patience=0,
-        loss=LossConfig(name="bce+dice"),
+        loss=LossConfig(name="bce+dice", overlap="batch"),
         augment=AugmentConfig(
             rotate_degrees=20.0,
             scale=0.25,
