@@ -22,7 +22,8 @@ __all__ = ["LIBRARIES", "run_checks"]
 LIBRARIES = (
     *("click", "connected-components-3d", "edt", "h5py", "huggingface-hub", "isal", "kornia"),
     *("matplotlib", "nibabel", "numpy", "opencv-python-headless", "pydantic", "rich"),
-    *("safetensors", "scipy", "segmentation-models-pytorch", "torch", "torchvision", "xxhash"),
+    *("safetensors", "scipy", "segmentation-models-pytorch", "timm", "torch"),
+    *("torchvision", "xxhash"),
 )
 MIN_MEMORY = 4 << 30
 MIN_SHARED_MEMORY = 1 << 30

@@ -230,7 +230,13 @@ def fewest_at_once(num_samples: int, batch_size: int, world_size: int, micro_bat
         micro_batch: "auto" or a number.
     """
     sizes = {min(num_samples, batch_size), num_samples % batch_size} - {0}
-    parts = {max(1, size // world_size) for size in sizes}
-    if not micro_batch.isdigit() or int(micro_batch) < 1:  # refused elsewhere
-        return min(parts)
-    return min(part // -(-part // int(micro_batch)) for part in parts)
+    is_cut = (
+        micro_batch.isdigit() and int(micro_batch) > 0
+    )  # what is no number is refused elsewhere
+    fewest = []
+    for size in sizes:
+        largest, least = -(-size // world_size), max(1, size // world_size)
+        # As many pieces on every rank, see `TrainStep`.
+        num_pieces = min(-(-largest // int(micro_batch)), least) if is_cut else 1
+        fewest.append(least // num_pieces)
+    return min(fewest)

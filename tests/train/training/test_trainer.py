@@ -365,10 +365,12 @@ def test_the_fewest_samples_at_once_are_those_of_all_steps(
     for start in range(0, num_samples, batch_size):
         size = min(batch_size, num_samples - start)
         for rank in range(ranks):
-            mine = size * (rank + 1) // ranks - size * rank // ranks
-            pieces = -(-max(1, mine) // micro)
-            at_once += [part.stop - part.start for part in split_evenly(max(1, mine), pieces)]
-    assert fewest_at_once(num_samples, batch_size, ranks, str(micro)) <= min(at_once)
+            step = SimpleNamespace(world=SimpleNamespace(size=ranks), micro_batch=micro)
+            num_pieces = TrainStep._num_pieces(step, size)  # type: ignore[arg-type]
+            part = World(rank=rank, size=ranks, device=torch.device("cpu")).local_slice(size)
+            pieces = split_evenly(max(1, part.stop - part.start), num_pieces)
+            at_once += [piece.stop - piece.start for piece in pieces]
+    assert fewest_at_once(num_samples, batch_size, ranks, str(micro)) == min(at_once)
     assert fewest_at_once(num_samples, batch_size, 1, "auto") == min(
         size for size in (min(batch_size, num_samples), num_samples % batch_size) if size
     )
