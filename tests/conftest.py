@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,11 @@ for _name in [name for name in os.environ if name.startswith("BRATS_")]:
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "agg"
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that:
+# commands that a test interrupts would go on. A handler here is the default again in a child.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine is slow, not wrong: no example is timed.
 settings.register_profile("brats", deadline=None, suppress_health_check=[HealthCheck.too_slow])

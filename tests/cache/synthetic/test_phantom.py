@@ -391,14 +391,18 @@ def test_workers_end_with_the_one_who_asked(tmp_path, number):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         start_new_session=True,
     )
-    assert process.stdout is not None
-    pids = [int(word) for word in process.stdout.readline().split()]
-    assert len(pids) >= 2
-    if number == signal.SIGINT:  # a terminal sends Ctrl-C to the whole group
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    try:
+        assert process.stdout is not None
+        pids = [int(word) for word in process.stdout.readline().split()]
+        assert len(pids) >= 2
+        if number == signal.SIGINT:  # a terminal sends Ctrl-C to the whole group
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    except BaseException:  # a failure must not leave it running
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     assert process.returncode != 0
     deadline = time.monotonic() + 30
     while any(map(is_running, pids)) and time.monotonic() < deadline:
