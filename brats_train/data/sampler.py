@@ -84,7 +84,7 @@ def make_sampler(
         here = rows.cache == number
         slices = cache.slices[rows.row[here]]
         has_tumor[here] = slices["label_pixels"][:, sorted(REGIONS["wt"])].any(axis=1)
-        case[here], z[here] = slices["case"] + (number << 32), slices["z"]
+        case[here], z[here] = slices["case"].astype(np.int64) + (number << 32), slices["z"]
     if background is None or not has_tumor.any():
         return Sampler(num_rows=len(rows), seed=seed)
     others = np.flatnonzero(~has_tumor)

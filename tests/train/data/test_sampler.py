@@ -63,3 +63,14 @@ def test_without_any_tumour_sampling_is_uniform(cache: Cache, rows: RowSet) -> N
     empty = rows[~has_tumor(cache, rows)]
     sampler = make_sampler([cache], empty, seed=1, background=0.5)
     assert sampler.num_samples == len(empty)
+
+
+def test_cases_of_several_caches_are_told_apart(cache: Cache) -> None:
+    rows = select_rows([cache, cache], "train", "all")
+    sampler = make_sampler([cache, cache], rows, seed=1, background=0.5)
+    alone = make_sampler([cache], select_rows([cache], "train", "all"), seed=1, background=0.5)
+    assert sampler.always is not None
+    assert alone.always is not None
+    assert len(sampler.always) == 2 * len(alone.always)
+    assert sampler.weights is not None
+    assert np.array_equal(sampler.weights, np.tile(alone.weights, 2))
