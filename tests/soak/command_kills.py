@@ -140,7 +140,7 @@ def _twice(words: Words, again: Words, outputs: list[Path], wanted: dict[str, by
 def _start(*words: object, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, str(LAUNCHER), *map(str, words)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "2"},  # as `run_brats`: sums depend on it
         stdout=subprocess.DEVNULL,
         stderr=stderr,
     )
