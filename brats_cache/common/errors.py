@@ -27,6 +27,7 @@ __all__ = [
     "LabelSchemeError",
     "RecipeError",
     "RunNotFoundError",
+    "first_line",
     "print_message",
     "printable",
     "wrapped",
@@ -43,6 +44,11 @@ def printable(text: object) -> str:
     """Escapes control characters, so that a name found in a file cannot control the terminal or
     break a line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, `printable`; its type where it has no text."""
+    return printable(next(iter(str(error).strip().splitlines()), type(error).__name__))
 
 
 class BratsError(Exception):

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from brats_cache.common.errors import CheckpointError, print_message, printable
+from brats_cache.common.errors import CheckpointError, first_line, print_message, printable
 from brats_cache.common.files import open_regular_file
 from brats_cache.imaging.preprocess import Preparation
 from brats_train.models.content_digest import content_digest
@@ -181,8 +181,9 @@ def load_network(path: Path) -> tuple[SegmenterSpec, nn.Module, dict[str, Any]]:
         ema = content.get("averaged")
         model.load_state_dict(ema["module"] if ema else content["model"])
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = printable((str(error) or type(error).__name__).splitlines()[0])
-        raise CheckpointError(f"{path}: its parts do not fit this program ({reason}).") from error
+        raise CheckpointError(
+            f"{path}: its parts do not fit this program ({first_line(error)})."
+        ) from error
     return spec, model.eval(), content
 
 

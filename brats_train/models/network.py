@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.errors import BratsError, first_line
 
 __all__ = ["TIMM_PREFIX", "ModelConfig", "build_model", "try_model"]
 
@@ -82,7 +82,7 @@ def build_model(config: ModelConfig) -> nn.Module:
     except Exception as error:  # smp and timm raise nearly anything for what they cannot combine
         raise ValueError(
             f"architecture {config.architecture} cannot be built with encoder {config.encoder} "
-            f"({_first_line(error)})"
+            f"({first_line(error)})"
         ) from error
 
 
@@ -111,7 +111,7 @@ def try_model(model: nn.Module, config: ModelConfig, size: int, num_samples: int
     except Exception as error:  # as above
         raise BratsError(
             f"{words}: cannot be trained on {num_samples} samples of {config.in_channels} x {size} "
-            f"x {size} ({_first_line(error)}). Choose another encoder or architecture, "
+            f"x {size} ({first_line(error)}). Choose another encoder or architecture, "
             "another --size of the cache, or a --batch-size that leaves no fewer samples over."
         ) from error
     expected = (num_samples, config.classes, size, size)
@@ -136,7 +136,3 @@ def _near(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=3)
     listed = " or ".join(near) or "a name of smp's list of encoders"
     return f"expected {listed}"
-
-
-def _first_line(error: Exception) -> str:
-    return printable(next(iter(str(error).strip().splitlines()), type(error).__name__))

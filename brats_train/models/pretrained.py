@@ -17,7 +17,7 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
-from brats_cache.common.errors import BratsError, CheckpointError, printable
+from brats_cache.common.errors import BratsError, CheckpointError, first_line, printable
 from brats_cache.common.text import first_few
 from brats_train.models.network import TIMM_PREFIX
 
@@ -74,7 +74,8 @@ def _imagenet_location(encoder_name: str) -> dict[str, str]:
 
         published = encoders[encoder_name]["pretrained_settings"]
         if "imagenet" in published:
-            return {**file, **_selected(published["imagenet"], ("repo_id", "revision"))}
+            where = published["imagenet"]
+            return {**file, "repo_id": where["repo_id"], "revision": where["revision"]}
         others = f"another encoder; smp has {', '.join(published)} weights of this one"
     raise BratsError(
         f"there are no ImageNet weights of {encoder_name}: choose {others}, "
@@ -101,7 +102,7 @@ def _fetch(encoder_name: str, location: dict[str, str]) -> Path:
     except Exception as error:  # the hub's transport, and so its exceptions, change by version
         raise BratsError(
             f"the ImageNet weights of {encoder_name} cannot be had: not in the cache "
-            f"{HF_HUB_CACHE}, and {url} failed ({_first_line(error)}).\n"
+            f"{HF_HUB_CACHE}, and {url} failed ({first_line(error)}).\n"
             f"Either train from random weights with --encoder-weights none, or fetch that file"
             f"{_other_source(encoder_name)} on a machine that has a network, copy it here and give "
             f"--encoder-weights PATH."
@@ -115,10 +116,6 @@ def _other_source(encoder_name: str) -> str:
     if not re.fullmatch(r"resnet\d+", encoder_name):
         return ""
     return f" or {get_model_weights(encoder_name)['IMAGENET1K_V1'].url}"
-
-
-def _selected(values: dict[str, str], names: tuple[str, ...]) -> dict[str, str]:
-    return {name: values[name] for name in names}
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -171,10 +168,6 @@ def _reading_fault(error: Exception) -> str:
         f"it is damaged, cut short or in another format ({type(error).__name__}); if it should be "
         f"a weights file, fetch or copy it again"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return printable(next(iter(str(error).strip().splitlines()), type(error).__name__))
 
 
 def _encoder_state(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

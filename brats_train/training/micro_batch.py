@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.errors import BratsError, first_line
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import autocast, cudnn_autotuning
 
@@ -71,7 +71,7 @@ def oom_as_error(micro_batch: str, world: World) -> Iterator[None]:
             raise
         raise BratsError(
             f"Out of memory on {world.device} (--micro-batch {micro_batch}): "
-            f"{printable(str(error).splitlines()[0])} Close what else uses the device, or give a "
+            f"{first_line(error)} Close what else uses the device, or give a "
             "smaller --micro-batch; the last good checkpoint is kept."
         ) from error
 

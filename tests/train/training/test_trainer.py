@@ -7,30 +7,23 @@ import json
 import math
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from brats_cache.common.errors import BratsError
-from brats_cache.format.reader import Cache, open_cache
-from brats_train.data.selection import select_rows
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
 from brats_train.training.checkpoint_writer import CheckpointWriter
 from brats_train.training.metrics_file import METRIC_COLUMNS
-from brats_train.training.recipe import Recipe, apply_settings, load_recipe
+from brats_train.training.recipe import Recipe, apply_settings
 from brats_train.training.run_dir import RunDir
-from brats_train.training.setup import check_data, fewest_at_once, resolve_recipe, side_of
 from brats_train.training.state import Finished, TrainJob
 from brats_train.training.time_budget import TIMED_STEPS, WARM_UP_STEPS
-from brats_train.training.train_step import TrainStep, split_evenly
+from brats_train.training.train_step import TrainStep
 from brats_train.training.trainer import Trainer, train
 from tests.train.frozen import frozen_batchnorm
 
@@ -139,6 +132,24 @@ def test_resuming_with_other_settings_is_refused_by_name(cache_path: Path, tmp_p
         run_it(job_of(cache_path, "epochs=1", "lr=0.5"), path, resume=True)
     with pytest.raises(BratsError, match=r"augment.hflip: 0.5 there, 0.1 now"):
         run_it(job_of(cache_path, "epochs=1", "augment.hflip=0.1"), path, resume=True)
+
+
+def test_the_last_weights_are_the_best_where_nothing_is_compared(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    submit = CheckpointWriter.submit
+
+    def count(self: CheckpointWriter, path: Path, content: Any) -> None:
+        written.append(path.name)
+        submit(self, path, content)
+
+    monkeypatch.setattr(CheckpointWriter, "submit", count)
+    done = run_it(job_of(cache_path, "epochs=3", "best_by=last"), tmp_path / "run")
+    assert done.best_epoch == 3
+    assert written == ["last.pt", "best.pt"]  # once, not every epoch
+    assert checkpoint.load(tmp_path / "run" / "best.pt")["epoch"] == 3
+    assert_same_weights(tmp_path / "run" / "best.pt", tmp_path / "run" / "last.pt")
 
 
 def test_patience_ends_a_run(cache_path: Path, tmp_path: Path) -> None:
@@ -345,37 +356,6 @@ def test_a_bad_state_never_replaces_a_good_one(
     assert (path / "last.pt").read_bytes() == good
 
 
-def test_slices_without_any_tumour_are_not_trained_on(cache_path: Path, tmp_path: Path) -> None:
-    cache = open_cache(cache_path)
-    empty = replace(cache, slices=cache.slices.copy())
-    empty.slices["label_pixels"] = 0
-    rows = select_rows([empty], "train", "all")
-    job = job_of(cache_path, "rows=all")
-    with pytest.raises(BratsError, match="--allow-no-tumor"):
-        check_data([empty], rows, rows, job, ALONE, print)
-    check_data([empty], rows, rows, replace(job, allow_no_tumor=True), ALONE, print)
-
-
-@given(st.integers(1, 50), st.integers(1, 20), st.integers(1, 4), st.integers(1, 8))
-def test_the_fewest_samples_at_once_are_those_of_all_steps(
-    num_samples: int, batch_size: int, ranks: int, micro: int
-) -> None:
-    batch_size = max(batch_size, ranks)
-    at_once = []
-    for start in range(0, num_samples, batch_size):
-        size = min(batch_size, num_samples - start)
-        for rank in range(ranks):
-            step = SimpleNamespace(world=SimpleNamespace(size=ranks), micro_batch=micro)
-            num_pieces = TrainStep._num_pieces(step, size)  # type: ignore[arg-type]
-            part = World(rank=rank, size=ranks, device=torch.device("cpu")).local_slice(size)
-            pieces = split_evenly(max(1, part.stop - part.start), num_pieces)
-            at_once += [piece.stop - piece.start for piece in pieces]
-    assert fewest_at_once(num_samples, batch_size, ranks, str(micro)) == min(at_once)
-    assert fewest_at_once(num_samples, batch_size, 1, "auto") == min(
-        size for size in (min(batch_size, num_samples), num_samples % batch_size) if size
-    )
-
-
 def test_a_loss_over_the_batch_needs_the_whole_batch(cache_path: Path, tmp_path: Path) -> None:
     job = job_of(cache_path, "loss.overlap=batch", micro_batch="7")
     with pytest.raises(BratsError, match=r"loss\.overlap=batch"):
@@ -383,43 +363,6 @@ def test_a_loss_over_the_batch_needs_the_whole_batch(cache_path: Path, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("size", "window", "share", "expected"),
-    [(256, 0.7, 0.7, 192), (256, 0.6, 0.0, 160), (96, 0.7, 0.7, 96), (256, 1.0, 0.0, 256)],
-)
-def test_the_window_can_be_halved_where_steps_are_coarse(
-    size: int, window: float, share: float, expected: int
-) -> None:
-    recipe = apply_settings(Recipe(), [f"augment.window={window}", f"half_resolution={share}"])
-    assert side_of(recipe, size) == expected
-
-
-def test_slices_that_cannot_be_halved_are_trained_on_whole(cache: Cache) -> None:
-    narrow = replace(cache, shape=(*cache.shape[:2], 96, 96))
-    notes: list[str] = []
-    recipe = resolve_recipe(load_recipe("strong"), [narrow], notes.append)
-    assert recipe.half_resolution == 0
-    assert recipe.target == "regions"
-    assert "96 pixels" in notes[0]
-    assert resolve_recipe(load_recipe("strong"), [cache], notes.append).half_resolution > 0
-
-
 def test_an_unknown_encoder_is_one_message(cache_path: Path, tmp_path: Path) -> None:
     with pytest.raises(BratsError, match="encoder"):
         run_it(job_of(cache_path, "model.encoder=resnet999"), tmp_path / "run")
-
-
-@given(st.integers(1, 300), st.integers(1, 8), st.integers(1, 64))
-def test_ranks_cut_a_batch_into_equally_many_pieces(size: int, ranks: int, micro: int) -> None:
-    """Collectives within a forward pass come once a piece, so unequal numbers would hang."""
-    num_pieces = set()
-    for rank in range(ranks):
-        step = SimpleNamespace(world=SimpleNamespace(size=ranks), micro_batch=micro)
-        num = TrainStep._num_pieces(step, size)  # type: ignore[arg-type]
-        part = World(rank=rank, size=ranks, device=torch.device("cpu")).local_slice(size)
-        pieces = split_evenly(max(1, part.stop - part.start), num)
-        lengths = [piece.stop - piece.start for piece in pieces]
-        assert min(lengths) >= 1
-        assert max(lengths) <= micro + 1
-        num_pieces.add(num)
-    assert len(num_pieces) == 1
