@@ -256,7 +256,8 @@ def _interval(score: Mapping[str, float]) -> str:
     if score["mean"] is None:
         return "undefined"
     values = [score[name] for name in ("mean", "low", "high")]
-    digits = 3 if max(map(abs, values)) <= 1 else 1
+    largest = max(map(abs, values))
+    digits = 3 if largest <= 1 else 1 if largest < 1000 else 0  # a column holds 21 characters
     mean, low, high = (f"{value:.{digits}f}" for value in values)
     return mean if math.isnan(score["low"]) else f"{mean} [{low}, {high}]"
 
