@@ -69,8 +69,9 @@ class Recipe:
         encoder_weights: "imagenet", "none" or a file.
         epochs: At most so many.
         batch_size: Samples of a step over all ranks.
-        lr: Learning rate of AdamW.
-        weight_decay: Weight decay of AdamW.
+        optimizer: "adamw", "adam", or "sgd" with Nesterov's momentum of 0.9.
+        lr: Learning rate.
+        weight_decay: Weight decay, decoupled from the gradient in AdamW alone.
         decay_norms: Whether it acts on biases and the weights of normalisations as well.
         schedule: "constant", "cosine" down to zero, or "onecycle" up and down, over all steps.
         warmup_epochs: The rate grows from zero to `lr` over so many epochs first.
@@ -105,6 +106,7 @@ class Recipe:
     encoder_weights: str = "imagenet"
     epochs: Annotated[int, Field(ge=1)] = 200
     batch_size: Annotated[int, Field(ge=1)] = 64
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: NotNegative = 1e-4
     weight_decay: NotNegative = 1e-2
     decay_norms: bool = True

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from brats_cache.common.errors import BratsError, printable
@@ -31,13 +32,14 @@ __all__ = [
     "file_identity",
     "initial_model",
     "make_ema",
+    "make_optimizer",
     "model_config",
-    "parameter_groups",
     "resolve_recipe",
     "side_of",
 ]
 
 MIN_SIZE = 32  # pixels; the encoder halves a slice five times
+_MOMENTUM = 0.9  # of SGD
 
 
 def resolve_recipe(recipe: Recipe, caches: Sequence[Cache], log: Callable[[str], None]) -> Recipe:
@@ -73,7 +75,16 @@ def side_of(recipe: Recipe, size: int) -> int:
     return window_pixels(recipe.augment, size, multiple) or size
 
 
-def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer of a recipe over the parameters of a model."""
+    groups = _parameter_groups(model, recipe)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=_MOMENTUM, nesterov=True, fused=True)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=recipe.lr, fused=True)
+
+
+def _parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """The parameters of a model for an optimizer, those without weight decay apart."""
     if recipe.decay_norms:
         return [{"params": list(model.parameters()), "weight_decay": recipe.weight_decay}]

@@ -30,8 +30,8 @@ from brats_train.training.setup import (
     common_scheme,
     initial_model,
     make_ema,
+    make_optimizer,
     model_config,
-    parameter_groups,
     side_of,
 )
 from brats_train.training.validation import sums_of
@@ -100,9 +100,7 @@ class TrainStep:
             compile_model(self.model) if is_compiled else self.model, has_unused=not is_whole
         )
         self.ema = make_ema(self.model, recipe.ema)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, recipe), lr=recipe.lr, fused=True
-        )
+        self.optimizer = make_optimizer(self.model, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp == "fp16")
         self.segmenter = SegmenterSpec(
             model=config,

@@ -17,7 +17,13 @@ from brats_cache.format.reader import Cache, open_cache
 from brats_train.data.selection import select_rows
 from brats_train.runtime.distributed import World
 from brats_train.training.recipe import Recipe, apply_settings, load_recipe
-from brats_train.training.setup import check_data, fewest_at_once, resolve_recipe, side_of
+from brats_train.training.setup import (
+    check_data,
+    fewest_at_once,
+    make_optimizer,
+    resolve_recipe,
+    side_of,
+)
 from brats_train.training.state import TrainJob
 from brats_train.training.train_step import TrainStep, split_evenly
 
@@ -106,3 +112,33 @@ def test_ranks_cut_a_batch_into_equally_many_pieces(size: int, ranks: int, micro
         assert max(lengths) <= micro + 1
         num_pieces.add(num)
     assert len(num_pieces) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)],
+)
+def test_each_optimizer_lowers_a_loss_and_spares_the_norms_if_told(name: str, kind: type) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
+    recipe = apply_settings(
+        Recipe(), [f"optimizer={name}", "lr=0.01", "weight_decay=0.1", "decay_norms=false"]
+    )
+    optimizer = make_optimizer(model, recipe)
+    assert type(optimizer) is kind
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    inputs, losses = torch.randn(8, 4), []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = (model(inputs) - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
+def test_sgd_has_nesterovs_momentum() -> None:
+    model = torch.nn.Linear(1, 1)
+    optimizer = make_optimizer(model, apply_settings(Recipe(), ["optimizer=sgd"]))
+    (group,) = optimizer.param_groups
+    assert (group["momentum"], group["nesterov"]) == (0.9, True)
