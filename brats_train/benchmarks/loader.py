@@ -74,7 +74,7 @@ def loader_workloads(
     rows = evenly_spread_rows(caches, num_steps * batch_size)
     feeder = make_feeder(caches, rows, largest=batch_size, device=world.device, resident=resident)
     batches = Batches(
-        feeder, Sampler(num_rows=len(rows), seed=0), batch_size=batch_size, world=world
+        feeder, Sampler.uniform(len(rows), seed=0), batch_size=batch_size, world=world
     )
     epochs = count()
 

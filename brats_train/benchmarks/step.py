@@ -161,7 +161,7 @@ def _feed(
     return _EndlessBatches(
         Batches(
             feeder,
-            Sampler(num_rows=len(rows), seed=recipe.seed),
+            Sampler.uniform(len(rows), seed=recipe.seed),
             batch_size=recipe.batch_size,
             world=world,
         )

@@ -38,6 +38,13 @@ def _fold(context: click.Context, option: click.Parameter, value: str | None) ->
     type=PATH,
     help="Cache file, repeatable.  [default: data/brats.h5]",
 )
+@click.option(
+    "--cache-weight",
+    "cache_weights",
+    multiple=True,
+    type=float,
+    help="How often its slices are taken, one for each --cache.  [default: 1]",
+)
 @click.option(  # torchrun of Python 3.11 takes --run for its own --run-path; --run-dir passes
     "--run",
     "--run-dir",
@@ -209,6 +216,7 @@ def _job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> Any:
         "epochs": options["epochs"],
         "batch_size": options["batch_size"],
         "lr": options["lr"],
+        "cache_weights": ",".join(map(str, options["cache_weights"])) or None,
         "loss.name": options["loss"],
         "patience": options["patience"],
         "encoder_weights": options["encoder_weights"],

@@ -23,47 +23,73 @@ class Sampler:
     """Draws the samples of an epoch, as positions among the selected rows.
 
     Attributes:
-        num_rows: Number of selected rows.
         seed: Decides the draws.
-        always: (n,) int64 positions that every pass holds, None for all of them.
-        weights: (num_rows,) float64, chances of the other positions; 0 for those in `always`.
+        always: (n,) int64 positions that every pass holds.
+        copies: (n,) float64, how often a pass holds each of them; of a fraction, so many of the
+            positions are drawn.
+        chances: (num_rows,) float64, chances of the other positions; 0 for those in `always`.
         num_drawn: How many of the others a pass holds, without repetition.
         num_passes: An epoch is so many passes, one after the other.
     """
 
-    num_rows: int
     seed: int
-    always: np.ndarray | None = None
-    weights: np.ndarray | None = None
+    always: np.ndarray
+    copies: np.ndarray
+    chances: np.ndarray
     num_drawn: int = 0
     num_passes: int = 1
+
+    @classmethod
+    def uniform(cls, num_rows: int, seed: int) -> Sampler:
+        """A sampler whose epochs hold each of `num_rows` rows once."""
+        return cls(
+            seed=seed,
+            always=np.arange(num_rows),
+            copies=np.ones(num_rows),
+            chances=np.zeros(num_rows),
+        )
 
     @property
     def num_samples(self) -> int:
         """Samples of an epoch."""
-        if self.always is None:
-            return self.num_rows
-        return self.num_passes * (len(self.always) + self.num_drawn)
+        whole, fractions = _whole_and_fractions(self.copies)
+        return self.num_passes * int(whole.sum() + round(fractions.sum()) + self.num_drawn)
 
     def order(self, epoch: int) -> np.ndarray:
         """(num_samples,) int64 positions in the order of an epoch."""
         rng = np.random.default_rng((self.seed, epoch))
-        if self.always is None:
-            return rng.permutation(self.num_rows)
         return np.concatenate([self._pass(rng) for _ in range(self.num_passes)])
 
     def _pass(self, rng: np.random.Generator) -> np.ndarray:
-        assert self.always is not None
-        drawn = np.zeros(0, np.int64)
-        if self.num_drawn:
-            assert self.weights is not None
-            chances = self.weights / self.weights.sum()
-            drawn = rng.choice(self.num_rows, self.num_drawn, replace=False, p=chances)
-        return rng.permutation(np.concatenate([self.always, drawn]))
+        whole, fractions = _whole_and_fractions(self.copies)
+        parts = [
+            np.repeat(self.always, whole),
+            _draw(rng, self.always, round(fractions.sum()), fractions),
+            _draw(rng, np.arange(len(self.chances)), self.num_drawn, self.chances),
+        ]
+        return rng.permutation(np.concatenate(parts))
+
+
+def _whole_and_fractions(copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    whole = np.floor(copies).astype(np.int64)
+    return whole, copies - whole
+
+
+def _draw(
+    rng: np.random.Generator, positions: np.ndarray, num: int, chances: np.ndarray
+) -> np.ndarray:
+    """`num` of the positions, each at most once."""
+    if not num:
+        return np.zeros(0, np.int64)
+    return rng.choice(positions, num, replace=False, p=chances / chances.sum())
 
 
 def make_sampler(
-    caches: Sequence[Cache], rows: RowSet, seed: int, background: float | None
+    caches: Sequence[Cache],
+    rows: RowSet,
+    seed: int,
+    background: float | None,
+    cache_weights: Sequence[float] = (),
 ) -> Sampler:
     """Makes the sampler of a training.
 
@@ -74,10 +100,12 @@ def make_sampler(
         background: Slices without tumour in a pass, for each slice with tumour, all of which it
             holds; those near a tumour are drawn more often. An epoch is as many passes as give
             `MIN_SAMPLES`. None takes every row once an epoch.
+        cache_weights: How often the rows of each cache are taken, relative to that; none is once.
 
     Returns:
         A sampler over positions in `rows`.
     """
+    copies = np.array(cache_weights or [1.0] * len(caches))[rows.cache]
     has_tumor = np.zeros(len(rows), bool)
     case, z = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     for number, cache in enumerate(caches):
@@ -85,23 +113,23 @@ def make_sampler(
         slices = cache.slices[rows.row[here]]
         has_tumor[here] = slices["label_pixels"][:, sorted(REGIONS["wt"])].any(axis=1)
         case[here], z[here] = slices["case"].astype(np.int64) + (number << 32), slices["z"]
+    chances = np.zeros(len(rows))
     if background is None or not has_tumor.any():
-        return Sampler(num_rows=len(rows), seed=seed)
+        return Sampler(seed=seed, always=np.arange(len(rows)), copies=copies, chances=chances)
     others = np.flatnonzero(~has_tumor)
-    weights = np.zeros(len(rows))
-    weights[others] = 1.0
+    chances[others] = copies[others]
     for one in np.unique(case[has_tumor]):
         mine = others[case[others] == one]
         tumor_z = z[has_tumor & (case == one)]
         distance = np.abs(z[mine][:, None] - tumor_z).min(axis=1)
-        weights[mine[distance <= NEAR_SLICES]] = NEAR_WEIGHT
-    num_tumor = int(has_tumor.sum())
+        chances[mine[distance <= NEAR_SLICES]] *= NEAR_WEIGHT
+    num_tumor = copies[has_tumor].sum()
     num_drawn = min(round(background * num_tumor), len(others))
     return Sampler(
-        num_rows=len(rows),
         seed=seed,
         always=np.flatnonzero(has_tumor),
-        weights=weights,
+        copies=copies[has_tumor],
+        chances=chances,
         num_drawn=num_drawn,
-        num_passes=-(-MIN_SAMPLES // (num_tumor + num_drawn)),
+        num_passes=-(-MIN_SAMPLES // max(1, round(num_tumor) + num_drawn)),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import xxhash
 
 from brats_cache.common.errors import BratsError
 from brats_cache.common.text import first_few
@@ -22,6 +23,7 @@ __all__ = [
     "folds_of",
     "rows_by_rule",
     "select_rows",
+    "share_of_patients",
 ]
 
 
@@ -103,6 +105,32 @@ def select_rows(caches: Sequence[Cache], split: str, rule: str, fold: Fold = Non
         cache=np.concatenate([np.full(len(rows), index) for index, rows in enumerate(parts)]),
         row=np.concatenate(parts),
     )
+
+
+def share_of_patients(caches: Sequence[Cache], rows: RowSet, share: float, seed: int) -> RowSet:
+    """Keeps the rows of a share of the patients, for learning curves.
+
+    The patients are ordered by the xxh3_64 of "SEED:PATIENT", so that a larger share holds all
+    patients of a smaller one.
+
+    Args:
+        caches: The caches that `rows` refers to.
+        rows: The selected rows.
+        share: Above 0, up to 1; of n patients round(share * n) are kept, at least one.
+        seed: Decides the order.
+    """
+    if share == 1 or not len(rows):
+        return rows
+    patients = np.empty(len(rows), object)
+    for number, cache in enumerate(caches):
+        here = rows.cache == number
+        patients[here] = cache.cases["patient"][cache.slices["case"][rows.row[here]]]
+    names = sorted(
+        set(patients.tolist()),
+        key=lambda name: (xxhash.xxh3_64_intdigest(f"{seed}:{name.decode()}".encode()), name),
+    )
+    kept = set(names[: max(1, round(share * len(names)))])
+    return rows[np.array([name in kept for name in patients.tolist()])]
 
 
 def rows_by_rule(cache: Cache, case: int, rule: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataclasses import asdict, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from brats_cache.common.errors import RecipeError
@@ -35,6 +35,12 @@ __all__ = [
 MOVED = {"encoder": "model.encoder"}  # fields by their names in older runs and recipes
 TARGETS = {"wt": ("wt",), "regions": ("wt", "tc", "et")}
 NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+def _split_text(value: object) -> object:
+    """The words of a list as the command line has it."""
+    return value.split(",") if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -60,6 +66,10 @@ class Recipe:
             tumour, and of the others `background` for each of them, anew each time; several times
             an epoch where they are few.
         background: See `sampling`.
+        cache_weights: How often the slices of each cache are taken, one number a cache; 4 takes
+            those of a small cache four times as often. Empty takes all alike.
+        patient_share: Share of the training patients that is trained on; a larger share holds all
+            of a smaller one.
         context: Neighbours of a slice on each side whose channels are stacked with its own (2.5-D).
         half_resolution: Share of the steps, the first ones, that are taken at half the pixels along
             each axis; several of them take the time of one.
@@ -99,6 +109,8 @@ class Recipe:
     rows: RowRule = "middle"
     sampling: Literal["uniform", "tumor"] = "uniform"
     background: NotNegative = 0.5
+    cache_weights: Annotated[tuple[Positive, ...], BeforeValidator(_split_text)] = ()
+    patient_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     context: Annotated[int, Field(ge=0, le=8)] = 0
     half_resolution: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target: Literal["wt", "regions", "auto"] = "wt"

@@ -15,7 +15,7 @@ from brats_cache.common.errors import BratsError, printable
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import REGIONS
 from brats_train.data.augmentation import window_pixels
-from brats_train.data.selection import RowSet
+from brats_train.data.selection import Fold, RowSet, select_rows, share_of_patients
 from brats_train.models.checkpoint import load_network
 from brats_train.models.network import ModelConfig, build_model
 from brats_train.models.pretrained import load_encoder_weights
@@ -36,6 +36,7 @@ __all__ = [
     "model_config",
     "resolve_recipe",
     "side_of",
+    "training_rows",
 ]
 
 MIN_SIZE = 32  # pixels; the encoder halves a slice five times
@@ -73,6 +74,22 @@ def side_of(recipe: Recipe, size: int) -> int:
     """Pixels along each axis that are trained on, of slices of `size`."""
     multiple = MIN_SIZE * (2 if recipe.half_resolution else 1)
     return window_pixels(recipe.augment, size, multiple) or size
+
+
+def training_rows(caches: Sequence[Cache], recipe: Recipe, fold: Fold) -> RowSet:
+    """The slices that a recipe trains on.
+
+    Raises:
+        BratsError: Not as many weights as caches, or see `select_rows`.
+    """
+    num_weights = len(recipe.cache_weights)
+    if num_weights not in (0, len(caches)):
+        raise BratsError(
+            f"{num_weights} x --cache-weight for {len(caches)} caches; expected one for each, in "
+            "the order of --cache, or none."
+        )
+    rows = select_rows(caches, "train", recipe.rows, fold)
+    return share_of_patients(caches, rows, recipe.patient_share, recipe.seed)
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

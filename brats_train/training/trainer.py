@@ -50,6 +50,7 @@ from brats_train.training.setup import (
     fewest_at_once,
     file_identity,
     resolve_recipe,
+    training_rows,
 )
 from brats_train.training.state import Finished, Progress, StepAction, TrainJob
 from brats_train.training.time_budget import TimeBudget, steps_within
@@ -135,12 +136,14 @@ class Trainer:
         self.job, self.recipe = replace(job, recipe=recipe), recipe
         self.is_loss_read_each_step = device.type == "cpu"
         self.cache_files = [file_identity(cache.path) for cache in self.caches]
-        self.train_rows = select_rows(self.caches, "train", recipe.rows, job.fold)
+        self.train_rows = training_rows(self.caches, recipe, job.fold)
         val_rows = select_rows(self.caches, "val", recipe.rows, job.fold)
         check_data(self.caches, self.train_rows, val_rows, self.job, world, log)
         configure_torch(device, deterministic=job.deterministic)
         background = recipe.background if recipe.sampling == "tumor" else None
-        sampler = make_sampler(self.caches, self.train_rows, recipe.seed, background)
+        sampler = make_sampler(
+            self.caches, self.train_rows, recipe.seed, background, recipe.cache_weights
+        )
         # Samples that this rank sees at most in a step.
         largest = -(-min(recipe.batch_size, sampler.num_samples) // world.size)
         # Resident rows come first: how many samples fit is tried out beside them.

@@ -74,7 +74,7 @@ def batches_of(cache: Cache, device: torch.device) -> Callable[..., Batches]:
         feeder = make_feeder([cache], rows, largest=batch_size, device=device, resident=resident)
         world = World(rank=0, size=1, device=device)
         return Batches(
-            feeder, Sampler(num_rows=len(rows), seed=0), batch_size=batch_size, world=world
+            feeder, Sampler.uniform(len(rows), seed=0), batch_size=batch_size, world=world
         )
 
     return make

@@ -29,12 +29,12 @@ def test_rows_arrive_whole_while_the_gpu_is_busy(
     rows = select_rows([cache], "train", "all")
     feeder = make_feeder([cache], rows, largest=8, device=device, resident=resident)
     world = World(rank=0, size=1, device=device)
-    batches = Batches(feeder, Sampler(num_rows=len(rows), seed=3), batch_size=8, world=world)
+    batches = Batches(feeder, Sampler.uniform(len(rows), seed=3), batch_size=8, world=world)
     sums = []
     for batch in batches.epoch(0):
         torch.cuda._sleep(20_000_000)  # some ten milliseconds: the host runs far ahead
         sums.append((batch.images.double().sum((1, 2, 3)), batch.masks.long().sum((1, 2, 3))))
-    order = rows.row[Sampler(num_rows=len(rows), seed=3).order(0)]
+    order = rows.row[Sampler.uniform(len(rows), seed=3).order(0)]
     images, masks = (torch.cat(parts).cpu().numpy() for parts in zip(*sums, strict=True))
     expected = cache.images[order].astype(np.float64).sum((1, 2, 3))
     np.testing.assert_allclose(images, expected, rtol=1e-9, atol=1e-6)

@@ -46,7 +46,7 @@ def batches_of(
     feeder = make_feeder([cache], rows, largest=batch_size, device=CPU, resident=resident)
     return Batches(
         feeder,
-        Sampler(num_rows=len(rows), seed=seed),
+        Sampler.uniform(len(rows), seed=seed),
         batch_size=batch_size,
         world=world or alone(),
     )
@@ -63,7 +63,7 @@ def test_rows_arrive_as_they_lie_in_the_cache(cache: Cache, resident: str) -> No
     rows = select_rows([cache], "train", "all")
     batches = batches_of(cache, rows, batch_size=7, seed=5, resident=resident)
     images, masks = collect(batches, epoch=2)
-    order = rows.row[Sampler(num_rows=len(rows), seed=5).order(2)]
+    order = rows.row[Sampler.uniform(len(rows), seed=5).order(2)]
     np.testing.assert_array_equal(images, cache.images[order])
     np.testing.assert_array_equal(masks, cache.masks[order])
     assert images.dtype == np.float16
@@ -138,12 +138,12 @@ def test_a_batch_stays_as_it_is_until_the_next_is_asked_for(cache: Cache) -> Non
 
 @given(st.integers(1, 300), st.integers(0, 2**40), st.integers(0, 500))
 def test_an_epoch_is_a_permutation_of_its_own(num_rows: int, seed: int, epoch: int) -> None:
-    order = Sampler(num_rows=num_rows, seed=seed).order(epoch)
+    order = Sampler.uniform(num_rows, seed=seed).order(epoch)
     assert sorted(order) == list(range(num_rows))
-    np.testing.assert_array_equal(order, Sampler(num_rows=num_rows, seed=seed).order(epoch))
+    np.testing.assert_array_equal(order, Sampler.uniform(num_rows, seed=seed).order(epoch))
     if num_rows > 20:
-        assert (order != Sampler(num_rows=num_rows, seed=seed).order(epoch + 1)).any()
-        assert (order != Sampler(num_rows=num_rows, seed=seed + 1).order(epoch)).any()
+        assert (order != Sampler.uniform(num_rows, seed=seed).order(epoch + 1)).any()
+        assert (order != Sampler.uniform(num_rows, seed=seed + 1).order(epoch)).any()
 
 
 def test_rules_choose_rows(cache: Cache) -> None:

@@ -69,8 +69,24 @@ def test_cases_of_several_caches_are_told_apart(cache: Cache) -> None:
     rows = select_rows([cache, cache], "train", "all")
     sampler = make_sampler([cache, cache], rows, seed=1, background=0.5)
     alone = make_sampler([cache], select_rows([cache], "train", "all"), seed=1, background=0.5)
-    assert sampler.always is not None
-    assert alone.always is not None
     assert len(sampler.always) == 2 * len(alone.always)
-    assert sampler.weights is not None
-    assert np.array_equal(sampler.weights, np.tile(alone.weights, 2))
+    assert np.array_equal(sampler.chances, np.tile(alone.chances, 2))
+
+
+@pytest.mark.parametrize("background", [None, 0.5])
+@pytest.mark.parametrize("weight", [3.0, 0.5, 2.25])
+def test_slices_of_a_cache_come_as_often_as_its_weight_says(
+    cache: Cache, background: float | None, weight: float
+) -> None:
+    rows = select_rows([cache, cache], "train", "all")
+    sampler = make_sampler([cache, cache], rows, 1, background, (1.0, weight))
+    order = np.concatenate([sampler.order(epoch) for epoch in range(20)])
+    assert len(order) == 20 * sampler.num_samples
+    is_tumor = has_tumor(cache, rows)
+    num_taken = np.bincount(rows.cache[order[is_tumor[order]]], minlength=2)
+    assert num_taken[1] / num_taken[0] == pytest.approx(weight, rel=0.1)
+    times = np.bincount(order, minlength=len(rows))[is_tumor & (rows.cache == 1)]
+    num_passes = 20 * sampler.num_passes
+    # Every pass holds the whole copies, and what is left over is spread over the slices.
+    assert times.min() >= num_passes * np.floor(weight)
+    assert times.max() <= num_passes * np.ceil(weight)

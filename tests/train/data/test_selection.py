@@ -7,7 +7,12 @@ import pytest
 
 from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache
-from brats_train.data.selection import case_splits, rows_by_rule, select_rows
+from brats_train.data.selection import (
+    case_splits,
+    rows_by_rule,
+    select_rows,
+    share_of_patients,
+)
 
 
 def rows_one_by_one(cache: Cache, cases: set[int], rule: str) -> list[int]:
@@ -48,3 +53,16 @@ def test_a_middle_slice_that_is_missing_is_named(
     monkeypatch.setattr(Cache, "depth", lambda self, case: 10 * depth(self, case))
     with pytest.raises(BratsError, match=f"{cache.cases['id'][0].decode()}.*--slices"):
         rows_by_rule(cache, 0, "middle")
+
+
+def test_a_larger_share_of_the_patients_holds_all_of_a_smaller_one(cache: Cache) -> None:
+    rows = select_rows([cache], "train", "all")
+    patients = cache.cases["patient"][cache.slices["case"][rows.row]]
+    num_patients, before = len(np.unique(patients)), set[int]()
+    for share in (0.01, 0.5, 0.8, 1.0):
+        kept = share_of_patients([cache], rows, share, seed=2)
+        names = np.unique(cache.cases["patient"][cache.slices["case"][kept.row]])
+        assert len(names) == max(1, round(share * num_patients))
+        assert kept.row.tolist() == rows.row[np.isin(patients, names)].tolist()
+        assert before <= set(kept.row.tolist())
+        before = set(kept.row.tolist())

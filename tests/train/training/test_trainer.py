@@ -207,6 +207,19 @@ def test_init_from_starts_with_another_runs_weights(cache_path: Path, tmp_path: 
         )
 
 
+def test_weights_of_caches_must_be_as_many_as_caches(cache_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(BratsError, match="2 x --cache-weight for 1 caches"):
+        run_it(job_of(cache_path, "cache_weights=1,4"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_share_of_the_patients_trains_on_fewer_slices(cache_path: Path, tmp_path: Path) -> None:
+    for share in (1, 0.5):
+        run_it(job_of(cache_path, "epochs=1", f"patient_share={share}"), tmp_path / str(share))
+    whole, half = (RunDir(tmp_path / name).read_config()["num_train_rows"] for name in ("1", "0.5"))
+    assert 0 < half < whole
+
+
 def test_regions_need_masks_that_know_them(cache_path: Path, tmp_path: Path) -> None:
     run_it(job_of(cache_path, "epochs=1", "target=regions"), tmp_path / "run")
     segmenter, model, _ = checkpoint.load_network(tmp_path / "run" / "best.pt")
