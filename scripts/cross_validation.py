@@ -1,0 +1,159 @@
+"""Cross-validated trainings through the commands of `brats`, for the scripts beside this file.
+
+A cache is built once, each variant of a recipe is trained on all folds and scored, and what is
+finished in the folder is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from brats_train.evaluation.results import Results, read_results  # noqa: E402
+
+MIN_CASES_FOR_INTERVAL = 5
+REGIONS = ("wt", "tc", "et")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of a table: a name, a recipe and changes to it."""
+
+    name: str
+    recipe: str
+    settings: tuple[str, ...] = ()
+
+
+def add_options(parser: argparse.ArgumentParser, *, out: str) -> None:
+    """Adds what every script asks; `out` is the default folder."""
+    parser.add_argument("data", nargs="*", type=Path)
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--minutes", type=float, default=15.0, help="of training, for each fold")
+    parser.add_argument("--epochs", type=int, help="at most so many, instead of the recipe's")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--modalities", default="t1,t1ce,t2,flair")
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--encoder-weights", default="none")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path(out))
+
+
+def build(options: argparse.Namespace, data: Sequence[Path], *words: object) -> Path:
+    """Builds the cache, or finds it built."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"cache-{options.size}.h5"
+    brats(
+        *("build-cache", *data, "--out", path, "--size", options.size, *words),
+        *("--modalities", options.modalities),
+    )
+    return path
+
+
+def train_and_score(
+    options: argparse.Namespace, cache: Path, run: Path, variant: Variant, *words: object
+) -> Results:
+    """Trains a variant and scores its validation cases, or reads what was done before."""
+    folder = run / "eval" / "val"
+    if not (folder / "summary.json").is_file():
+        settings = [*variant.settings, *options.settings]
+        if options.epochs:
+            settings.append(f"epochs={options.epochs}")
+        brats(
+            *("train", "--cache", cache, "--run-dir", run, "--resume", "--recipe", variant.recipe),
+            *("--encoder-weights", options.encoder_weights, "--device", options.device, *words),
+            *(word for setting in settings for word in ("--set", setting)),
+        )
+        brats("eval", "--run-dir", run, "--split", "val", "--device", options.device)
+    results = read_results(folder)
+    if results is None:
+        sys.exit(f"{folder}: no evaluation was written.")
+    return results
+
+
+def cross_validate(
+    options: argparse.Namespace, cache: Path, run: Path, variant: Variant
+) -> Results:
+    """Trains a variant on all folds and scores every case by the model that has not seen it."""
+    words = ("--fold", "all", "--max-minutes", options.minutes)
+    return train_and_score(options, cache, run, variant, *words)
+
+
+def scores(results: Results, region: str, name: str = "dice") -> list[float]:
+    """The defined scores of a region, a value a case."""
+    values = results.values(region, name).values()
+    return [value for value in values if not math.isnan(value)]
+
+
+def print_table(rows: Mapping[str, Results]) -> None:
+    """Prints means of Dice with their intervals; of fewer than five cases all values."""
+    regions = [one for one in REGIONS if any(one in results.regions for results in rows.values())]
+    print("\n| recipe |", " | ".join(f"Dice {region.upper()}" for region in regions), end=" | ")
+    print("slice IoU (slices; empty ones count) |")
+    print("|---|" + "---|" * (len(regions) + 1))
+    for name, results in rows.items():
+        cells = " | ".join(_cell(results, region) for region in regions)
+        summary = results.summary
+        print(f"| {name} | {cells} | {summary['slice_iou']:.3f} ({summary['slice_rows']}) |")
+
+
+def _cell(results: Results, region: str) -> str:
+    values = scores(results, region)
+    if not values:
+        return ""
+    dice = results.summary["regions"][region]["dice"]
+    if len(values) < MIN_CASES_FOR_INTERVAL:
+        return f"{dice['mean']:.3f} ({', '.join(f'{value:.3f}' for value in values)})"
+    return (
+        f"{dice['mean']:.3f} [{dice['low']:.3f}, {dice['high']:.3f}], median {dice['median']:.3f}"
+    )
+
+
+def draw_by_size(rows: Mapping[str, Results], path: Path) -> None:
+    """Draws Dice, NSD and HD95 of every case against the size of its tumour, a colour a variant."""
+    from matplotlib.figure import Figure
+
+    from brats_train.report.figures import BLUE, GREEN, ORANGE
+
+    regions = [one for one in REGIONS if any(one in results.regions for results in rows.values())]
+    metrics = {"dice": "Dice", "nsd": "NSD", "hd95": "HD95 (mm)"}
+    figure = Figure(figsize=(11, 3.2 * len(regions)), layout="constrained")
+    grid = figure.subplots(len(regions), len(metrics), squeeze=False)
+    for line, region in zip(grid, regions, strict=True):
+        for axes, (metric, label) in zip(line, metrics.items(), strict=True):
+            for (name, results), color, marker in zip(
+                rows.items(), (BLUE, ORANGE, GREEN), "osv", strict=False
+            ):
+                sizes, values = (
+                    results.values(region, "true_voxels"),
+                    results.values(region, metric),
+                )
+                axes.semilogx(
+                    [sizes[case] for case in values],
+                    list(values.values()),
+                    marker,
+                    color=color,
+                    alpha=0.8,
+                    label=name,
+                )
+            axes.set(xlabel=f"true voxels of {region.upper()}", ylabel=label)
+            axes.grid(alpha=0.3)
+    grid[0, 0].legend()
+    figure.savefig(path)
+    print(f"\nDice, NSD and HD95 by size: {path}")
+
+
+def brats(*words: object) -> None:
+    """Runs the checkout's own `brats`, and ends with it where it fails."""
+    command = [sys.executable, str(ROOT / "brats"), *map(str, words)]
+    print("$", shlex.join(["brats", *command[2:]]), flush=True)
+    if code := subprocess.call(command):
+        sys.exit(code)
