@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from brats_cache.common.progress import show_progress
 from brats_train.cli.options import (
     PATH,
     checkpoint_option,
-    checkpoint_paths,
     device_option,
+    model_sources,
     no_progress,
     open_run_caches,
     run_option,
@@ -83,36 +83,32 @@ def evaluate(
     """
     from brats_train.evaluation import evaluate as evaluation
     from brats_train.evaluation.summary import describe, to_json
-    from brats_train.training.recipe import recipe_from_dict
-    from brats_train.training.run_dir import RunDir
+    from brats_train.training.trained_on import results_home, trained_on
 
     if len(run_dirs) > 1 and checkpoint not in ("best", "last"):
         raise click.UsageError(
             "--checkpoint FILE is one model: name one --run, which says what to score."
         )
     needs_run = predictions is None or run_dirs or not caches
-    runs = [RunDir.existing(path) for path in run_dirs or (None,)] if needs_run else []
-    config = runs[0].read_config() if runs else None
-    recipe = recipe_from_dict(config["recipe"]) if config else None
+    runs = model_sources(run_dirs, "best") if needs_run else []
+    trained = trained_on(runs[0]) if runs else None
     job = evaluation.EvaluationJob(
         split=split,
-        rows=recipe.rows if recipe else "all",
-        fold=config["fold"] if config else None,
+        rows=trained.rows if trained else "all",
+        fold=trained.fold if trained else None,
         empty=empty,  # type: ignore[arg-type]
         tta=tta,
         threshold=threshold,
     )
-    opened = open_run_caches(config, caches)
+    opened = open_run_caches(trained, caches)
     if predictions is None:
-        folder = runs[0].path / "eval" / split
-        paths = checkpoint_paths(runs, checkpoint)
-        if job.fold != "all":  # an ordinary run, or all models of several folds as one
-            paths = {None: [path for files in paths.values() for path in files]}
-        result = _score_models(job, opened, paths, device, folder, save_masks)
+        folder = results_home(runs[0]) / "eval" / split
+        sources = runs if checkpoint in ("best", "last") else [Path(checkpoint)]
+        result = _score_models(job, opened, sources, checkpoint, device, folder, save_masks)
     else:
         _refuse_with_predictions(tta=tta, threshold=threshold, save_masks=save_masks)
-        folder = (runs[0].path if runs else predictions) / "eval" / split
-        regions = recipe.regions if recipe else ("wt", "tc", "et")
+        folder = (results_home(runs[0]) if runs else predictions) / "eval" / split
+        regions = trained.regions if trained else ("wt", "tc", "et")
         result = _score_files(job, opened, regions, predictions, folder)
     if result is None:
         return
@@ -126,7 +122,8 @@ def evaluate(
 def _score_models(
     job: Any,
     caches: Sequence[Any],
-    checkpoints: Mapping[int | None, Sequence[Path]],
+    sources: Sequence[Path],
+    checkpoint: str,
     device: str,
     folder: Path,
     save_masks: bool,
@@ -139,7 +136,7 @@ def _score_models(
 
     with process_group(device) as world, contextlib.ExitStack() as stack:
         with same_error_on_all_ranks():
-            models = load_case_models(checkpoints, world.device)
+            models = load_case_models(sources, world.device, checkpoint=checkpoint)
             _check_same_pixels(caches, models)
         world.decide_on_main(lambda: stack.enter_context(_locked(folder)))
         progress = show_progress("Scoring", "cases") if world.is_main else no_progress()
@@ -174,7 +171,10 @@ def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Holds the run, or the folder of predictions, whose eval/SPLIT `folder` is."""
     from brats_train.training.run_dir import RunDir
 
-    return RunDir(folder.parent.parent).locked("brats eval")
+    home = folder.parent.parent
+    with contextlib.suppress(OSError):  # the lock says so
+        home.mkdir(parents=True, exist_ok=True)  # that of a model on the hub
+    return RunDir(home).locked("brats eval")
 
 
 def _check_same_pixels(caches: Sequence[Any], models: Any) -> None:

@@ -46,6 +46,11 @@ COMMANDS = {
     "train": ("brats_train.cli.train", "train", "Train the U-Net on a cache."),
     "eval": ("brats_train.cli.evaluate", "evaluate", "Score a run on a split of its cache."),
     "predict": ("brats_train.cli.predict", "predict", "Segment scans: NIfTI in, NIfTI out."),
+    "export": (
+        "brats_train.cli.export",
+        "export",
+        "Write a model that travels: ONNX, or Hugging Face's layout.",
+    ),
     "report": (
         "brats_train.cli.report",
         "report",

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from brats_cache.format.reader import Cache
+    from brats_train.training.trained_on import TrainedOn
 
 __all__ = [
     "PATH",
     "checkpoint_option",
-    "checkpoint_paths",
     "device_option",
+    "model_sources",
     "no_progress",
     "open_run_caches",
     "run_option",
@@ -27,7 +31,7 @@ run_option = click.option(
     "run_dirs",
     multiple=True,
     type=PATH,
-    help="Run folder; several are averaged.  [default: runs/latest]",
+    help="Run, exported model or hf://OWNER/NAME; several are averaged.  [default: runs/latest]",
 )
 checkpoint_option = click.option(
     "--checkpoint", default="best", show_default=True, help="best, last, or a file."
@@ -40,43 +44,35 @@ device_option = click.option(
 )
 
 
-def checkpoint_paths(runs: Sequence[Any], checkpoint: str) -> dict[int | None, list[Path]]:
-    """The checkpoint files to use, by fold; under None those of ordinary runs.
+def model_sources(run_dirs: Sequence[Path], checkpoint: str) -> list[Path]:
+    """The models that --run and --checkpoint name, as `models.sources.load_models` takes them.
 
     Args:
-        runs: `RunDir` values; of several the probabilities are averaged.
-        checkpoint: "best" or "last" of each run, or a file.
+        run_dirs: Of --run; none means runs/latest.
+        checkpoint: "best" or "last" of each run, or a model by itself.
 
     Raises:
-        BratsError: Some of the runs are cross-validated and others are not, or their folds differ.
+        RunNotFoundError: A folder holds neither a run nor an exported model.
     """
-    from brats_cache.common.errors import BratsError
-    from brats_train.models.run_files import checkpoints_of
+    from brats_train.models.sources import is_run_dir
+    from brats_train.training.run_dir import RunDir
 
     if checkpoint not in ("best", "last"):
-        return {None: [Path(checkpoint)]}
-    by_run = [checkpoints_of(run.path, checkpoint) for run in runs]
-    for run, found in zip(runs, by_run, strict=True):
-        if set(found) != set(by_run[0]):
-            raise BratsError(
-                f"{runs[0].path} and {run.path} cannot be averaged: they have other folds. Name "
-                "single runs, such as their fold folders."
-            )
-    return {fold: [found[fold] for found in by_run] for fold in by_run[0]}
+        return [Path(checkpoint)]
+    if not run_dirs:
+        return [RunDir.existing(None).path]
+    return [RunDir.existing(path).path if is_run_dir(path) else path for path in run_dirs]
 
 
-def open_run_caches(config: Mapping[str, Any] | None, given: Sequence[Path]) -> list[Any]:
+def open_run_caches(trained: TrainedOn | None, given: Sequence[Path]) -> list[Cache]:
     """Opens the caches to score on: those given, else the run's own.
 
     A cache that was moved is known by its fingerprint. Another one may be used, and is named, for
     its cases need not be those that the run kept for validation.
 
     Args:
-        config: What config.json of the run holds, None without a run.
+        trained: What the model was trained on, None without a model.
         given: The paths of --cache.
-
-    Returns:
-        `Cache` values.
 
     Raises:
         CacheNotFoundError: A cache is not where it was, or not where it is said to be.
@@ -84,18 +80,25 @@ def open_run_caches(config: Mapping[str, Any] | None, given: Sequence[Path]) -> 
     from brats_cache.common.errors import CacheNotFoundError, print_message, printable
     from brats_cache.format.cache_set import open_caches
 
-    own = {Path(one["path"]): one["fingerprint"] for one in config["caches"]} if config else {}
-    if not given and (gone := [path for path in own if not path.exists()]):
+    own = trained.caches if trained else ()
+    paths = [path for _, path in own if path is not None]
+    fingerprints = [fingerprint for fingerprint, _ in own]
+    if not given and trained and (not own or len(paths) < len(own)):
+        raise CacheNotFoundError(
+            "an exported model does not say where the cache lies that it was trained on. Name it, "
+            "or another, with --cache."
+        )
+    if not given and (gone := [path for path in paths if not path.exists()]):
         raise CacheNotFoundError(
             f"{printable(gone[0])}: the run's cache is not there any more. If it was moved, name "
             "its new place with --cache."
         )
-    caches = open_caches(given or list(own))
-    others = [cache for cache in caches if own and cache.fingerprint not in own.values()]
+    caches = open_caches(given or paths)
+    others = [cache for cache in caches if own and cache.fingerprint not in fingerprints]
     if others and os.environ.get("RANK", "0") == "0":
         print_message(
             f"{printable(others[0].path)}: not the cache that the run was trained on (fingerprint "
-            f"{others[0].fingerprint}, not {' or '.join(own.values())}). Its cases may be among "
+            f"{others[0].fingerprint}, not {' or '.join(fingerprints)}). Its cases may be among "
             "those that the model was trained on.",
             prefix="Warning: ",
         )

@@ -13,8 +13,8 @@ from brats_cache.common.progress import show_progress
 from brats_train.cli.options import (
     PATH,
     checkpoint_option,
-    checkpoint_paths,
     device_option,
+    model_sources,
     no_progress,
     run_option,
     tta_option,
@@ -91,16 +91,13 @@ def predict(
             "--checkpoint FILE is a model by itself; leave --run out, or name best or last of it."
         )
     from brats_train.inference import predict as prediction
-    from brats_train.inference.ensemble import load_ensemble
+    from brats_train.inference.case_models import load_case_models
     from brats_train.runtime.distributed import process_group, same_error_on_all_ranks
-    from brats_train.training.run_dir import RunDir
 
-    needs_run = checkpoint in ("best", "last")
-    runs = [RunDir.existing(path) for path in run_dirs or (None,)] if needs_run else []
+    sources = model_sources(run_dirs, checkpoint)
     with process_group(device) as world:
         with same_error_on_all_ranks():
-            paths = checkpoint_paths(runs, checkpoint).values()
-            ensemble = load_ensemble([path for files in paths for path in files], world.device)
+            ensemble = load_case_models(sources, world.device, checkpoint=checkpoint).whole
             findings = _find(cases, manifest, files, ensemble.spec.preparation.modalities)
         if world.is_main:
             print_message(printable(", ".join(map(str, ensemble.paths))), prefix="Model: ")

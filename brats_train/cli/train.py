@@ -77,7 +77,11 @@ def _fold(context: click.Context, option: click.Parameter, value: str | None) ->
     help="Fold K validates, the others train; all: a model for each fold.",
 )
 @click.option("--encoder-weights", help="imagenet, none, or a file.")
-@click.option("--init-from", type=PATH, help="Start from the model of a checkpoint.")
+@click.option(
+    "--init-from",
+    type=PATH,
+    help="Start from a model: run, checkpoint or exported.",
+)
 @click.option("--amp", type=click.Choice(["auto", "bf16", "fp16", "off"]), help="Mixed precision.")
 @click.option(
     "--resident",

@@ -27,16 +27,19 @@ _ZIP_START = b"PK\x03\x04"  # torch's files are zip archives
 def verify(files: tuple[Path, ...], sources: bool, workers: int | None) -> None:
     """Read FILEs whole and compare every byte with its checksum.
 
-    A FILE is a cache, a checkpoint or a run folder, of which all checkpoints are read. Damaged
-    files and cases are named, and the exit code is 1.
+    A FILE is a cache, a checkpoint, an exported model, or a run folder, of which all checkpoints
+    are read. Damaged files and cases are named, and the exit code is 1.
     """
     caches: list[Cache] = []
     checkpoints: list[Path] = []
+    num_exported = 0
     unreadable: list[BratsError] = []
     for path in files:
         try:
-            if path.is_dir():
-                checkpoints += _checkpoints_of(path)
+            if path.is_dir() or path.suffix == ".onnx":
+                found = _checkpoints_of(path)
+                checkpoints += found
+                num_exported += not found
             elif _is_checkpoint(path):
                 checkpoints.append(path)
             else:
@@ -55,15 +58,21 @@ def verify(files: tuple[Path, ...], sources: bool, workers: int | None) -> None:
         click.echo(f"{_counted(num_cases, 'case')}: every byte is as written{also}.")
     if whole:
         click.echo(f"{_counted(whole, 'checkpoint')}: every value is as written.")
+    if num_exported:
+        click.echo(f"{_counted(num_exported, 'exported model')}: every value is as written.")
     if without_digest:
         click.echo(f"{_counted(without_digest, 'checkpoint')}: readable, without a digest.")
 
 
 def _checkpoints_of(run: Path) -> list[Path]:
-    """The checkpoints in a run folder, at least one."""
+    """The checkpoints in a run folder, at least one; none of an exported model, which is read."""
     from brats_train.models.run_files import fold_folders
+    from brats_train.models.sources import is_run_dir, load_models
     from brats_train.training.run_dir import RunDir
 
+    if not is_run_dir(run):
+        load_models(run)
+        return []
     held = [RunDir(path) for path in (fold_folders(run).values() or [run])]
     found = [path for one in held for path in (one.best, one.last) if path.exists()]
     if not found:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import torch
 
+from brats_cache.common.errors import CheckpointError
 from brats_cache.format.reader import Cache
-from brats_train.inference.ensemble import Ensemble, average, load_ensemble
+from brats_train.inference.ensemble import Ensemble, average, make_ensemble
 from brats_train.models.checkpoint import SegmenterSpec
+from brats_train.models.sources import load_models
 
 __all__ = ["CaseModels", "load_case_models"]
 
@@ -50,16 +52,35 @@ class CaseModels:
 
 
 def load_case_models(
-    paths: Mapping[int | None, Sequence[Path]], device: torch.device, amp: str = "auto"
+    sources: Sequence[str | Path],
+    device: torch.device,
+    amp: str = "auto",
+    checkpoint: str = "best",
 ) -> CaseModels:
-    """Loads the checkpoints of each fold, or under None those of ordinary runs.
+    """Loads sources whose networks are averaged, those of each fold by themselves.
+
+    Args:
+        sources: What `sources.load_models` takes, one or more.
+        device: Where to compute.
+        amp: "auto", "bf16", "fp16" or "off".
+        checkpoint: "best" or "last", of run directories.
 
     Raises:
-        CheckpointError: See `load_ensemble`.
+        RunNotFoundError: A directory holds no model.
+        CheckpointError: A file cannot be used, or the sources do not fit together.
     """
-    models = CaseModels(
-        by_fold={fold: load_ensemble(files, device, amp) for fold, files in paths.items()}
-    )
+    by_source = [load_models(source, checkpoint) for source in sources]
+    for source, loaded in zip(sources, by_source, strict=True):
+        if {model.fold for model in loaded} != {model.fold for model in by_source[0]}:
+            raise CheckpointError(
+                f"{sources[0]} and {source} cannot be averaged: they have other folds. Name "
+                "single runs, such as their fold folders."
+            )
+    by_fold: dict[int | None, list[Ensemble]] = {}
+    for loaded in by_source:
+        for model in loaded:
+            by_fold.setdefault(model.fold, []).append(make_ensemble(model, device, amp))
+    models = CaseModels(by_fold={fold: average(members) for fold, members in by_fold.items()})
     _ = models.whole  # says whether they fit together
     return models
 

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import xxhash
 from torch import Tensor, nn
 
 from brats_cache.common.errors import CheckpointError
 from brats_train.data.context import neighbor_positions
-from brats_train.models.checkpoint import SegmenterSpec, load_network
+from brats_train.models.checkpoint import SegmenterSpec
+from brats_train.models.loaded_model import LoadedModel
 from brats_train.models.postprocessing import Postprocessing
+from brats_train.models.sources import load_models
 from brats_train.runtime.precision import autocast, choose_amp
 
-__all__ = ["Ensemble", "average", "load_ensemble", "to_native"]
+__all__ = ["Ensemble", "average", "load_ensemble", "make_ensemble", "to_native"]
 
 SLICES_AT_ONCE = 32
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
@@ -31,8 +32,8 @@ class Ensemble:
     Attributes:
         spec: The description that they have in common; see `load_ensemble` for what may differ.
         models: The networks, in evaluation mode, on the device.
-        paths: The checkpoint files.
-        fingerprints: xxh3_64 of each checkpoint file, 16 hex digits.
+        paths: The file of each network.
+        fingerprints: Of each network, see `LoadedModel`.
         device: Where the models compute.
         amp: "bf16", "fp16" or "off".
     """
@@ -95,31 +96,40 @@ class Ensemble:
         return total / (len(self.models) * len(flips))
 
 
-def load_ensemble(paths: Sequence[Path], device: torch.device, amp: str = "auto") -> Ensemble:
-    """Loads checkpoints as one model.
+def load_ensemble(
+    sources: Sequence[str | Path],
+    device: torch.device,
+    amp: str = "auto",
+    checkpoint: str = "best",
+) -> Ensemble:
+    """Loads all networks of one or more sources as one model.
 
     Args:
-        paths: Checkpoint files, one or more.
+        sources: What `sources.load_models` takes, one or more.
         device: Where to compute.
         amp: "auto", "bf16", "fp16" or "off".
+        checkpoint: "best" or "last", of run directories.
 
     Raises:
-        CheckpointError: A checkpoint cannot be used, or two of them predict different regions or
+        RunNotFoundError: A directory holds no model.
+        CheckpointError: A file cannot be used, or two networks predict different regions or
             prepare their images differently.
     """
-    loaded = [load_network(path) for path in paths]
-    ensembles = [
-        Ensemble(
-            spec=spec,
-            models=(model.to(device, memory_format=torch.channels_last),),  # type: ignore[call-overload]
-            paths=(path,),
-            fingerprints=(xxhash.xxh3_64_hexdigest(path.read_bytes()),),
-            device=device,
-            amp=choose_amp(amp, device),
-        )
-        for path, (spec, model, _) in zip(paths, loaded, strict=True)
-    ]
-    return average(ensembles)
+    loaded = [model for source in sources for model in load_models(source, checkpoint)]
+    return average([make_ensemble(model, device, amp) for model in loaded])
+
+
+def make_ensemble(loaded: LoadedModel, device: torch.device, amp: str = "auto") -> Ensemble:
+    """Puts one network on a device. Arguments as `load_ensemble`."""
+    network = loaded.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Ensemble(
+        spec=loaded.spec,
+        models=(network,),
+        paths=(loaded.path,),
+        fingerprints=(loaded.fingerprint,),
+        device=device,
+        amp=choose_amp(amp, device),
+    )
 
 
 def average(ensembles: Sequence[Ensemble]) -> Ensemble:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from brats_cache.common.errors import BratsError, DataFaults, RunNotFoundError
+from brats_cache.common.errors import BratsError, DataFaults
 from brats_cache.discovery.cases import Case
 from brats_cache.imaging.labels import SCHEMES, Scheme
 from brats_cache.imaging.orientation import Orientation
@@ -22,7 +22,6 @@ from brats_train.inference.case_prediction import (
 from brats_train.inference.case_sources import case_of_files, find_scans, output_scheme
 from brats_train.inference.ensemble import Ensemble, load_ensemble
 from brats_train.inference.postprocess import regions_of, source_labels
-from brats_train.models.run_files import checkpoints_of
 
 __all__ = ["Segmentation", "Segmenter", "load_model"]
 
@@ -155,14 +154,15 @@ def load_model(
     """Loads a trained model.
 
     Args:
-        source: A run directory or a checkpoint file; of several, as of the folds of a
-            cross-validated run, the probabilities are averaged.
+        source: A run directory, a checkpoint file, a folder or an ONNX file of `brats export`, or
+            hf://owner/name; of several, as of the folds of a cross-validated run, the
+            probabilities are averaged.
         checkpoint: "best" or "last" of a run directory.
         device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N".
 
     Raises:
-        RunNotFoundError: A directory holds no run.
-        CheckpointError: A file is no checkpoint, or two of them do not fit together.
+        RunNotFoundError: A directory holds no model.
+        CheckpointError: A file is no model, or two of them do not fit together.
 
     Example::
 
@@ -174,22 +174,9 @@ def load_model(
         nib.save(nib.Nifti1Image(result.labels, result.affine), "mask.nii.gz")
     """
     sources = [source] if isinstance(source, str | Path) else source
-    paths = [file for path in sources for file in _checkpoint_files(Path(path), checkpoint)]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Segmenter(load_ensemble(paths, torch.device(device)))
-
-
-def _checkpoint_files(path: Path, checkpoint: str) -> list[Path]:
-    """The checkpoint of a run, those of its folds, or the file itself."""
-    if not path.is_dir():
-        return [path]
-    files = list(checkpoints_of(path, checkpoint).values())
-    if missing := [file for file in files if not file.is_file()]:
-        raise RunNotFoundError(
-            f"{missing[0].parent}: holds no {missing[0].name}. Name a run directory of brats train."
-        )
-    return files
+    return Segmenter(load_ensemble(sources, torch.device(device), checkpoint=checkpoint))
 
 
 def _only_case(folder: Path, modalities: Sequence[str]) -> Case:

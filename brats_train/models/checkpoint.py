@@ -24,7 +24,7 @@ from brats_train.models.content_digest import content_digest
 from brats_train.models.network import ModelConfig, build_model
 from brats_train.models.postprocessing import Postprocessing
 
-__all__ = ["SegmenterSpec", "load", "load_network", "pack", "save"]
+__all__ = ["SegmenterSpec", "load", "load_network", "pack", "save", "unpack_spec"]
 
 FORMAT_VERSION = 2
 _VERSIONS = (1, FORMAT_VERSION)  # version 1 had no digest
@@ -176,7 +176,7 @@ def load_network(path: Path) -> tuple[SegmenterSpec, nn.Module, dict[str, Any]]:
     """
     content = load(path)
     try:
-        spec = _unpack_spec(content["segmenter"])
+        spec = unpack_spec(content["segmenter"])
         model = build_model(spec.model)
         ema = content.get("averaged")
         model.load_state_dict(ema["module"] if ema else content["model"])
@@ -187,7 +187,7 @@ def load_network(path: Path) -> tuple[SegmenterSpec, nn.Module, dict[str, Any]]:
     return spec, model.eval(), content
 
 
-def _unpack_spec(packed: Mapping[str, Any]) -> SegmenterSpec:
+def unpack_spec(packed: Mapping[str, Any]) -> SegmenterSpec:
     """Undoes `asdict`. Raises KeyError, TypeError or ValueError for anything else."""
     fields = dict(packed)
     preparation, model = dict(fields["preparation"]), dict(fields["model"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brats_cache.format.reader import Cache
+from brats_train.models.sources import absolute
 from brats_train.runtime.distributed import World
 from brats_train.runtime.environment import device_name, launcher_id, versions
 from brats_train.training.recipe import recipe_to_dict
@@ -26,7 +27,7 @@ def job_config(job: TrainJob, caches: Sequence[Cache]) -> dict[str, Any]:
             for cache in caches
         ],
         "fold": job.fold,
-        "init_from": str(job.init_from.resolve()) if job.init_from else None,
+        "init_from": absolute(job.init_from) if job.init_from else None,
         "deterministic": job.deterministic,
         "max_minutes": job.max_minutes,
         "save_minutes": job.save_minutes,

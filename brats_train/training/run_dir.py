@@ -15,6 +15,7 @@ from typing import Any
 
 from brats_cache.common.errors import BratsError, RunNotFoundError, printable
 from brats_cache.common.files import sweep_partials, write_atomically
+from brats_train.models.exported_folder import is_exported
 from brats_train.models.run_files import fold_folders
 from brats_train.training.config_file import parse_config
 from brats_train.training.metrics_file import append_row, cut_rows, read_rows
@@ -121,6 +122,11 @@ class RunDir:
     def existing(cls, path: Path | None) -> RunDir:
         """A directory that holds a run; by default the latest."""
         run = cls(path or RUNS / "latest")
+        if is_exported(run.path):
+            raise RunNotFoundError(
+                f"{printable(run.path)}: an exported model, which predict, eval and --init-from "
+                "take; here a run is needed."
+            )
         if not run.config.is_file():
             hint = "" if path else " Train first, or name a run with --run-dir."
             raise RunNotFoundError(f"{run.path}: holds no run (no {run.config.name}).{hint}")

@@ -16,9 +16,10 @@ from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import REGIONS
 from brats_train.data.augmentation import window_pixels
 from brats_train.data.selection import Fold, RowSet, select_rows, share_of_patients
-from brats_train.models.checkpoint import load_network
 from brats_train.models.network import ModelConfig, build_model
+from brats_train.models.onnx_file import is_onnx
 from brats_train.models.pretrained import load_encoder_weights
+from brats_train.models.sources import load_models
 from brats_train.runtime.distributed import World
 from brats_train.training.ema import MovingAverage
 from brats_train.training.recipe import TARGETS, Recipe
@@ -204,7 +205,8 @@ def initial_model(
     Args:
         config: The architecture.
         encoder_weights: "imagenet", "none" or a file.
-        init_from: A checkpoint to take the whole model from instead.
+        init_from: Take the whole model from there instead: what `sources.load_models` takes, but
+            for an ONNX file.
 
     Returns:
         The model, and where its weights came from.
@@ -218,12 +220,24 @@ def initial_model(
         except ValueError as error:
             raise BratsError(f"--set model.{printable(error)}.") from error
         return model, load_encoder_weights(model, config.encoder, encoder_weights)
-    segmenter, model, _ = load_network(init_from)
-    if segmenter.model != config:
+    if is_onnx(init_from):
         raise BratsError(
-            f"--init-from {init_from}: its model is {segmenter.model}, this run's {config}."
+            f"--init-from {printable(init_from)}: an ONNX file cannot be trained on. Name the run "
+            "or the checkpoint that it was exported from, or a folder of brats export --format hub."
         )
-    return model, f"{init_from} ({segmenter.weights_from})"
+    found = load_models(init_from)
+    if len(found) > 1:
+        raise BratsError(
+            f"--init-from {printable(init_from)}: holds {len(found)} models. Name one of "
+            "them, such as a fold folder of the run."
+        )
+    spec = found[0].spec
+    if spec.model != config:
+        raise BratsError(
+            f"--init-from {printable(init_from)}: its model is {spec.model}, this run's {config}."
+        )
+    name = "/".join(init_from.parts[-2:])  # travels with the model, so no path of this machine
+    return found[0].network, f"{name} ({spec.weights_from})"
 
 
 def make_ema(model: nn.Module, decay: float) -> MovingAverage | None:

@@ -35,7 +35,8 @@ class TrainJob:
         save_minutes: Between two writings of last.pt.
         micro_batch: "auto", or the samples a rank computes at once.
         resident: See `data.feeders.make_feeder`.
-        init_from: A checkpoint to take the model's weights from, instead of encoder weights.
+        init_from: A model to take the weights from, instead of encoder weights, see
+            `setup.initial_model`.
         compile: Compile the model with torch.compile.
         deterministic: Equal runs give equal bytes.
         trackers: Of `loggers.TRACKERS`.

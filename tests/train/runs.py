@@ -66,7 +66,7 @@ def call(*words: object, code: int = 0) -> None:
     assert left.value.code == code
 
 
-def predict(run: Path, scans: Path, out: Path, *words: object, code: int = 0) -> None:
+def predict(run: Path | str, scans: Path, out: Path, *words: object, code: int = 0) -> None:
     """Runs `brats predict` on `scans` in this process and checks its exit code."""
     call("predict", scans, "--run", run, "--out", out, "--device", "cpu", *words, code=code)
 
