@@ -106,6 +106,7 @@ def find_cases(
     *,
     mask_words: Sequence[str] = (),
     with_masks: bool = True,
+    may_lack: bool = False,
 ) -> Findings:
     """Finds the cases under `data`, each with the requested `modalities`.
 
@@ -115,6 +116,7 @@ def find_cases(
             each case has.
         mask_words: Words in file names that mean a mask, besides the known ones.
         with_masks: Whether masks matter; without, every case has none and none is at fault.
+        may_lack: Whether a case may lack some of the modalities, though not all.
 
     Raises:
         BratsError: A modality is unknown or repeated, or `data` is empty.
@@ -138,7 +140,9 @@ def find_cases(
     unpacked: list[str] = []
     case_notes = CaseNotes()
     for key, one in groups.cases.items():
-        wanted = modalities or [name for name in MODALITIES if name in one.roles]
+        wanted = modalities or MODALITIES
+        if modalities is None or may_lack:
+            wanted = [name for name in wanted if name in one.roles] or wanted
         choice = choose(one, wanted)
         faults += choice.faults
         if choice.faults:

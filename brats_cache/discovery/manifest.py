@@ -30,7 +30,11 @@ _CHANNEL = re.compile(r"(?P<path>.+)#(?P<channel>[0-9]{1,6})")
 
 
 def read_manifest(
-    path: Path, modalities: Sequence[str] = MODALITIES, *, with_masks: bool = True
+    path: Path,
+    modalities: Sequence[str] = MODALITIES,
+    *,
+    with_masks: bool = True,
+    may_lack: bool = False,
 ) -> Findings:
     """Reads the cases of a manifest.
 
@@ -39,6 +43,7 @@ def read_manifest(
             `MANIFEST_COLUMNS` may be left out or blank.
         modalities: Names of `MODALITIES`, in the order the images should have.
         with_masks: Whether the column `seg` matters; without, every case has no mask.
+        may_lack: Whether columns and cells of some modalities may be missing, though not of all.
 
     Returns:
         The cases, and a fault that names line and column for each cell that cannot be used. A case
@@ -52,9 +57,11 @@ def read_manifest(
         rows = read_csv(path)
     except DataFaults as error:
         return Findings(cases=(), faults=error.faults, notes=())
+    if may_lack and rows:
+        modalities = [name for name in modalities if name in rows[0].cells] or modalities
     if faults := _column_faults(path, rows, modalities):
         return Findings(cases=(), faults=tuple(faults), notes=())
-    reader = _Reader(path, modalities, with_masks)
+    reader = _Reader(path, modalities, with_masks, may_lack)
     cases = [case for row in rows if (case := reader.case_of(row)) is not None]
     bad = {fault.case.lower() for fault in reader.faults}
     cases = sorted((c for c in cases if c.id.lower() not in bad), key=lambda case: case.id)
@@ -103,12 +110,15 @@ class _Reader:
         with_patient: Ids of the cases whose patient the manifest tells.
     """
 
-    def __init__(self, path: Path, modalities: Sequence[str], with_masks: bool) -> None:
+    def __init__(
+        self, path: Path, modalities: Sequence[str], with_masks: bool, may_lack: bool
+    ) -> None:
         self.faults: list[Fault] = []
         self.with_patient: set[str] = set()
         self._path = path
         self._modalities = modalities
         self._with_masks = with_masks
+        self._may_lack = may_lack
         self._line_of: dict[str, int] = {}
         self._used: dict[tuple[Path, int | None], str] = {}
 
@@ -127,7 +137,10 @@ class _Reader:
             return None
         if patient:
             self.with_patient.add(case_id)
-        scans = {name: self._scan(row, case_id, name) for name in self._modalities}
+        wanted = self._modalities
+        if self._may_lack:
+            wanted = [name for name in wanted if cells.get(name)] or wanted
+        scans = {name: self._scan(row, case_id, name) for name in wanted}
         mask = None
         if self._with_masks and cells.get("seg"):
             mask = self._scan(row, case_id, "seg")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -79,21 +80,29 @@ def check_patients(caches: Sequence[Cache], *, by_fold: bool = False) -> None:
         raise BratsError("\n".join(messages))
 
 
-def open_caches(paths: Sequence[Path]) -> list[Cache]:
+def open_caches(paths: Sequence[Path], *, same_modalities: bool = True) -> list[Cache]:
     """Opens caches that are to be read as one.
+
+    Args:
+        paths: The files.
+        same_modalities: Whether all must hold the same modalities.
 
     Raises:
         BratsError: They do not fit together: pixels made in different ways, one case twice, or one
             patient on two sides of the split.
     """
     caches = [open_cache(path) for path in paths]
-    check_compatible(caches)
+    check_compatible(caches, same_modalities=same_modalities)
     check_patients(caches)
     return caches
 
 
-def check_compatible(caches: Sequence[Cache]) -> None:
+def check_compatible(caches: Sequence[Cache], *, same_modalities: bool = True) -> None:
     """Refuses caches whose rows cannot be put together.
+
+    Args:
+        caches: The caches.
+        same_modalities: Whether all must hold the same modalities, in the same order.
 
     Raises:
         BratsError: Their pixels were made in different ways, or one case is in two of them.
@@ -101,7 +110,10 @@ def check_compatible(caches: Sequence[Cache]) -> None:
     first = caches[0]
     path_of: dict[bytes, Path] = {}
     for cache in caches:
-        if cache.preparation != first.preparation:
+        expected = first.preparation
+        if not same_modalities:
+            expected = replace(expected, modalities=cache.preparation.modalities)
+        if cache.preparation != expected:
             raise BratsError(
                 f"{printable(cache.path)} and {printable(first.path)} were prepared differently: "
                 f"{cache.preparation} and {first.preparation}."

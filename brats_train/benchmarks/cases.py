@@ -97,7 +97,7 @@ def bench_predict(
         ensemble = load_ensemble([checkpoint], world.device, amp)
         clock = _ModelClock(ensemble.models[0], world.device)
         job = PredictionJob(
-            findings=find_scans([folder / "scans"], ensemble.spec.preparation.modalities),
+            findings=find_scans([folder / "scans"], ensemble.spec),
             out_dir=folder / "masks",
             tta=tta,
             overwrite=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 
 from brats_cache.common.errors import BratsError
 from brats_cache.common.progress import show_progress
+from brats_cache.discovery.namings import MODALITIES
 from brats_train.cli.options import (
     PATH,
     checkpoint_option,
@@ -53,6 +55,12 @@ __all__ = ["evaluate"]
     show_default=True,
     help="Rule for empty masks.",
 )
+@click.option(
+    "--without",
+    multiple=True,
+    type=click.Choice(MODALITIES),
+    help="Leave a modality out, repeatable; the model must be trained to do without.",
+)
 @click.option("--save-masks", is_flag=True, help="Write the predicted masks as well.")
 @click.option(
     "--predictions",
@@ -70,6 +78,7 @@ def evaluate(
     tta: bool | None,
     threshold: float | None,
     empty: str,
+    without: tuple[str, ...],
     save_masks: bool,
     predictions: Path | None,
     device: str,
@@ -77,7 +86,8 @@ def evaluate(
 ) -> None:
     """Score a run on a split: by case on the scan's own grid, and by slice.
 
-    Writes eval/SPLIT/summary.json and cases.csv (with --save-masks also masks/) into the run.
+    Writes eval/SPLIT/summary.json and cases.csv (with --save-masks also masks/) into the run; with
+    --without flair into eval/SPLIT-without-flair.
     --predictions scores masks instead, without a model; with --cache and without --run it writes
     eval/SPLIT into their folder.
     """
@@ -99,14 +109,18 @@ def evaluate(
         empty=empty,  # type: ignore[arg-type]
         tta=tta,
         threshold=threshold,
+        without=tuple(name for name in MODALITIES if name in without),
     )
     opened = open_run_caches(trained, caches)
     if predictions is None:
-        folder = results_home(runs[0]) / "eval" / split
+        name = "-".join([split, *(("without", *job.without) if without else ())])
+        folder = results_home(runs[0]) / "eval" / name
         sources = runs if checkpoint in ("best", "last") else [Path(checkpoint)]
         result = _score_models(job, opened, sources, checkpoint, device, folder, save_masks)
     else:
-        _refuse_with_predictions(tta=tta, threshold=threshold, save_masks=save_masks)
+        _refuse_with_predictions(
+            tta=tta, threshold=threshold, save_masks=save_masks, without=without
+        )
         folder = (results_home(runs[0]) if runs else predictions) / "eval" / split
         regions = trained.regions if trained else ("wt", "tc", "et")
         result = _score_files(job, opened, regions, predictions, folder)
@@ -137,7 +151,7 @@ def _score_models(
     with process_group(device) as world, contextlib.ExitStack() as stack:
         with same_error_on_all_ranks():
             models = load_case_models(sources, world.device, checkpoint=checkpoint)
-            _check_same_pixels(caches, models)
+            _check_same_pixels(caches, models.spec, job.without)
         world.decide_on_main(lambda: stack.enter_context(_locked(folder)))
         progress = show_progress("Scoring", "cases") if world.is_main else no_progress()
         masks = stack.enter_context(scratch_masks(folder, world)) if save_masks else None
@@ -177,19 +191,31 @@ def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
     return RunDir(home).locked("brats eval")
 
 
-def _check_same_pixels(caches: Sequence[Any], models: Any) -> None:
-    if caches[0].preparation != models.spec.preparation:
-        raise BratsError(
-            f"{caches[0].path}: its pixels were prepared differently from those the model was "
-            f"trained on: {caches[0].preparation}, not {models.spec.preparation}."
-        )
+def _check_same_pixels(caches: Sequence[Any], spec: Any, without: Sequence[str]) -> None:
+    """Raises `BratsError` where the caches' rows are not what the model takes."""
+    for cache in caches:
+        held = [name for name in cache.preparation.modalities if name not in without]
+        expected = replace(spec.preparation, modalities=cache.preparation.modalities)
+        wanted = spec.preparation.modalities
+        missing = [name for name in wanted if name not in held]
+        if cache.preparation != expected:
+            raise BratsError(
+                f"{cache.path}: its pixels were prepared differently from those the model was "
+                f"trained on: {cache.preparation}, not {spec.preparation}."
+            )
+        if len(missing) == len(wanted) or (missing and not spec.accepts_missing):
+            raise BratsError(
+                f"{cache.path}: without {', '.join(missing)}, and the model was trained on "
+                f"{', '.join(wanted)}. Train one that does without a modality with --set "
+                "augment.modality_dropout=0.2."
+            )
 
 
 def _refuse_with_predictions(
-    *, tta: bool | None, threshold: float | None, save_masks: bool
+    *, tta: bool | None, threshold: float | None, save_masks: bool, without: tuple[str, ...]
 ) -> None:
     given = {"--tta": tta is not None, "--threshold": threshold is not None}
-    given["--save-masks"] = save_masks
+    given |= {"--save-masks": save_masks, "--without": bool(without)}
     for option, is_given in given.items():
         if is_given:
             raise click.UsageError(

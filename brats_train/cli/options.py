@@ -93,7 +93,7 @@ def open_run_caches(trained: TrainedOn | None, given: Sequence[Path]) -> list[Ca
             f"{printable(gone[0])}: the run's cache is not there any more. If it was moved, name "
             "its new place with --cache."
         )
-    caches = open_caches(given or paths)
+    caches = open_caches(given or paths, same_modalities=False)
     others = [cache for cache in caches if own and cache.fingerprint not in fingerprints]
     if others and os.environ.get("RANK", "0") == "0":
         print_message(

@@ -98,7 +98,7 @@ def predict(
     with process_group(device) as world:
         with same_error_on_all_ranks():
             ensemble = load_case_models(sources, world.device, checkpoint=checkpoint).whole
-            findings = _find(cases, manifest, files, ensemble.spec.preparation.modalities)
+            findings = _find(cases, manifest, files, ensemble.spec)
         if world.is_main:
             print_message(printable(", ".join(map(str, ensemble.paths))), prefix="Model: ")
         job = prediction.PredictionJob(
@@ -137,14 +137,15 @@ def _find(
     cases: tuple[Path, ...],
     manifest: Path | None,
     files: Mapping[str, Path],
-    modalities: tuple[str, ...],
+    spec: Any,
 ) -> Any:
     """The cases to segment, as `Findings`."""
     from brats_cache.discovery.manifest import read_manifest
     from brats_train.inference.case_sources import find_scans, findings_of_files
 
     if files:
-        return findings_of_files(files, modalities)
+        return findings_of_files(files, spec)
     if manifest is not None:
-        return read_manifest(manifest, modalities, with_masks=False)
-    return find_scans(cases, modalities)
+        modalities, may_lack = spec.preparation.modalities, spec.accepts_missing
+        return read_manifest(manifest, modalities, with_masks=False, may_lack=may_lack)
+    return find_scans(cases, spec)

@@ -62,7 +62,9 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
     from brats_train.report.gallery import files_predictor, model_predictor
 
     summary = results.summary
-    opened = open_caches(caches or [Path(cache["path"]) for cache in summary["caches"]])
+    opened = open_caches(
+        caches or [Path(cache["path"]) for cache in summary["caches"]], same_modalities=False
+    )
     if "predictions" in summary:
         check_unchanged(results, opened, None)
         return opened, files_predictor(Path(summary["predictions"]), results.regions)

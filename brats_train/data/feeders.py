@@ -20,6 +20,7 @@ from torch import Tensor
 
 from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache
+from brats_train.data.channels import all_modalities
 from brats_train.data.context import with_neighbors
 from brats_train.data.mmap_gather import CopyThreadPool, MappedRows
 from brats_train.data.selection import RowSet
@@ -77,7 +78,7 @@ def make_feeder(
     Raises:
         BratsError: The rows do not fit on the device, with "always".
     """
-    _, channels, height, width = caches[0].shape
+    channels, (height, width) = len(all_modalities(caches)), caches[0].shape[2:]
     stored, stacks = with_neighbors(caches, rows, context)
     num_bytes = len(stored) * height * width * (2 * channels + 1)
     if resident == "auto":
@@ -215,13 +216,12 @@ class ResidentFeeder:
         """Uploads `rows`; `stacks` holds positions in them, see `with_neighbors`."""
         self.waited_seconds = 0.0
         self._device, self._stacks = device, stacks
-        _, channels, height, width = caches[0].shape
-        num = len(rows)
+        source, num = MappedRows(caches, rows), len(rows)
+        channels, height, width = source.shape
         self._images = torch.empty(
             (num, channels, height, width), dtype=torch.float16, device=device
         )
         self._masks = torch.empty((num, 1, height, width), dtype=torch.uint8, device=device)
-        source = MappedRows(caches, rows)
         slot = _Slot(min(largest, num), source.shape, torch.device("cpu"))
         with CopyThreadPool() as pool:
             for start in range(0, num, largest):

@@ -1,7 +1,8 @@
 """Changes of intensity, such as scanners and protocols make, on batches of slices on the device.
 
 Everything here is deterministic: the parameters are drawn elsewhere (`augmentation.draw`), for each
-sample or for each sample and modality. Background, exactly zero in all modalities, stays zero.
+sample or for each sample and modality. Background, exactly zero in all modalities, stays zero, and
+so does a modality that a sample lacks.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ def brain_mask(images: Tensor) -> Tensor:
     for modality in range(1, images.shape[1]):
         magnitude += images[:, modality : modality + 1].abs()
     return magnitude.sign_()
+
+
+def _presence(images: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, 1, 1) float32, 0 for a modality that a sample lacks, else 1."""
+    return images.abs().amax((2, 3), keepdim=True).sign_()
 
 
 def brightness_contrast(
@@ -56,7 +62,8 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
         images: (B, C, H, W) float32.
         factor: (B,) factors, 1 for no change.
     """
-    return torch.lerp(images.mean(1, keepdim=True), images, factor[:, None, None, None])
+    mixed = torch.lerp(images.mean(1, keepdim=True), images, factor[:, None, None, None])
+    return mixed * _presence(images)
 
 
 def gamma(images: Tensor, exponent: Tensor) -> Tensor:
@@ -88,7 +95,7 @@ def bias_field(images: Tensor, coefficients: Tensor) -> Tensor:
     # No matrix product: it would be rounded to 10 bits where training has allowed TF32.
     field = (by_x * x + by_xx * x * x) + (by_y * y + by_yy * y * y) + (by_xy * y) * x
     # A fixed shift: one computed from the slice would depend on how much brain it holds.
-    raw = images + _MEAN_OVER_DEVIATION * brain_mask(images)
+    raw = images + _MEAN_OVER_DEVIATION * brain_mask(images) * _presence(images)
     return torch.addcmul(images, field, raw)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from brats_cache.format.reader import Cache
+from brats_train.data.channels import all_modalities, channels_of
 from brats_train.data.context import neighbor_rows, num_slices
 from brats_train.data.selection import RowSet
 
@@ -41,13 +42,15 @@ class MappedRows:
 
     Attributes:
         rows: The selection; all `indices` below are positions in it.
-        shape: (C, S, S) of the images of a sample, the slices of its context stacked.
+        shape: (C, S, S) of the images of a sample, the slices of its context stacked. Where caches
+            hold different modalities, C counts those of all, and missing ones are 0.
     """
 
     def __init__(self, caches: Sequence[Cache], rows: RowSet, context: int = 0) -> None:
         self.rows, self._caches = rows, caches
-        _, channels, height, width = caches[0].shape
-        self.shape = (num_slices(context) * channels, height, width)
+        modalities, (height, width) = all_modalities(caches), caches[0].shape[2:]
+        self.shape = (num_slices(context) * len(modalities), height, width)
+        self._channels = [channels_of(cache.preparation.modalities, modalities) for cache in caches]
         self._stacks = neighbor_rows(caches, rows, context)
         self._pixels = [(np.asarray(cache.images), np.asarray(cache.masks)) for cache in caches]
         self._maps = [(_map_of(cache.images), _map_of(cache.masks)) for cache in caches]
@@ -106,13 +109,18 @@ class MappedRows:
         for cache in np.unique(rows.cache):
             source_images, source_masks = self._pixels[cache]
             here = np.flatnonzero(rows.cache == cache)
-            if len(here) == len(rows):
+            placed = self._channels[cache]
+            if len(here) == len(rows) and placed is None:
                 # mode "raise" would copy through a buffer of NumPy's; the rows are in range.
                 np.take(source_images, stacks, axis=0, out=slices, mode="clip")
                 np.take(source_masks, rows.row, axis=0, out=masks, mode="clip")
                 continue
             for index in here.tolist():
-                np.take(source_images, stacks[index], axis=0, out=slices[index], mode="clip")
+                if placed is None:
+                    np.take(source_images, stacks[index], axis=0, out=slices[index], mode="clip")
+                else:
+                    slices[index] = 0
+                    slices[index][:, placed] = source_images[stacks[index]]
                 masks[index] = source_masks[rows.row[index]]
 
 

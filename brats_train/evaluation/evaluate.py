@@ -50,6 +50,7 @@ class EvaluationJob:
         tta: Average over flips; None for what was chosen in training.
         threshold: 0 to 1; None for what was chosen in training, where the slice-wise score takes
             0.5 as the training loop does.
+        without: Modalities to leave out.
     """
 
     split: str
@@ -58,6 +59,7 @@ class EvaluationJob:
     empty: EmptyRule
     tta: bool | None = None
     threshold: float | None = None
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,6 +103,8 @@ def evaluate(
     tasks = (_predict(case, job, slice_threshold, models, masks_to) for case in mine)
     scored = score_all(tasks, len(mine), world, progress, num_spare_cores=1)
     facts = {"slice_threshold": slice_threshold, "amp": models.whole.amp, **_facts(models)}
+    if job.without:
+        facts["without"] = list(job.without)
     return _gather(job, models.spec.regions, caches, scored, world, facts)
 
 
@@ -210,7 +214,9 @@ def _predict(
         postprocessing=ensemble.spec.postprocessing,
         empty=job.empty,
     )
-    prediction = predict_cached_case(cache, index, ensemble, rules.postprocessing.tta)
+    prediction = predict_cached_case(
+        cache, index, ensemble, rules.postprocessing.tta, without=job.without
+    )
     rows = rows_by_rule(cache, index, job.rows) - cache.row_slice(index).start
     slices = (prediction.network_output >= slice_threshold).cpu().numpy()[rows]
     return ScoringTask(

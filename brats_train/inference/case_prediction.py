@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,12 +16,14 @@ from brats_cache.discovery.cases import Case
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.grid import Grid
 from brats_cache.imaging.orientation import Orientation
-from brats_cache.imaging.preprocess import Preparation, brain_of, measure, prepare_images
+from brats_cache.imaging.preprocess import brain_of, measure, prepare_images
 from brats_cache.imaging.scan_check import check_scans
+from brats_train.data.channels import place_channels
 from brats_train.inference.brain import brain_of_images
 from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble, to_native
 from brats_train.inference.mask_files import grid_of
+from brats_train.models.checkpoint import SegmenterSpec
 
 __all__ = [
     "CasePrediction",
@@ -80,16 +82,29 @@ def predict_case(prepared: PreparedCase, ensemble: Ensemble, tta: bool) -> CaseP
     )
 
 
-def predict_cached_case(cache: Cache, index: int, ensemble: Ensemble, tta: bool) -> CasePrediction:
-    """Predicts the cached rows of case number `index`; `tta` averages over flips.
+def predict_cached_case(
+    cache: Cache, index: int, ensemble: Ensemble, tta: bool, *, without: Sequence[str] = ()
+) -> CasePrediction:
+    """Predicts the cached rows of case number `index`.
 
     The cache holds no brain masks, so the brain is told by the rows, see `brain_of_images`.
+
+    Args:
+        cache: The cache; it may lack modalities of a model that accepts that.
+        index: Number of the case.
+        ensemble: The model.
+        tta: Average over flips.
+        without: Modalities to leave out, as if the case lacked them.
     """
     rows = cache.row_slice(index)
     images, grid = np.array(cache.images[rows]), grid_of(cache, index)
     _, height, width = grid.canonical_shape
+    held, wanted = cache.preparation.modalities, ensemble.spec.preparation.modalities
+    for channel, name in enumerate(held):
+        if name in without:
+            images[:, channel] = 0
     prepared = PreparedCase(
-        images=images,
+        images=place_channels(images, held, wanted),
         z_indices=cache.slices["z"][rows],
         brain=brain_of_images(images, height, width, cache.preparation.fit),
         grid=grid,
@@ -97,21 +112,28 @@ def predict_cached_case(cache: Cache, index: int, ensemble: Ensemble, tta: bool)
     return predict_case(prepared, ensemble, tta)
 
 
-def prepare_case(case: Case, preparation: Preparation) -> PreparedCase:
+def prepare_case(case: Case, spec: SegmenterSpec) -> PreparedCase:
     """Reads a case and prepares its slices that hold brain, as the cache builder does.
+
+    Args:
+        case: The case, with some or all of the model's modalities; see `find_scans`.
+        spec: The model.
 
     Raises:
         DataFaults: Its scans cannot be read or do not fit together.
     """
+    wanted = spec.preparation.modalities
+    preparation = replace(spec.preparation, modalities=tuple(case.images))
     loaded = load_case(replace(case, mask=None), preparation)
     survey = loaded.survey
     z_indices = np.flatnonzero(survey.brain_pixels)
     grid = Grid(shape=survey.shape, affine=survey.affine)
     volumes = dict(zip(preparation.modalities, loaded.volumes, strict=True))
+    images = prepare_images(
+        loaded.volumes, loaded.brain, survey.normalizations, preparation, z_indices
+    )
     return PreparedCase(
-        images=prepare_images(
-            loaded.volumes, loaded.brain, survey.normalizations, preparation, z_indices
-        ),
+        images=place_channels(images, preparation.modalities, wanted),
         z_indices=z_indices,
         brain=loaded.brain[z_indices],
         grid=grid,
@@ -119,31 +141,37 @@ def prepare_case(case: Case, preparation: Preparation) -> PreparedCase:
             [source.checksum for source in survey.sources],
             [scan.channel for scan in case.images.values()],
         ),
-        warnings=check_scans(volumes, loaded.brain, grid.spacing_mm),
+        warnings=(
+            *check_scans(volumes, loaded.brain, grid.spacing_mm),
+            *_missing(volumes, wanted),
+        ),
     )
 
 
 def prepare_arrays(
-    volumes: Mapping[str, np.ndarray], affine: np.ndarray, preparation: Preparation
+    volumes: Mapping[str, np.ndarray], affine: np.ndarray, spec: SegmenterSpec
 ) -> PreparedCase:
     """Prepares volumes in memory, as `prepare_case` does files.
 
     Args:
         volumes: (X, Y, Z) real numbers in the axis order of `affine`, by modality.
         affine: (4, 4), voxel to RAS mm.
-        preparation: Of the model; every one of its modalities must be among the volumes.
+        spec: The model; each of its modalities must be among the volumes, or some of them where it
+            accepts that others are missing.
 
     Raises:
         ValueError: A volume is missing, not 3-D, not finite, of another shape than the others, or
             without contrast; or the affine is no grid.
     """
-    missing = [name for name in preparation.modalities if name not in volumes]
-    if missing:
+    wanted = spec.preparation.modalities
+    missing = [name for name in wanted if name not in volumes]
+    if len(missing) == len(wanted) or (missing and not spec.accepts_missing):
         raise ValueError(
             f"no {', '.join(missing)} among {', '.join(volumes) or 'no volumes'}; the model was "
-            f"trained on {', '.join(preparation.modalities)}"
+            f"trained on {', '.join(wanted)}"
         )
-    named = {name: np.asarray(volumes[name]) for name in preparation.modalities}
+    named = {name: np.asarray(volumes[name]) for name in wanted if name in volumes}
+    preparation = replace(spec.preparation, modalities=tuple(named))
     shape = next(iter(named.values())).shape
     for name, volume in named.items():
         if volume.ndim != 3 or volume.shape != shape or volume.dtype.kind not in "iufb":
@@ -165,13 +193,19 @@ def prepare_arrays(
     normalizations = [measure(volume[brain], preparation.normalize) for volume in canonical]
     grid = Grid(shape=shape, affine=affine)
     by_name = dict(zip(named, canonical, strict=True))
+    images = prepare_images(canonical, brain, normalizations, preparation, z_indices)
     return PreparedCase(
-        images=prepare_images(canonical, brain, normalizations, preparation, z_indices),
+        images=place_channels(images, preparation.modalities, wanted),
         z_indices=z_indices,
         brain=brain[z_indices],
         grid=grid,
-        warnings=check_scans(by_name, brain, grid.spacing_mm),
+        warnings=(*check_scans(by_name, brain, grid.spacing_mm), *_missing(by_name, wanted)),
     )
+
+
+def _missing(held: Iterable[str], wanted: Sequence[str]) -> list[str]:
+    """A warning for each modality that is predicted without."""
+    return [f"{name} is missing, predicted without it" for name in wanted if name not in set(held)]
 
 
 def _as_read(volume: np.ndarray) -> np.ndarray:

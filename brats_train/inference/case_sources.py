@@ -17,6 +17,7 @@ from brats_cache.discovery.namings import naming_of
 from brats_cache.discovery.patients import patient_of
 from brats_cache.imaging.labels import SCHEMES, Scheme
 from brats_cache.imaging.scheme_detection import detect_scheme
+from brats_train.models.checkpoint import SegmenterSpec
 
 __all__ = [
     "case_of_files",
@@ -30,34 +31,37 @@ _WORD = re.compile(r"[^_\-. ]+[_\-. ]*")
 _NIFTI_SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 
 
-def find_scans(data: Sequence[Path], modalities: Sequence[str]) -> Findings:
+def find_scans(data: Sequence[Path], spec: SegmenterSpec) -> Findings:
     """Finds the cases in folders; their masks do not matter.
 
     Args:
         data: Case folders, or folders of them.
-        modalities: Those of the model.
+        spec: The model that will predict them.
     """
-    return find_cases(data, modalities, with_masks=False)
+    modalities = spec.preparation.modalities
+    return find_cases(data, modalities, with_masks=False, may_lack=spec.accepts_missing)
 
 
-def case_of_files(files: Mapping[str, Path], modalities: Sequence[str]) -> Case:
+def case_of_files(files: Mapping[str, Path], spec: SegmenterSpec) -> Case:
     """Makes a case of one file a modality.
 
     Its id is what the file names have in common, else the name of their folder.
 
     Args:
         files: Files by modality; those that the model does not need are left aside.
-        modalities: Those of the model.
+        spec: The model that will predict the case.
 
     Raises:
-        BratsError: A modality is missing.
+        BratsError: A modality is missing that the model does not do without.
     """
-    if missing := [name for name in modalities if name not in files]:
+    modalities = spec.preparation.modalities
+    missing = [name for name in modalities if name not in files]
+    if len(missing) == len(modalities) or (missing and not spec.accepts_missing):
         raise BratsError(
             f"no --{', no --'.join(missing)}: the model was trained on {', '.join(modalities)} "
             "and needs a file of each."
         )
-    images = {name: Scan(path=Path(files[name])) for name in modalities}
+    images = {name: Scan(path=Path(files[name])) for name in modalities if name in files}
     paths = [scan.path for scan in images.values()]
     case_id = _common_id(paths)
     return Case(
@@ -70,9 +74,9 @@ def case_of_files(files: Mapping[str, Path], modalities: Sequence[str]) -> Case:
     )
 
 
-def findings_of_files(files: Mapping[str, Path], modalities: Sequence[str]) -> Findings:
+def findings_of_files(files: Mapping[str, Path], spec: SegmenterSpec) -> Findings:
     """The single case of `case_of_files`, as folders would give it."""
-    return Findings(cases=(case_of_files(files, modalities),), faults=(), notes=())
+    return Findings(cases=(case_of_files(files, spec),), faults=(), notes=())
 
 
 def _common_id(paths: Sequence[Path]) -> str:

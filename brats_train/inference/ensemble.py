@@ -148,6 +148,7 @@ def average(ensembles: Sequence[Ensemble]) -> Ensemble:
             ("regions", spec.regions, first.regions),
             ("preparation of the images", spec.preparation, first.preparation),
             ("context", spec.context, first.context),
+            ("ways with missing modalities", spec.accepts_missing, first.accepts_missing),
         ):
             if value != expected:
                 raise CheckpointError(

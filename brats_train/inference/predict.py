@@ -244,7 +244,7 @@ def _finished(result: _Result, write: Future[None]) -> _Result:
 
 def _read(case: Case, spec: SegmenterSpec) -> tuple[PreparedCase, Header]:
     """The prepared case, and the header on whose grid its mask is written."""
-    prepared = prepare_case(case, spec.preparation)
+    prepared = prepare_case(case, spec)
     header = read_header(next(iter(case.images.values())).path)
     return replace(prepared, warnings=(*prepared.warnings, *header.doubts)), header
 

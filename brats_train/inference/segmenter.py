@@ -22,6 +22,7 @@ from brats_train.inference.case_prediction import (
 from brats_train.inference.case_sources import case_of_files, find_scans, output_scheme
 from brats_train.inference.ensemble import Ensemble, load_ensemble
 from brats_train.inference.postprocess import regions_of, source_labels
+from brats_train.models.checkpoint import SegmenterSpec
 
 __all__ = ["Segmentation", "Segmenter", "load_model"]
 
@@ -61,7 +62,7 @@ class Segmenter:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities that a case must have, of "t1", "t1ce", "t2" and "flair"."""
+        """The modalities that the model takes, of "t1", "t1ce", "t2" and "flair"."""
         return self.ensemble.spec.preparation.modalities
 
     def predict(
@@ -86,7 +87,8 @@ class Segmenter:
 
         Raises:
             DataFaults: Files cannot be read or do not fit together.
-            BratsError: The folder does not hold exactly one case, or a modality is missing.
+            BratsError: The folder does not hold exactly one case, or a modality is missing that the
+                model was not trained to do without.
             ValueError: Volumes cannot be used as they are.
         """
         spec = self.ensemble.spec
@@ -127,10 +129,10 @@ class Segmenter:
             raise ValueError("affine is for volumes; files have their own")
         if isinstance(case, Mapping):
             files = {name: Path(str(file)) for name, file in case.items()}
-            found = case_of_files(files, self.modalities)
+            found = case_of_files(files, spec)
         else:
-            found = _only_case(Path(case), self.modalities)
-        return prepare_case(found, spec.preparation), output_scheme(found, spec.label_scheme)
+            found = _only_case(Path(case), spec)
+        return prepare_case(found, spec), output_scheme(found, spec.label_scheme)
 
     def _prepare_volumes(
         self,
@@ -145,7 +147,7 @@ class Segmenter:
         if affine is None:
             raise ValueError("volumes need an affine, which tells how their axes lie")
         spec = self.ensemble.spec
-        return prepare_arrays(volumes, affine, spec.preparation), SCHEMES[spec.label_scheme]
+        return prepare_arrays(volumes, affine, spec), SCHEMES[spec.label_scheme]
 
 
 def load_model(
@@ -179,8 +181,8 @@ def load_model(
     return Segmenter(load_ensemble(sources, torch.device(device), checkpoint=checkpoint))
 
 
-def _only_case(folder: Path, modalities: Sequence[str]) -> Case:
-    findings = find_scans([folder], modalities)
+def _only_case(folder: Path, spec: SegmenterSpec) -> Case:
+    findings = find_scans([folder], spec)
     if findings.faults:
         raise DataFaults(findings.faults)
     if len(findings.cases) != 1:

@@ -42,6 +42,7 @@ class SegmenterSpec:
         label_scheme: Scheme of the training masks, for scans whose names do not tell theirs.
         weights_from: Where the encoder's first weights came from.
         context: Neighbours of a slice on each side that the network sees with it.
+        accepts_missing: Whether it was trained to do without a modality, see `data.channels`.
         postprocessing: What follows the network.
     """
 
@@ -51,6 +52,7 @@ class SegmenterSpec:
     label_scheme: str
     weights_from: str
     context: int = 0
+    accepts_missing: bool = False
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
 
 

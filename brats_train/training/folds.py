@@ -44,7 +44,7 @@ def train_folds(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: 
     Raises:
         BratsError: The caches have fewer than two folds, or see `trainer.train`.
     """
-    caches = open_caches(job.cache_paths)
+    caches = open_caches(job.cache_paths, same_modalities=False)
     folds = folds_of(caches)
     if len(folds) < 2:
         raise BratsError(
@@ -79,7 +79,7 @@ def train_folds(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: 
 def _choose(job: TrainJob, world: World, runs: dict[int, RunDir], log: Log) -> None:
     """Chooses the post-processing of each fold on the cases of the others, and writes it down."""
     log("Choosing the post-processing of each fold on the cases of the others")
-    caches, measured = open_caches(job.cache_paths), dict[int, Any]()
+    caches, measured = open_caches(job.cache_paths, same_modalities=False), dict[int, Any]()
     for fold, run in runs.items():
         ensemble = load_ensemble([run.best], world.device)
         measured[fold] = measure_cases(caches, fold, ensemble, world)

@@ -26,6 +26,7 @@ from brats_train.training.recipe import TARGETS, Recipe
 from brats_train.training.state import TrainJob
 
 __all__ = [
+    "accepts_missing",
     "check_batch",
     "check_data",
     "common_scheme",
@@ -69,6 +70,12 @@ def resolve_recipe(recipe: Recipe, caches: Sequence[Cache], log: Callable[[str],
         log(f"Note: {side} pixels cannot be halved; every step is taken at full resolution.")
         recipe = replace(recipe, half_resolution=0.0)
     return recipe
+
+
+def accepts_missing(recipe: Recipe, caches: Sequence[Cache]) -> bool:
+    """Whether a model learns to do without a modality: some of its slices lack one."""
+    held = {frozenset(cache.preparation.modalities) for cache in caches}
+    return recipe.augment.modality_dropout > 0 or len(held) > 1
 
 
 def side_of(recipe: Recipe, size: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from brats_cache.format.reader import Cache
 from brats_train.data import augmentation as augment
+from brats_train.data.channels import all_modalities
 from brats_train.data.context import num_slices
 from brats_train.data.loader import Batch
 from brats_train.data.targets import region_targets
@@ -26,6 +28,7 @@ from brats_train.training import losses
 from brats_train.training.micro_batch import choose_micro_batch
 from brats_train.training.recipe import Recipe
 from brats_train.training.setup import (
+    accepts_missing,
     check_batch,
     common_scheme,
     initial_model,
@@ -89,7 +92,8 @@ class TrainStep:
         self.num_slices = num_slices(recipe.context)
         side = side_of(recipe, caches[0].shape[-1])
         self.window = side if side < caches[0].shape[-1] else 0
-        config = model_config(recipe, caches[0].shape[1] * self.num_slices)
+        modalities = all_modalities(caches)
+        config = model_config(recipe, len(modalities) * self.num_slices)
         self.model, weights_from = initial_model(config, recipe.encoder_weights, init_from)
         smallest = side // 2 if recipe.half_resolution else side
         is_whole = try_model(self.model, config, smallest, least)  # on the CPU
@@ -105,7 +109,8 @@ class TrainStep:
         self.segmenter = SegmenterSpec(
             model=config,
             regions=recipe.regions,
-            preparation=caches[0].preparation,
+            preparation=replace(caches[0].preparation, modalities=modalities),
+            accepts_missing=accepts_missing(recipe, caches),
             context=recipe.context,
             label_scheme=common_scheme(caches),
             weights_from=weights_from,

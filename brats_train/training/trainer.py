@@ -131,7 +131,7 @@ class Trainer:
         self.world, self.run, self.log = world, run, log
         recipe, device = job.recipe, world.device
         self.saved = time.monotonic()
-        self.caches = open_caches(job.cache_paths)
+        self.caches = open_caches(job.cache_paths, same_modalities=False)
         recipe = resolve_recipe(recipe, self.caches, log)
         self.job, self.recipe = replace(job, recipe=recipe), recipe
         self.is_loss_read_each_step = device.type == "cpu"

@@ -28,6 +28,7 @@ def make_run(
     tta: bool = False,
     threshold: float = 0.5,
     min_component_voxels: int = 0,
+    accepts_missing: bool = False,
 ) -> Path:
     """A run directory with an untrained model in best.pt, one rule for all its regions."""
     recipe = apply_settings(
@@ -48,6 +49,7 @@ def make_run(
         label_scheme="brats2017",
         weights_from="none",
         context=context,
+        accepts_missing=accepts_missing,
         postprocessing=Postprocessing(tta=tta, rules=dict.fromkeys(recipe.regions, rule)),
     )
     path.mkdir(parents=True, exist_ok=True)

@@ -193,6 +193,14 @@ def test_intensity_leaves_masks_and_background_alone(name: str) -> None:
     assert (moved[background] == 0).all()
 
 
+def test_a_modality_that_a_sample_lacks_stays_zero() -> None:
+    images, masks = brains(), labels()
+    images[2, 1] = 0
+    moved, _ = apply(images, masks, draw_for(replace(EVERYTHING, modality_dropout=0), images))
+    assert (moved[2, 1] == 0).all()
+    assert (moved[2, 0] != 0).any()
+
+
 def test_background_is_not_brightened_by_moving() -> None:
     """With everything on, what is not within a pixel of the brain's new place is still zero."""
     images = brains()

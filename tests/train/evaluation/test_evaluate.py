@@ -442,3 +442,19 @@ def test_what_is_scored_is_what_predict_writes(
         assert np.array_equal(written, scored)
         scans = [np.asarray(nib.load(path).dataobj) for path in folder.glob("*.nii")]
         assert not scored[np.all([scan == 0 for scan in scans], axis=0)].any()
+
+
+def test_a_modality_is_left_out_into_a_folder_of_its_own(
+    tmp_path: Path, cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusing = make_run(tmp_path / "refusing", cache)
+    call("eval", "--run", refusing, "--device", "cpu", "--without", "flair", code=1)
+    assert "without flair" in capsys.readouterr().err
+    run = make_run(tmp_path / "run", cache, accepts_missing=True)
+    call("eval", "--run", run, "--device", "cpu")
+    before = (run / "eval/val/cases.csv").read_text()
+    call("eval", "--run", run, "--device", "cpu", "--without", "flair", "--without", "t1")
+    assert (run / "eval/val/cases.csv").read_text() == before
+    folder = run / "eval" / "val-without-t1-flair"
+    assert json.loads((folder / "summary.json").read_text())["without"] == ["t1", "flair"]
+    assert (folder / "cases.csv").read_text() != before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -11,10 +12,24 @@ import pytest
 
 from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache
+from brats_cache.imaging.preprocess import Preparation
 from brats_train.inference.case_sources import case_of_files
+from brats_train.models.checkpoint import SegmenterSpec
+from brats_train.models.network import ModelConfig
 from tests.train.runs import call, ids, make_run
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
+
+
+def spec_of(*modalities: str) -> SegmenterSpec:
+    """A model of some modalities."""
+    return SegmenterSpec(
+        model=ModelConfig(in_channels=len(modalities), classes=1),
+        regions=("wt",),
+        preparation=Preparation(modalities=modalities),
+        label_scheme="brats2017",
+        weights_from="none",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +57,19 @@ def test_the_id_is_what_the_names_have_in_common(
     tmp_path: Path, names: tuple[str, ...], expected: str
 ) -> None:
     files = {role: tmp_path / name for role, name in zip(MODALITIES, names, strict=True)}
-    case = case_of_files(files, ("flair", "t1"))
+    case = case_of_files(files, spec_of("flair", "t1"))
     assert list(case.images) == ["flair", "t1"]
-    assert case_of_files(files, MODALITIES).id == expected
+    assert case_of_files(files, spec_of(*MODALITIES)).id == expected
 
 
 def test_a_modality_that_is_missing_is_named(tmp_path: Path) -> None:
+    files = {"t1": tmp_path / "a.nii"}
     with pytest.raises(BratsError, match="--t2, no --flair"):
-        case_of_files({"t1": tmp_path / "a.nii"}, ("t1", "t2", "flair"))
+        case_of_files(files, spec_of("t1", "t2", "flair"))
+    spec = replace(spec_of("t1", "t2", "flair"), accepts_missing=True)
+    assert list(case_of_files(files, spec).images) == ["t1"]
+    with pytest.raises(BratsError, match="no --t2"):
+        case_of_files(files, replace(spec_of("t2"), accepts_missing=True))
 
 
 def test_a_manifest_names_cases_files_and_schemes(

@@ -199,3 +199,30 @@ def test_scans_of_whole_heads_are_warned_of_once(
     assert len(contents(tmp_path / "heads")) == 2
     result = brats_train.load_model(run, device="cpu").predict(sorted(scans.iterdir())[0])
     assert any("skull" in warning for warning in result.warnings)
+
+
+def test_a_modality_may_be_missing_where_the_model_was_trained_without(
+    run: Path, scans: Path, tmp_path: Path, cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The mask is that of a scan whose missing channel is 0; other models refuse, naming it."""
+    for path in scans.rglob("*_flair.nii"):
+        path.unlink()
+    predict(run, scans, tmp_path / "refused", code=1)
+    assert "flair" in capsys.readouterr().err
+    able = make_run(tmp_path / "able", cache, target="regions", accepts_missing=True)
+    predict(able, scans, tmp_path / "out", "--probabilities")
+    assert "flair is missing, predicted without it: 2 of 2 cases" in capsys.readouterr().err
+    ensemble = load_ensemble([able / "best.pt"], torch.device("cpu"))
+    for folder in scans.iterdir():
+        rows = cache.row_slice(index_of(cache, folder.name))
+        images = np.array(cache.images[rows])
+        images[:, cache.preparation.modalities.index("flair")] = 0
+        expected = to_native(
+            ensemble.probabilities(images, cache.slices["z"][rows]), 64, 64, "resize"
+        )
+        image = nib.load(tmp_path / "out" / f"{folder.name}_prob.nii.gz")
+        volume = np.asarray(image.dataobj).transpose(3, 2, 1, 0)
+        z_indices = cache.slices["z"][rows]
+        inside = brain_of_scans(folder)[z_indices]
+        predicted = volume[:, z_indices].swapaxes(0, 1)
+        np.testing.assert_array_equal(predicted, expected * inside[:, None])
