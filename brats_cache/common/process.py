@@ -8,8 +8,15 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from pathlib import Path
 
-__all__ = ["die_with", "interrupts_held", "keep_freed_memory", "usable_cores"]
+__all__ = [
+    "die_with",
+    "interrupts_held",
+    "keep_freed_memory",
+    "module_environment",
+    "usable_cores",
+]
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
@@ -20,6 +27,13 @@ _OLD_LIMIT = 32 << 20  # the most that glibc before 2.35 allows for M_MMAP_THRES
 def usable_cores() -> int:
     """Returns the number of cores this process may run on, which containers and clusters limit."""
     return len(os.sched_getaffinity(0))
+
+
+def module_environment() -> dict[str, str]:
+    """The environment in which `python -m` finds this program; a checkout need not be installed."""
+    root = str(Path(__file__).resolve().parents[2])
+    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": search}
 
 
 def die_with(parent: int, number: signal.Signals) -> None:

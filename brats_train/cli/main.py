@@ -56,6 +56,7 @@ COMMANDS = {
         "report",
         "Make the figures and the report page of a run.",
     ),
+    "tune": ("brats_train.cli.tune", "tune", "Search for better hyper-parameters."),
     "view": ("brats_train.cli.view", "view", "Show a scan and its masks in the browser."),
     "demo": ("brats_train.cli.demo", "demo", "Run the whole pipeline on synthetic cases."),
     "bench": ("brats_train.cli.bench", "bench", "Benchmark a part of the pipeline."),

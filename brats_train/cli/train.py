@@ -13,10 +13,10 @@ from typing import Any
 import click
 
 from brats_cache.common.errors import BratsError, printable
-from brats_cache.common.process import usable_cores
+from brats_cache.common.process import module_environment, usable_cores
 from brats_train.cli.options import PATH
 
-__all__ = ["train"]
+__all__ = ["given_settings", "make_job", "train"]
 
 DEFAULT_CACHE = Path("data/brats.h5")
 
@@ -166,14 +166,14 @@ def _choose_run(
 
     run = _run_to_resume(run_dir, resume)
     if run is None:
-        job = _job(options, None)
+        job = make_job(options, None)
         run = RunDir.new(run_dir, job.recipe_name)
         stack.enter_context(run.locked("brats train"))
         if not overwrite:
             run.check_vacant()
         return run.path, job, False
     stack.enter_context(run.locked("brats train"))
-    job = _job(options, run.read_config())
+    job = make_job(options, run.read_config())
     has_checkpoint = job.fold == "all" or run.has_checkpoint()
     if not has_checkpoint:
         click.echo(f"{run.path}: ended before anything was saved; starts again with its settings.")
@@ -203,18 +203,8 @@ def _run_to_resume(run_dir: Path | None, resume: bool) -> Any:
     return None
 
 
-def _job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> Any:
-    """The job that the options describe; what they leave open comes from `config`, the settings of
-    a run that is resumed."""
-    from brats_train.training.recipe import apply_settings, load_recipe, recipe_from_dict
-    from brats_train.training.state import TrainJob
-
-    held = config or {}
-    name = options["recipe"] or held.get("recipe_name", "paper")
-    if config and not options["recipe"]:
-        recipe = recipe_from_dict(config["recipe"])
-    else:
-        recipe = load_recipe(name)
+def given_settings(options: Mapping[str, Any]) -> list[str]:
+    """The fields of the recipe that the options name, as "FIELD=VALUE"."""
     fields = {
         "target": options["target"],
         "epochs": options["epochs"],
@@ -228,6 +218,21 @@ def _job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> Any:
         "seed": options["seed"],
     }
     given = [f"{field}={value}" for field, value in fields.items() if value is not None]
+    return [*given, *options["settings"]]
+
+
+def make_job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> Any:
+    """The job that the options describe; what they leave open comes from `config`, the settings of
+    a run that is resumed."""
+    from brats_train.training.recipe import apply_settings, load_recipe, recipe_from_dict
+    from brats_train.training.state import TrainJob
+
+    held = config or {}
+    name = options["recipe"] or held.get("recipe_name", "paper")
+    if config and not options["recipe"]:
+        recipe = recipe_from_dict(config["recipe"])
+    else:
+        recipe = load_recipe(name)
 
     def option(key: str, default: Any) -> Any:
         """What the command line says, else the run that is resumed, else the default."""
@@ -238,7 +243,7 @@ def _job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> Any:
     return TrainJob(
         cache_paths=_cache_paths(options["caches"], held),
         recipe_name=name,
-        recipe=apply_settings(recipe, [*given, *options["settings"]]),
+        recipe=apply_settings(recipe, given_settings(options)),
         fold=option("fold", None) if options["fold"] is None else options["fold"],
         max_minutes=option("max_minutes", 0.0),
         save_minutes=option("save_minutes", 5.0),
@@ -269,8 +274,6 @@ def _start_processes(nproc: int) -> None:
     """Replaces this process by torchrun with `nproc` workers on this machine; does not return."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={nproc}", "-m", "--", "brats_train", *sys.argv[1:]]
-    root = str(Path(__file__).resolve().parents[2])  # a checkout need not be installed
-    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     threads = str(max(1, usable_cores() // nproc))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONPATH": search}
+    environment = {"OMP_NUM_THREADS": threads, **module_environment()}
     os.execve(sys.executable, command, environment)

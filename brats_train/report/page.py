@@ -111,7 +111,7 @@ def make_page(
     return assemble(
         "report.html",
         style=asset("report.css").decode(),
-        scripts=[asset("report.js").decode()],
+        scripts=[asset("table.js").decode(), asset("report.js").decode()],
         texts={"title": f"Run {name}", "summary": _summary_text(config, epochs, best, results)},
         figures=f'<div class="figures">{"".join(map(_figure, pictures))}</div>',
         cases=_table(results, entries) if results else "",

@@ -21,7 +21,7 @@ from brats_train.training.config_file import parse_config
 from brats_train.training.metrics_file import append_row, cut_rows, read_rows
 from brats_train.training.run_lock import run_lock
 
-__all__ = ["RunDir"]
+__all__ = ["RunDir", "differences"]
 
 RUNS = Path("runs")
 _DECISIVE = ("recipe", "fold", "init_from", "deterministic", "micro_batch", "amp", "caches")
@@ -190,7 +190,7 @@ class RunDir:
         found = [
             f"{name}: {_shown(before)} there, {_shown(now)} now"
             for part in _DECISIVE
-            for name, before, now in _differences(
+            for name, before, now in differences(
                 part, _decisive(held, part), _decisive(config, part)
             )
             if not (name == "epochs" and now > before)
@@ -223,11 +223,11 @@ def _decisive(config: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def _differences(name: str, held: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
+def differences(name: str, held: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
     """Name, value there and value now of everything that differs, mappings entered."""
     if isinstance(held, Mapping) and isinstance(wanted, Mapping):
         for inner in dict.fromkeys([*held, *wanted]):
-            yield from _differences(f"{name}.{inner}", held.get(inner), wanted.get(inner))
+            yield from differences(f"{name}.{inner}", held.get(inner), wanted.get(inner))
     elif held != wanted:
         yield name.removeprefix("recipe."), held, wanted
 

@@ -1,0 +1,200 @@
+"""Charts of a study: history, validation curves, importances, parallel coordinates.
+
+Each function takes Optuna's trials and returns a matplotlib figure, in the style of
+`brats_train.report.figures`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from brats_train.report.figures import BLUE, ORANGE
+from brats_train.tuning.study import best_of
+
+__all__ = ["draw_curves", "draw_history", "draw_importances", "draw_parallel"]
+
+_VALUE = "validation IoU"
+
+
+def draw_history(trials: Sequence[FrozenTrial]) -> Figure:
+    """Draws the value of each trial, those that were pruned hollow, and the best so far.
+
+    Args:
+        trials: At least one of them complete.
+    """
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for state, label, fill in (
+        (TrialState.COMPLETE, "complete", BLUE),
+        (TrialState.PRUNED, "pruned, its last epoch", "none"),
+    ):
+        shown = {one.number: one.value for one in trials if one.state == state and one.values}
+        if shown:
+            axes.plot(
+                list(shown),
+                np.array(list(shown.values()), float),
+                "o",
+                color=BLUE,
+                markerfacecolor=fill,
+                label=label,
+            )
+    complete = [one for one in trials if one.state == TrialState.COMPLETE]
+    best = np.maximum.accumulate(np.array([one.value for one in complete], float))
+    axes.step(
+        [one.number for one in complete], best, where="post", color=ORANGE, label="best so far"
+    )
+    axes.set(xlabel="trial", ylabel=_VALUE)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_curves(trials: Sequence[FrozenTrial]) -> Figure:
+    """Draws the validation curve of each trial, the best one's above the others.
+
+    Args:
+        trials: At least one of them with an epoch.
+    """
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    best = best_of(trials)
+    for trial in trials:
+        curve = trial.intermediate_values
+        if trial is best or not curve:
+            continue
+        is_pruned = trial.state == TrialState.PRUNED
+        axes.plot(
+            list(curve),
+            list(curve.values()),
+            ":" if is_pruned else "-",
+            marker="x" if is_pruned else None,
+            markevery=[-1],
+            color="0.55",
+            linewidth=1,
+        )
+    if best is not None and best.intermediate_values:
+        curve = best.intermediate_values
+        mark = "o" if len(curve) == 1 else None
+        axes.plot(
+            list(curve),
+            list(curve.values()),
+            color=ORANGE,
+            linewidth=2.5,
+            marker=mark,
+            label=f"trial {best.number}, the best",
+        )
+        axes.legend(frameon=False)
+    axes.set(xlabel="epoch", ylabel=_VALUE)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def draw_importances(importances: Mapping[str, float]) -> Figure:
+    """Draws the importance of each field, the greatest on top.
+
+    Args:
+        importances: Shares of one, by field.
+    """
+    figure = Figure(figsize=(7, 1 + 0.4 * len(importances)), layout="constrained")
+    axes = figure.subplots()
+    names = sorted(importances, key=lambda name: importances[name])
+    bars = axes.barh(names, [importances[name] for name in names], color=BLUE, height=0.6)
+    axes.bar_label(bars, fmt="%.2f", padding=3)
+    axes.set_xlabel("importance")
+    axes.set_xlim(0, 1.15 * max(importances.values()))
+    axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def draw_parallel(
+    trials: Sequence[FrozenTrial], distributions: Mapping[str, BaseDistribution]
+) -> Figure:
+    """Draws a line for each complete trial through its value and its parameters.
+
+    Args:
+        trials: At least one of them complete.
+        distributions: The space, an axis for each of its fields.
+    """
+    shown = [one for one in trials if one.state == TrialState.COMPLETE]
+    shown.sort(key=lambda one: one.value or 0.0)  # the best on top
+    values = np.array([one.value for one in shown])
+    low, high = float(values.min()), float(max(values.max(), values.min() + 1e-3))
+    columns = [_unit(values, low, high)]
+    labels, ticks = [_VALUE], [_ticks_between(low, high, is_log=False)]
+    for name, distribution in distributions.items():
+        params = [one.params[name] for one in shown]
+        places, marks = _axis(params, distribution)
+        columns.append(places)
+        labels.append(name)
+        ticks.append(marks)
+    figure = Figure(figsize=(max(7, 1.5 * len(columns)), 5), layout="constrained")
+    axes = figure.subplots()
+    lines = np.stack(columns, axis=1)
+    for trial, line in zip(shown, lines, strict=True):
+        is_best = trial is shown[-1]
+        axes.plot(
+            range(len(columns)),
+            line,
+            color=ORANGE if is_best else BLUE,
+            alpha=1 if is_best else 0.15 + 0.65 * line[0],  # the better, the darker
+            linewidth=2.5 if is_best else 1.2,
+        )
+    for place, marks in enumerate(ticks):
+        axes.axvline(place, color="0.35", linewidth=1)
+        for height, text in marks:
+            axes.annotate(
+                text,
+                (place, height),
+                xytext=(-4, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=8,
+                bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1},
+            )
+    axes.set_xticks(range(len(columns)), labels, rotation=20, ha="right", fontsize=9)
+    axes.set(xlim=(-0.8, len(columns) - 0.8), ylim=(-0.06, 1.06), yticks=[])
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+Ticks = list[tuple[float, str]]
+
+
+def _axis(params: Sequence[Any], distribution: BaseDistribution) -> tuple[np.ndarray, Ticks]:
+    """Heights in [0, 1] of the parameters on their axis, and the axis's ticks."""
+    if isinstance(distribution, CategoricalDistribution):
+        choices = list(distribution.choices)
+        top = max(1, len(choices) - 1)
+        marks = [(number / top, str(choice)) for number, choice in enumerate(choices)]
+        return np.array([choices.index(one) / top for one in params]), marks
+    is_log: bool = distribution.log  # type: ignore[attr-defined]
+    low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
+    change = np.log if is_log else np.asarray
+    heights = _unit(change(params), float(change(low)), float(change(high)))
+    return heights, _ticks_between(low, high, is_log=is_log)
+
+
+def _ticks_between(low: float, high: float, *, is_log: bool) -> Ticks:
+    """Five ticks, or the powers of ten on a logarithmic axis of more than one."""
+    if is_log and high >= 10 * low:
+        powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
+        span = math.log(high / low)
+        return [(math.log(10.0**power / low) / span, f"{10.0**power:g}") for power in powers]
+    values = np.geomspace(low, high, 5) if is_log else np.linspace(low, high, 5)
+    return [(number / 4, f"{value:.3g}") for number, value in enumerate(values)]
+
+
+def _unit(values: Any, low: float, high: float) -> np.ndarray:
+    """Values between `low` and `high` as heights in [0, 1]."""
+    return (np.asarray(values, float) - low) / (high - low)

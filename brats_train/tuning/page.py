@@ -1,0 +1,191 @@
+"""The page of a study: a summary, the best recipe, charts, and a table of all trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from matplotlib.figure import Figure
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from brats_train.report.figures import render
+from brats_train.report.html import assemble, asset, data_uri
+from brats_train.tuning import figures
+from brats_train.tuning.estimate import in_words
+from brats_train.tuning.study import BEST_EPOCH, REASON, RETRY_OF, Study, best_of, finished_trials
+
+__all__ = ["importances_of", "make_page"]
+
+_MIN_FOR_IMPORTANCES = 4  # complete trials
+# Heading, text, whether it takes the whole width.
+_CAPTIONS = {
+    "history": (
+        "History",
+        "The validation IoU of each trial. Hollow dots were pruned and show their last epoch.",
+        False,
+    ),
+    "curves": (
+        "Validation curves",
+        "The validation IoU by epoch. Dotted curves were pruned where they end in a cross.",
+        False,
+    ),
+    "importances": (
+        "Importance",
+        "How much each field decides whether a trial is among the better ones (PED-ANOVA, "
+        "Watanabe et al. 2023); few trials tell little.",
+        True,
+    ),
+    "parallel": (
+        "Parallel coordinates",
+        "A line is a complete trial, from its validation IoU through its parameters; the darker, "
+        "the better, the best in orange.",
+        True,
+    ),
+}
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+def make_page(study: Study, num_wanted: int, best_recipe: str) -> bytes:
+    """Makes the page, one file that needs no other.
+
+    Args:
+        study: What to show.
+        num_wanted: Finished trials that it should have in the end.
+        best_recipe: The file of the best recipe, "" while there is none.
+    """
+    trials = study.trials()
+    drawn = _draw(study, trials)
+    recipe = f"<h2>Best recipe</h2><pre>{escape(best_recipe)}</pre>" if best_recipe else ""
+    return assemble(
+        "study.html",
+        style=asset("report.css").decode(),
+        scripts=[asset("table.js").decode()],
+        texts={
+            "title": f"Study {study.optuna.study_name}",
+            "summary": _summary(trials, num_wanted),
+        },
+        figures="".join(_figure(name, one) for name, one in drawn.items()),
+        trials=_table(study, trials),
+        recipe=recipe,
+    )
+
+
+def importances_of(study: Study) -> dict[str, float]:
+    """The importance of each field; nothing where the trials are too few to tell."""
+    values = [one.value for one in study.trials() if one.state == TrialState.COMPLETE]
+    if len(values) < _MIN_FOR_IMPORTANCES or len(set(values)) == 1:
+        return {}
+    return get_param_importances(study.optuna, evaluator=PedAnovaImportanceEvaluator())
+
+
+def _draw(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, Figure]:
+    drawn: dict[str, Figure] = {}
+    has_complete = best_of(trials) is not None
+    if has_complete:
+        drawn["history"] = figures.draw_history(trials)
+    if any(trial.intermediate_values for trial in trials):
+        drawn["curves"] = figures.draw_curves(trials)
+    if importances := importances_of(study):
+        drawn["importances"] = figures.draw_importances(importances)
+    if has_complete:
+        drawn["parallel"] = figures.draw_parallel(trials, study.space.distributions)
+    return drawn
+
+
+def _summary(trials: Sequence[FrozenTrial], num_wanted: int) -> str:
+    finished, best = finished_trials(trials), best_of(trials)
+    counts = [
+        f"{count} {word}"
+        for state, word in _STATES.items()
+        if (count := sum(trial.state == state for trial in finished))
+    ]
+    text = f"{len(finished)} of {num_wanted} trials are finished"
+    text += f" ({', '.join(counts)})." if counts else "."
+    if best is not None:
+        text += (
+            f" The best is trial {best.number} with a validation IoU of {best.value:.4f}; it was "
+            "chosen on the validation slices, so that its score there is too good."
+        )
+    return text
+
+
+def _figure(name: str, figure: Figure) -> str:
+    heading, text, is_wide = _CAPTIONS[name]
+    uri = data_uri(render(figure)["svg"], "image/svg+xml")
+    image = f'<img src="{escape(uri)}" alt="{escape(heading)}: {escape(text)}">'
+    if is_wide:
+        image = (
+            f'<div class="pan" tabindex="0" role="group" aria-label="{escape(heading)}">'
+            f"{image}</div>"
+        )
+    return (
+        f"<figure{' class=wide' if is_wide else ''}><h2>{escape(heading)}</h2>{image}"
+        f"<figcaption>{escape(text)}</figcaption></figure>"
+    )
+
+
+def _table(study: Study, trials: Sequence[FrozenTrial]) -> str:
+    """The trials, the best first; one that was queued again is shown as the one it became."""
+    retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+    shown = [trial for trial in trials if trial.number not in retried]
+    shown.sort(key=lambda one: (one.state != TrialState.COMPLETE, -(one.value or 0), one.number))
+    fields = list(study.space.distributions)
+    headings = [
+        _heading("trial", "number"),
+        _heading("state", "text"),
+        _heading("validation IoU", "number"),
+        _heading("its epoch", "number"),
+        _heading("epochs", "number"),
+        _heading("time", "number"),
+    ]
+    headings += [_heading(name, _kind(name, shown)) for name in fields]
+    lines = []
+    for trial in shown:
+        seconds = trial.duration.total_seconds() if trial.duration else None
+        cells = [
+            _cell(trial.number),
+            _cell(_STATES[trial.state], trial.user_attrs.get(REASON, "")),
+            _cell(None if trial.value is None else round(trial.value, 4)),
+            _cell(trial.user_attrs.get(BEST_EPOCH)),
+            _cell(len(trial.intermediate_values)),
+            _cell(seconds, shown=in_words(seconds) if seconds is not None else ""),
+            *(_cell(trial.params.get(name)) for name in fields),
+        ]
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        '<section aria-labelledby="trials"><h2 id="trials">Trials</h2>'
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="trials"><table>'
+        "<caption>A heading sorts. The state of a failed trial tells the reason.</caption>"
+        f"<thead><tr>{''.join(headings)}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        "</section>"
+    )
+
+
+def _kind(name: str, trials: Sequence[FrozenTrial]) -> str:
+    values = [trial.params[name] for trial in trials if name in trial.params]
+    return "text" if any(isinstance(value, str) for value in values) else "number"
+
+
+def _heading(label: str, kind: str) -> str:
+    sort = "text" if kind == "text" else "less"
+    return (
+        f'<th scope="col" data-kind="{sort}" aria-sort="none">'
+        f'<button type="button">{escape(label)}</button></th>'
+    )
+
+
+def _cell(value: Any, note: str = "", *, shown: str = "") -> str:
+    if value is None:
+        return '<td data-value="">–</td>'
+    text = shown or (f"{value:.4g}" if isinstance(value, float) else str(value))
+    more = f"<br><small>{escape(note)}</small>" if note else ""
+    data = value if isinstance(value, str) else repr(float(value))
+    return f'<td data-value="{escape(str(data))}">{escape(text)}{more}</td>'

@@ -1,0 +1,54 @@
+"""What a search says: lines that stay, and what is going on at the moment."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.text import Text
+
+__all__ = ["Screen"]
+
+SECONDS_BETWEEN_LINES = 60.0
+
+
+class Screen:
+    """Lines, and the moment: one line that changes on a terminal, elsewhere one now and then.
+
+    Attributes:
+        line: Takes a line that stays.
+        moment: Takes what is going on now.
+    """
+
+    def __init__(self, line: Callable[[str], None], moment: Callable[[str], None]) -> None:
+        self.line, self.moment = line, moment
+
+    @classmethod
+    @contextmanager
+    def open(cls, log: Callable[[str], None]) -> Iterator[Screen]:
+        """The screen while a search runs.
+
+        Args:
+            log: Takes lines of text for a person.
+        """
+        console = Console(stderr=True)
+        if console.is_terminal and sys.stdout.isatty():
+            with console.status(Text()) as status:
+                yield cls(log, lambda text: status.update(Text(text)))
+        else:
+            yield cls(log, _now_and_then(log))
+
+
+def _now_and_then(log: Callable[[str], None]) -> Callable[[str], None]:
+    last = time.monotonic()
+
+    def moment(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            log(text)
+
+    return moment
