@@ -42,6 +42,7 @@ __all__ = ["PAGE", "RECIPE", "Outcome", "TuneJob", "check_data", "objective", "s
 
 RECIPE, PAGE = "recipe.toml", "report.html"
 WAIT_SECONDS = 1.0  # between looks at the last trials of other processes
+SECONDS_BETWEEN_PAGES = 60.0
 MAX_FAILURES = 3  # of the first trials, after which the search ends
 _MARK = "# The best trial of a brats tune study"
 
@@ -89,7 +90,7 @@ class Outcome:
 def tune(job: TuneJob, log: Callable[[str], None]) -> Outcome:
     """Runs trials, beside other processes that do the same, until the study has enough.
 
-    After each trial the best recipe and the study's page are written anew.
+    The best recipe and the study's page are written anew as it goes.
 
     Args:
         job: What to search.
@@ -177,6 +178,7 @@ class _Search:
         self.job, self.study, self.worker = job, study, worker
         self.screen, self.interrupts = screen, interrupts
         self.num_failed = 0
+        self.page_written = 0.0
 
     def run(self) -> None:
         """Runs trials until there are enough, or an interrupt."""
@@ -192,7 +194,7 @@ class _Search:
                 time.sleep(WAIT_SECONDS)
             else:
                 break
-        self._publish()
+        self._publish(is_last=True)
 
     def _run_trial(self, trial: Trial) -> None:
         recipe = self.job.space.recipe(self.job.train.recipe, trial.params)
@@ -267,8 +269,8 @@ class _Search:
                 f"Its output is in {printable(log)}."
             )
 
-    def _publish(self) -> None:
-        """Writes the best recipe and the study's page."""
+    def _publish(self, *, is_last: bool = False) -> None:
+        """Writes the best recipe and, now and then and at the end, the study's page."""
         with self.study.turn():
             trials = self.study.trials()
             best, text = best_of(trials), ""
@@ -280,8 +282,10 @@ class _Search:
                 )
                 text = heading + tomli_w.dumps(recipe_to_dict(recipe))
                 write_atomically(self.job.out, text.encode())
-            page = make_page(self.study, self.job.num_trials, text)
-            write_atomically(self.job.folder / PAGE, page)
+            if is_last or time.monotonic() - self.page_written > SECONDS_BETWEEN_PAGES:
+                page = make_page(self.study, self.job.num_trials, text)
+                write_atomically(self.job.folder / PAGE, page)
+                self.page_written = time.monotonic()
 
     def _state(self, elapsed: float = 0.0, share_done: float = 0.0) -> str:
         """How many trials are finished, the best of them, and the time left."""
