@@ -21,7 +21,7 @@ import numpy as np
 from brats_cache.build.journal import Journal, file_states
 from brats_cache.build.plan import Plan
 from brats_cache.build.survey import HeaderCheck, Survey, check_header, load_case
-from brats_cache.build.workers import Workers
+from brats_cache.build.workers import Mapper
 from brats_cache.build.write_case import WriteTask, write_case
 from brats_cache.build.writer import Layout, create, finish
 from brats_cache.common.errors import BratsError, DataFaults, Fault, printable
@@ -40,7 +40,7 @@ SECONDS_BETWEEN_SYNCS = 0.5
 def survey_cases(
     cases: Sequence[Case],
     preparation: Preparation,
-    workers: Workers,
+    workers: Mapper,
     progress: Progress,
     journal: Journal | None = None,
     warnings: list[tuple[str, tuple[str, ...]]] | None = None,
@@ -50,7 +50,7 @@ def survey_cases(
     Args:
         cases: The cases.
         preparation: How their images will be prepared.
-        workers: Processes that read the scans.
+        workers: Runs what reads the scans.
         progress: Called with the numbers of finished and of all cases.
         journal: Its surveys of unchanged scans are reused, and new surveys are added to it.
         warnings: Receives the id of each case that is read and the warnings about its scans, see
@@ -85,7 +85,7 @@ def survey_cases(
 def check_headers(
     cases: Sequence[Case],
     preparation: Preparation,
-    workers: Workers,
+    workers: Mapper,
     progress: Progress,
     *,
     with_masks: bool,
@@ -95,7 +95,7 @@ def check_headers(
     Args:
         cases: The cases.
         preparation: How their images will be prepared.
-        workers: Processes that read the files.
+        workers: Runs what reads the files.
         progress: Called with the numbers of finished and of all cases.
         with_masks: Whether to read the masks as well.
 
@@ -147,7 +147,7 @@ def open_partial(plan: Plan, journal: Journal) -> PartialBuild:
 
 
 def build(
-    plan: Plan, journal: Journal, state: PartialBuild, workers: Workers, progress: Progress
+    plan: Plan, journal: Journal, state: PartialBuild, workers: Mapper, progress: Progress
 ) -> None:
     """Writes the cases that are not written yet and completes the file `journal.partial`.
 
@@ -157,7 +157,7 @@ def build(
         plan: The plan.
         journal: Records every case as soon as its rows are written.
         state: The file under construction.
-        workers: Processes that read, prepare and write cases.
+        workers: Runs what reads, prepares and writes cases.
         progress: Called with the numbers of written and of all rows.
 
     Raises:
@@ -211,8 +211,14 @@ def _steady_writeback(journal: Journal) -> Iterator[None]:
     thread.start()
     try:
         yield
-    finally:
-        ended.set()  # an interrupt does not wait for a slow disk
+    except KeyboardInterrupt:
+        ended.set()  # and a slow disk is not waited for
+        raise
+    except BaseException:
+        ended.set()
+        thread.join()  # it uses the journal, which is closed next
+        raise
+    ended.set()
     thread.join()
     if failures:
         reason = failures[0].strerror

@@ -19,7 +19,7 @@ from brats_cache.build.describe_plan import describe_plan
 from brats_cache.build.execute import build, open_partial
 from brats_cache.build.fault_list import shorten_faults
 from brats_cache.build.find import find_build_cases
-from brats_cache.build.journal import Journal, sweep
+from brats_cache.build.journal import Journal, partial_path, sweep
 from brats_cache.build.mask_checks import check_labelled
 from brats_cache.build.options import BuildOptions
 from brats_cache.build.output_checks import (
@@ -40,7 +40,16 @@ from brats_cache.common.process import usable_cores
 from brats_cache.common.progress import show_progress
 from brats_cache.discovery.cases import Case, Findings
 
-__all__ = ["BuildJob", "run_build"]
+__all__ = [
+    "BuildJob",
+    "find_cases_of",
+    "make_checked_plan",
+    "open_journal",
+    "prepare_folder",
+    "publish_cache",
+    "run_build",
+    "split_table",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +105,21 @@ def run_build(job: BuildJob) -> Path | None:
         raise shorten_faults(error, job.out) from error
 
 
-def _run(job: BuildJob) -> Path | None:
+def find_cases_of(job: BuildJob, outs: Sequence[Path]) -> Findings:
+    """Finds the cases of a job, and checks all that needs no scan to be read.
+
+    Args:
+        job: The job.
+        outs: The caches it builds.
+
+    Raises:
+        DataFaults: There are no cases.
+        BratsError: A path is taken, the splits are impossible, or there are no masks.
+    """
     _refuse_torchrun()
-    if job.out.exists() and not job.overwrite:
-        check_is_cache(job.out)
+    for out in outs:
+        if out.exists() and not job.overwrite:
+            check_is_cache(out)
     findings = find_build_cases(
         job.data,
         job.options.preparation.modalities,
@@ -113,8 +133,19 @@ def _run(job: BuildJob) -> Path | None:
         raise DataFaults(findings.faults, "Nothing was written.")
     if not findings.faults and not job.skip_bad:
         _check_before_reading(job, findings)
+    return findings
+
+
+def _run(job: BuildJob) -> Path | None:
+    findings = find_cases_of(job, [job.out])
     num_workers = min(job.num_workers or usable_cores(), len(findings.cases))
-    with _journal(job) as journal, Workers(num_workers) as workers:
+    is_there = job.out.exists() and not job.overwrite
+    if is_there:
+        sweep(job.out)
+    with (
+        open_journal(job, None if is_there else job.out) as journal,
+        Workers(num_workers) as workers,
+    ):
         surveys, whole = survey_sound_cases(
             findings,
             job.options,
@@ -124,9 +155,9 @@ def _run(job: BuildJob) -> Path | None:
             skip_bad=job.skip_bad,
             out=job.out,
         )
-        plan = _make_plan(job, surveys, whole, findings.stray_masks)
+        plan = make_checked_plan(job, surveys, whole, findings.stray_masks)
         click.echo(describe_plan(plan, job.out))
-        table = format_splits(_assignment_by_patient(plan))
+        table = split_table(plan)
         if not job.overwrite and is_already_built(job.out, plan, table):
             click.echo(
                 f"{printable(job.out)}: exists and is identical to this build (fingerprint "
@@ -153,7 +184,7 @@ def _check_before_reading(job: BuildJob, findings: Findings) -> None:
         _check_labelled(job, findings.cases, findings.stray_masks)
 
 
-def _make_plan(
+def make_checked_plan(
     job: BuildJob,
     surveys: Sequence[Survey],
     whole: Sequence[HeaderCheck] | None,
@@ -189,6 +220,11 @@ def _write(out: Path, plan: Plan, table: bytes, workers: Workers, journal: Journ
         print_message(f"Resuming: {len(state.done)} of {len(plan.cases)} cases are done.")
     with show_progress("Writing", "rows") as report:
         build(plan, journal, state, workers, report)
+    publish_cache(out, table, journal)
+
+
+def publish_cache(out: Path, table: bytes, journal: Journal) -> None:
+    """Moves a complete file under construction and its table of splits to their final names."""
     write_atomically(splits_path(out), table)  # first, so that no cache is without its table
     publish(journal.partial, out)
     journal.remove()
@@ -198,26 +234,36 @@ def _refuse_torchrun() -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" in os.environ:
         raise BratsError(
             "brats build-cache starts workers of its own; under torchrun every process would build "
-            "the same file. Run it without torchrun; on several machines, a part each: --shard I/N."
+            "the same file. Run it without torchrun; on several machines, --shards N with a "
+            "--scheduler, or a part each: --shard I/N."
         )
 
 
 @contextmanager
-def _journal(job: BuildJob) -> Iterator[Journal | None]:
-    """Opens the journal of a job that will write; None for one that will not.
+def open_journal(
+    job: BuildJob, out: Path | None, parts: Sequence[Path] = ()
+) -> Iterator[Journal | None]:
+    """Opens the journal of a job, and says at its end what is kept.
 
     A job that fails before rows are written removes its journal and the folders it made.
+
+    Args:
+        job: The job.
+        out: The cache that the journal belongs to; None for a job that writes nothing.
+        parts: The caches of the parts whose surveys the journal holds.
+
+    Yields:
+        The journal; None without `out` and for a dry run.
     """
-    if job.dry_run or (job.out.exists() and not job.overwrite):
-        sweep(job.out)
+    if job.dry_run or out is None:
         yield None
         return
-    made = _prepare_folder(job.out.parent)
-    journal = Journal(job.out, job.options.preparation, start_anew=job.overwrite)
+    made = prepare_folder(out.parent)
+    journal = Journal(out, job.options.preparation, start_anew=job.overwrite)
     try:
         yield journal
     except BratsError:
-        if journal.has_plan:
+        if journal.has_plan or _is_unfinished(parts):
             print_message(
                 "What is done is kept: the same command goes on with it.", prefix="Note: "
             )
@@ -233,14 +279,23 @@ def _journal(job: BuildJob) -> Iterator[Journal | None]:
         journal.close()
 
 
-def _assignment_by_patient(plan: Plan) -> dict[str, Assignment]:
-    return {
-        case.survey.case.patient: Assignment(split=case.split, fold=case.fold)
-        for case in plan.cases
-    }
+def _is_unfinished(parts: Sequence[Path]) -> bool:
+    """Whether some parts of a set are begun or complete, but not all complete."""
+    num_complete = sum(part.exists() for part in parts)
+    return 0 < num_complete < len(parts) or any(partial_path(part).exists() for part in parts)
 
 
-def _prepare_folder(folder: Path) -> list[Path]:
+def split_table(plan: Plan) -> bytes:
+    """Returns the table of the splits of a plan's patients, which lies beside the cache."""
+    return format_splits(
+        {
+            case.survey.case.patient: Assignment(split=case.split, fold=case.fold)
+            for case in plan.cases
+        }
+    )
+
+
+def prepare_folder(folder: Path) -> list[Path]:
     """Makes a folder and its parents; returns the newly made folders, innermost first."""
     absent = [one for one in (folder, *folder.parents) if not one.exists()]
     try:

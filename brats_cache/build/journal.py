@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +42,7 @@ from brats_cache.common.text import first_few
 from brats_cache.discovery.cases import Case
 from brats_cache.imaging.preprocess import Preparation
 
-__all__ = ["Journal", "file_states", "partial_path", "sweep"]
+__all__ = ["Journal", "file_states", "journal_path", "partial_path", "sweep"]
 
 _NUM_SHOWN = 8  # differences in a message
 
@@ -49,6 +50,11 @@ _NUM_SHOWN = 8  # differences in a message
 def partial_path(out: Path) -> Path:
     """Returns the path of the file under construction that becomes `out`."""
     return out.with_name(out.name + ".partial")
+
+
+def journal_path(out: Path) -> Path:
+    """Returns the path of the journal of cache `out`."""
+    return out.with_name(out.name + ".journal")
 
 
 class Journal:
@@ -59,23 +65,26 @@ class Journal:
         partial: The file under construction.
     """
 
-    def __init__(self, out: Path, preparation: Preparation, *, start_anew: bool) -> None:
+    def __init__(
+        self, out: Path, preparation: Preparation, *, start_anew: bool, lock_timeout: float = 0
+    ) -> None:
         """Opens the journal of a cache, or creates it.
 
         Args:
             out: Path of the cache.
             preparation: How images are prepared.
             start_anew: Discard a journal of another build instead of raising an error.
+            lock_timeout: How long to wait for another process that holds the journal, in seconds.
 
         Raises:
             BratsError: Another process holds the journal, or it cannot be written, or rows were
                 written with another `preparation` or by another version.
         """
-        self.path = out.with_name(out.name + ".journal")
+        self.path = journal_path(out)
         self.partial = partial_path(out)
         self._may_drop = start_anew
         self._boot = _boot_id()
-        self._descriptor = _open_locked(self.path)
+        self._descriptor = _open_locked(self.path, lock_timeout)
         try:
             self._state = parse_lines(_content_of(self.path))
             self._start_lines(describe_preparation(preparation))
@@ -161,8 +170,9 @@ class Journal:
         self._append({"done": index, "checksum": f"{checksum:016x}", "boot": self._boot})
 
     def sync(self) -> None:
-        """Waits until all lines are on the disk."""
-        os.fsync(self._descriptor)
+        """Waits until all lines are on the disk; does nothing once the journal is closed."""
+        if self._descriptor >= 0:
+            os.fsync(self._descriptor)
 
     def remove(self) -> None:
         """Removes the journal of a build that is finished, or that wrote no rows."""
@@ -226,7 +236,7 @@ def sweep(out: Path) -> None:
     Args:
         out: Path of the cache.
     """
-    path = out.with_name(out.name + ".journal")
+    path = journal_path(out)
     if out.exists() and path.exists() and not partial_path(out).exists():
         with contextlib.suppress(BratsError):  # another build has just opened it
             descriptor = _open_locked(path)
@@ -248,7 +258,22 @@ def file_states(case: Case) -> list[list[Any]]:
     return states
 
 
-def _open_locked(path: Path) -> int:
+def _open_locked(path: Path, timeout: float = 0) -> int:
+    """Opens and locks a file, with at least one attempt and one a second for `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return _try_to_lock(path)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise BratsError(
+                    f"{printable(path)}: another build of this file is running. Wait for it, or "
+                    "choose another --out."
+                ) from None
+        time.sleep(1)
+
+
+def _try_to_lock(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
@@ -257,10 +282,7 @@ def _open_locked(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise BratsError(
-            f"{printable(path)}: another build of this file is running. Wait for it, or choose "
-            "another --out."
-        ) from None
+        raise
     except OSError:
         pass  # some network file systems have no locks
     return descriptor

@@ -31,6 +31,7 @@ __all__ = [
     "Plan",
     "PlannedCase",
     "assign_splits",
+    "make_part_plans",
     "make_plan",
 ]
 
@@ -141,31 +142,83 @@ def make_plan(
             cases.
         BratsError: The splits are impossible, or no slice is selected.
     """
-    shard = shard or Shard()
-    all_cases: Sequence[Survey | HeaderCheck] = surveys if whole is None else whole
+    decisions = _decide(surveys if whole is None else whole, options)
+    return _plan_part(surveys, data_dirs, options, shard or Shard(), decisions)
+
+
+def make_part_plans(surveys: Sequence[Survey], options: BuildOptions, num_parts: int) -> list[Plan]:
+    """Plans all parts of a sharded build.
+
+    Args:
+        surveys: All cases of all parts, in order.
+        options: The options of the build.
+        num_parts: Number of parts, at most as many as cases.
+
+    Returns:
+        The plan of each part, the one that `make_plan` makes of it.
+
+    Raises:
+        DataFaults, BratsError: As `make_plan`.
+    """
+    decisions = _decide(surveys, options)
+    plans = []
+    for index in range(1, num_parts + 1):
+        shard = Shard(index=index, count=num_parts)
+        own = shard.share(surveys)
+        data_dirs = tuple(dict.fromkeys(survey.case.data_dir for survey in own))
+        plans.append(_plan_part(own, data_dirs, options, shard, decisions))
+    return plans
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Decisions:
+    """What all cases of all parts decide together."""
+
+    schemes: Mapping[str, Scheme]
+    assignments: Mapping[str, Assignment]
+    warnings: Sequence[str]
+    set_fingerprint: str
+
+
+def _decide(all_cases: Sequence[Survey | HeaderCheck], options: BuildOptions) -> _Decisions:
     schemes, faults = detect_schemes(all_cases, options.label_scheme)
     if faults:
         raise DataFaults(faults)
     assignments, warnings = assign_splits([one.case for one in all_cases], options)
-    planned = _plan_cases(surveys, schemes, assignments, options.slices)
-    empty = [case.id for case in planned if not len(case.slices)]
-    if len(empty) == len(planned):
-        raise BratsError(f"--slices {options.slices} selects no slice of any case.")
-    if empty:
-        names = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-        warnings = [*warnings, f"--slices {options.slices} selects no slice of {names}"]
     set_content = [
         [one.case.id, one.case.patient, schemes[one.case.id].name, asdict(assignments[one.case.id])]
         for one in all_cases
     ]
-    set_fingerprint = _digest([describe_options(options), set_content])
+    return _Decisions(
+        schemes=schemes,
+        assignments=assignments,
+        warnings=warnings,
+        set_fingerprint=_digest([describe_options(options), set_content]),
+    )
+
+
+def _plan_part(
+    surveys: Sequence[Survey],
+    data_dirs: Sequence[Path],
+    options: BuildOptions,
+    shard: Shard,
+    decisions: _Decisions,
+) -> Plan:
+    planned = _plan_cases(surveys, decisions.schemes, decisions.assignments, options.slices)
+    empty = [case.id for case in planned if not len(case.slices)]
+    if len(empty) == len(planned):
+        raise BratsError(f"--slices {options.slices} selects no slice of any case.")
+    warnings = [*decisions.warnings]
+    if empty:
+        names = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+        warnings.append(f"--slices {options.slices} selects no slice of {names}")
     return Plan(
         options=options,
         data_dirs=tuple(data_dirs),
         cases=tuple(planned),
         shard=shard,
-        fingerprint=_fingerprint(planned, options, [str(shard), set_fingerprint]),
-        set_fingerprint=set_fingerprint,
+        fingerprint=_fingerprint(planned, options, [str(shard), decisions.set_fingerprint]),
+        set_fingerprint=decisions.set_fingerprint,
         warnings=(*warnings, *plan_warnings(surveys, planned)),
     )
 

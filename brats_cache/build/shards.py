@@ -1,8 +1,9 @@
-"""Parts of a sharded build, each made by a job of its own: a SLURM array, or several machines.
+"""Parts of a sharded build: consecutive runs of the sorted cases, each a cache of its own.
 
-Every part finds all cases and reads all headers and masks, so that all parts come to the same
-splits and label schemes. It then reads and writes its own cases only. Parts are consecutive runs of
-the sorted cases, so the rows of all parts in order are the rows of the whole cache.
+The rows of all parts in order are the rows of the whole cache. Parts are built all together on a
+cluster (`cluster_job`), or each by a command of its own. By itself, every part finds all cases and
+reads all headers and masks, so that all parts come to the same splits and label schemes. It then
+reads and writes its own cases only.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from brats_cache.common.errors import BratsError, printable
@@ -38,6 +40,12 @@ class Shard:
     def is_part(self) -> bool:
         """Whether this is less than the whole."""
         return self.count > 1
+
+    def path_of(self, out: Path) -> Path:
+        """Returns the path of this part of cache `out`: brats-2-of-3.h5 for brats.h5."""
+        if not self.is_part:
+            return out
+        return out.with_name(f"{out.stem}-{self.index}-of-{self.count}{out.suffix}")
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """Selects the items of this part.

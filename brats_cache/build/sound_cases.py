@@ -13,7 +13,7 @@ from brats_cache.build.options import BuildOptions
 from brats_cache.build.schemes import detect_schemes
 from brats_cache.build.shards import Shard
 from brats_cache.build.survey import HeaderCheck, Survey
-from brats_cache.build.workers import Workers
+from brats_cache.build.workers import Mapper
 from brats_cache.common.errors import BratsError, DataFaults, Fault, print_message
 from brats_cache.common.progress import show_progress
 from brats_cache.common.text import count_by_kind
@@ -29,7 +29,7 @@ def survey_sound_cases(
     findings: Findings,
     options: BuildOptions,
     shard: Shard,
-    workers: Workers,
+    workers: Mapper,
     journal: Journal | None,
     *,
     skip_bad: bool,
@@ -41,7 +41,7 @@ def survey_sound_cases(
         findings: The cases that were found, and the faults met on the way.
         options: The options of the build.
         shard: The part to survey.
-        workers: Processes that read the files.
+        workers: Runs what reads the files.
         journal: Keeps the surveys for a later build; None for a dry run.
         skip_bad: Leave out cases with faults instead of raising them.
         out: Path of the cache; a long list of cases left out is written beside it.

@@ -16,17 +16,56 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.process import die_with, interrupts_held, keep_freed_memory
 
-__all__ = ["Workers"]
+__all__ = ["InProcess", "Mapper", "Workers"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 # The processes are the parallelism; libraries that start threads of their own read these at import.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class Mapper(Protocol):
+    """Runs a function on tasks: in this process, in processes of this machine, or on a cluster."""
+
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        name_of: Callable[[Task], str],
+    ) -> Iterator[tuple[int, Result]]:
+        """Runs a function on every task, in any order.
+
+        Args:
+            function: A function of a module, or a `partial` of one.
+            tasks: Its arguments, picklable.
+            name_of: Returns the name of a task for error messages.
+
+        Yields:
+            The index of a task and its result, as tasks finish.
+
+        Raises:
+            BratsError: A process died; the message names its task.
+        """
+        ...
+
+
+class InProcess:
+    """Runs functions in this process, one task after the other."""
+
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        name_of: Callable[[Task], str],
+    ) -> Iterator[tuple[int, Result]]:
+        """See `Mapper`."""
+        for index, task in enumerate(tasks):
+            yield index, function(task)
 
 
 class Workers:
@@ -55,20 +94,7 @@ class Workers:
         tasks: Sequence[Task],
         name_of: Callable[[Task], str],
     ) -> Iterator[tuple[int, Result]]:
-        """Runs a function on every task, in any order.
-
-        Args:
-            function: Pickled by reference, so a function of a module or a `partial` of one.
-            tasks: Its arguments, picklable.
-            name_of: Returns the name of a task for error messages.
-
-        Yields:
-            The index of a task and its result, as tasks finish.
-
-        Raises:
-            BratsError: A worker died; the message names its task.
-            Exception: What the function raised, with the worker's traceback as a note.
-        """
+        """See `Mapper`. An exception has the worker's traceback as a note."""
         waiting = iter(enumerate(tasks))
         busy: dict[Connection, tuple[int, Any]] = {}
         idle = list(self._workers)

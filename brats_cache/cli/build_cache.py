@@ -82,6 +82,18 @@ __all__ = ["build_cache"]
     help="Build the I-th of N parts on its own; the default --out becomes brats-I-of-N.h5.",
 )
 @click.option(
+    "--shards",
+    "num_shards",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Build all of N parts on a cluster, brats-1-of-N.h5 and so on; with --scheduler.",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Of a dask.distributed cluster, such as tcp://node1:8786; local starts one here.",
+)
+@click.option(
     "--manifest",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="CSV that names the files of every case, instead of DATA; see brats scan.",
@@ -114,6 +126,8 @@ def build_cache(
     split_file: Path | None,
     seed: int,
     shard: str | None,
+    num_shards: int | None,
+    scheduler: str | None,
     manifest: Path | None,
     mask_words: tuple[str, ...],
     allow_unlabelled: bool,
@@ -144,7 +158,8 @@ def build_cache(
         raise click.UsageError(str(error)) from error
     context = click.get_current_context()
     if part.is_part and context.get_parameter_source("out") is ParameterSource.DEFAULT:
-        out = out.with_name(f"{out.stem}-{part.index}-of-{part.count}{out.suffix}")
+        out = part.path_of(out)
+    _check_cluster(shard, num_shards, scheduler, workers)
     source = context.get_parameter_source("val_fraction")
     if split_file and source is not ParameterSource.DEFAULT:
         raise click.UsageError("--split-file decides the split; leave --val-fraction out.")
@@ -166,7 +181,26 @@ def build_cache(
         mask_words=mask_words,
         allow_unlabelled=allow_unlabelled,
     )
-    run_build(job)
+    if num_shards and scheduler:
+        from brats_cache.build.cluster_job import run_cluster_build  # needs an optional package
+
+        run_cluster_build(job, num_shards, scheduler)
+    else:
+        run_build(job)
+
+
+def _check_cluster(
+    shard: str | None, num_shards: int | None, scheduler: str | None, workers: int | None
+) -> None:
+    """Checks that the options of a build on a cluster go together."""
+    if (num_shards is None) != (scheduler is None):
+        raise click.UsageError("--shards N and --scheduler ADDRESS (or local) go together.")
+    if scheduler is None:
+        return
+    if shard:
+        raise click.UsageError("--shard I/N builds one part, --shards N all of them: choose one.")
+    if workers and scheduler != "local":
+        raise click.UsageError("The cluster has workers of its own; leave --workers out.")
 
 
 def _check_mask_words(words: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from brats_cache.build import job
-from tests.cache.scans import Commands, InProcess
+from tests.cache.scans import Commands, InThisProcess
 
 
 @pytest.fixture
@@ -15,6 +15,6 @@ def brats(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Commands:
     """Runs `brats WORDS` in an empty folder, without worker processes."""
-    monkeypatch.setattr(job, "Workers", InProcess)
+    monkeypatch.setattr(job, "Workers", InThisProcess)
     monkeypatch.chdir(tmp_path)
     return Commands(capsys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from brats_cache.build.workers import InProcess
 from brats_cache.format.reader import Cache
 from brats_train.cli.main import main
 
@@ -90,21 +91,14 @@ def add_case(
     return folder
 
 
-class InProcess:
+class InThisProcess(InProcess):
     """Stands in for `Workers` where a test is about something else: starting processes costs more
     than everything else together."""
 
     def __init__(self, num_workers: int) -> None:
         assert num_workers >= 1
 
-    def map(
-        self, function: Callable[[Any], Any], tasks: Sequence[Any], name_of: Callable[[Any], str]
-    ) -> Iterator[tuple[int, Any]]:
-        for index, task in enumerate(tasks):
-            assert name_of(task)
-            yield index, function(task)
-
-    def __enter__(self) -> InProcess:
+    def __enter__(self) -> InThisProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
