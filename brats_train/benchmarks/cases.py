@@ -94,12 +94,11 @@ def bench_predict(
     with phantom_scans(num_cases=num_cases, shape=SHAPE, gz=True) as folder:
         build_phantom_cache(folder, size=size)
         checkpoint = _save_untrained_model(folder)
-        ensemble = load_ensemble([checkpoint], world.device, amp)
+        ensemble = load_ensemble([checkpoint], world.device, amp).overruled(tta, None)
         clock = _ModelClock(ensemble.models[0], world.device)
         job = PredictionJob(
             findings=find_scans([folder / "scans"], ensemble.spec),
             out_dir=folder / "masks",
-            tta=tta,
             overwrite=True,
         )
         in_model: list[float] = []

@@ -54,6 +54,9 @@ def scan_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Folder for the masks.",
 )
 @tta_option
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), help="Instead of the one chosen in training."
+)
 @click.option("--probabilities", is_flag=True, help="Write CASE_prob.nii.gz as well.")
 @device_option
 @click.option("--resume", is_flag=True, help="Keep masks that exist, make the others.")
@@ -69,6 +72,7 @@ def predict(
     checkpoint: str,
     out_dir: Path,
     tta: bool | None,
+    threshold: float | None,
     probabilities: bool,
     device: str,
     resume: bool,
@@ -97,14 +101,14 @@ def predict(
     sources = model_sources(run_dirs, checkpoint)
     with process_group(device) as world:
         with same_error_on_all_ranks():
-            ensemble = load_case_models(sources, world.device, checkpoint=checkpoint).whole
+            models = load_case_models(sources, world.device, checkpoint=checkpoint)
+            ensemble = models.overruled(tta, threshold).whole
             findings = _find(cases, manifest, files, ensemble.spec)
         if world.is_main:
             print_message(printable(", ".join(map(str, ensemble.paths))), prefix="Model: ")
         job = prediction.PredictionJob(
             findings=findings,
             out_dir=out_dir,
-            tta=tta,
             probabilities=probabilities,
             resume=resume,
             overwrite=overwrite,

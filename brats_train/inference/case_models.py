@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class CaseModels:
     def overruled(self, tta: bool | None, threshold: float | None) -> CaseModels:
         """A copy with other post-processing; None leaves what was chosen in training."""
         return CaseModels(
-            by_fold={fold: _overrule(one, tta, threshold) for fold, one in self.by_fold.items()}
+            by_fold={fold: one.overruled(tta, threshold) for fold, one in self.by_fold.items()}
         )
 
 
@@ -83,12 +83,3 @@ def load_case_models(
     models = CaseModels(by_fold={fold: average(members) for fold, members in by_fold.items()})
     _ = models.whole  # says whether they fit together
     return models
-
-
-def _overrule(ensemble: Ensemble, tta: bool | None, threshold: float | None) -> Ensemble:
-    rules = ensemble.spec.postprocessing
-    if tta is not None:
-        rules = replace(rules, tta=tta)
-    if threshold is not None:
-        rules = rules.with_threshold(threshold, ensemble.spec.regions)
-    return replace(ensemble, spec=replace(ensemble.spec, postprocessing=rules))

@@ -45,6 +45,15 @@ class Ensemble:
     device: torch.device
     amp: str
 
+    def overruled(self, tta: bool | None, threshold: float | None) -> Ensemble:
+        """A copy with other post-processing; None leaves what was chosen in training."""
+        rules = self.spec.postprocessing
+        if tta is not None:
+            rules = replace(rules, tta=tta)
+        if threshold is not None:
+            rules = rules.with_threshold(threshold, self.spec.regions)
+        return replace(self, spec=replace(self.spec, postprocessing=rules))
+
     @torch.inference_mode()
     def probabilities(self, images: np.ndarray, z_indices: np.ndarray, tta: bool = False) -> Tensor:
         """Predicts prepared slices of one case.

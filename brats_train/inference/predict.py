@@ -62,7 +62,6 @@ class PredictionJob:
     Attributes:
         findings: The cases, and the faults of those that cannot be used.
         out_dir: Folder for the masks.
-        tta: Average over flips; None for what was chosen in training.
         probabilities: Write `<case>_prob.nii.gz` too.
         resume: Keep masks that exist, where this model made them of these scans.
         overwrite: Replace masks that exist.
@@ -70,7 +69,6 @@ class PredictionJob:
 
     findings: Findings
     out_dir: Path
-    tta: bool | None = None
     probabilities: bool = False
     resume: bool = False
     overwrite: bool = False
@@ -122,8 +120,7 @@ def predict(
         DataFaults: At the end: all cases that could not be used.
     """
     modalities = ensemble.spec.preparation.modalities
-    tta = ensemble.spec.postprocessing.tta if job.tta is None else job.tta
-    model = fingerprint_of_model(ensemble, tta)
+    model = fingerprint_of_model(ensemble)
     with same_error_on_all_ranks():
         targets, faults = plan_targets(job.findings.cases, job.out_dir, job.probabilities)
     faults = [*job.findings.faults, *faults]
@@ -135,7 +132,7 @@ def predict(
     wanted = [target for target in targets if target.mask not in kept]
     mine = wanted[world.rank :: world.size]
     results: list[_Result] = []
-    for result in _segment_all(mine, ensemble, tta, model):
+    for result in _segment_all(mine, ensemble, model):
         results.append(result)
         progress(len(results), len(mine))
     results = [result for part in world.all_gather(results) for result in part]
@@ -200,9 +197,7 @@ def _kept(job: PredictionJob, targets: Sequence[Target], model: str, world: Worl
     return [target.mask for target in targets if target.mask in complete]
 
 
-def _segment_all(
-    targets: Sequence[Target], ensemble: Ensemble, tta: bool, model: str
-) -> Iterator[_Result]:
+def _segment_all(targets: Sequence[Target], ensemble: Ensemble, model: str) -> Iterator[_Result]:
     """Yields what became of each case, in order.
 
     What is in memory is bounded: `NUM_READERS` cases wait for the model, one for the disk.
@@ -225,7 +220,7 @@ def _segment_all(
                 except DataFaults as error:
                     yield _Result(target=target, faults=error.faults)
                     continue
-                prediction = predict_case(prepared, ensemble, tta)
+                prediction = predict_case(prepared, ensemble, spec.postprocessing.tta)
                 description = description_of(model, prepared.fingerprint)
                 if writing is not None:
                     yield _finished(*writing)

@@ -91,19 +91,17 @@ class Segmenter:
                 model was not trained to do without.
             ValueError: Volumes cannot be used as they are.
         """
-        spec = self.ensemble.spec
         prepared, scheme = self._prepare(case, affine)
-        rules = spec.postprocessing
-        if threshold is not None:
-            rules = rules.with_threshold(threshold, spec.regions)
-        prediction = predict_case(prepared, self.ensemble, rules.tta if tta is None else tta)
+        ensemble = self.ensemble.overruled(tta, threshold)
+        spec = ensemble.spec
+        prediction = predict_case(prepared, ensemble, spec.postprocessing.tta)
         depth, height, width = prepared.grid.canonical_shape
         masks = regions_of(
             prediction.probabilities,
             spec.regions,
             prediction.z_indices,
             depth,
-            rules,
+            spec.postprocessing,
         )
         orientation = Orientation.of(prepared.grid.affine)
         volumes: dict[str, np.ndarray] = {}

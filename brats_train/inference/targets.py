@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 
@@ -118,15 +118,13 @@ def _refuse_equal_names(targets: Sequence[Target]) -> None:
                 )
 
 
-def fingerprint_of_model(ensemble: Ensemble, tta: bool) -> str:
+def fingerprint_of_model(ensemble: Ensemble) -> str:
     """Fingerprint of a model and its post-processing: equal for equal weights and rules.
 
     Returns:
         16 hex digits.
     """
-    spec = ensemble.spec
-    rules = replace(spec.postprocessing, tta=tta)
-    text = repr((sorted(ensemble.fingerprints), rules))
+    text = repr((sorted(ensemble.fingerprints), ensemble.spec.postprocessing))
     return xxhash.xxh3_64_hexdigest(text.encode())
 
 

@@ -226,3 +226,13 @@ def test_a_modality_may_be_missing_where_the_model_was_trained_without(
         inside = brain_of_scans(folder)[z_indices]
         predicted = volume[:, z_indices].swapaxes(0, 1)
         np.testing.assert_array_equal(predicted, expected * inside[:, None])
+
+
+def test_a_threshold_is_overruled(run: Path, scans: Path, tmp_path: Path) -> None:
+    sizes = []
+    for threshold in (0.0, 0.5, 1.0):
+        out = tmp_path / str(threshold)
+        predict(run, scans, out, "--threshold", threshold)
+        sizes.append(sum(int(np.count_nonzero(nib.load(p).dataobj)) for p in out.iterdir()))
+    assert sizes[0] > sizes[1] > sizes[2] == 0
+    predict(run, scans, tmp_path / "0.0", "--threshold", 0.5, "--resume", code=1)
