@@ -18,7 +18,8 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.errors import BratsError, first_line, printable
+from brats_cache.common.memory import is_out_of_memory
 from brats_cache.common.process import die_with, interrupts_held, keep_freed_memory
 
 __all__ = ["InProcess", "Mapper", "Workers"]
@@ -49,7 +50,7 @@ class Mapper(Protocol):
             The index of a task and its result, as tasks finish.
 
         Raises:
-            BratsError: A process died; the message names its task.
+            BratsError: A process died or ran out of memory; the message names its task.
         """
         ...
 
@@ -116,6 +117,11 @@ class Workers:
                     result, error, trace = ready.recv()
                 except (EOFError, OSError):
                     raise _death(name_of(tasks[index]), process) from None
+                if error is not None and is_out_of_memory(error):
+                    raise BratsError(
+                        f"{printable(name_of(tasks[index]))}: the memory ran out at this case "
+                        f"({first_line(error)}). Try fewer --workers."
+                    ) from error
                 if error is not None:
                     error.add_note(f"In a worker process, at {name_of(tasks[index])}:\n{trace}")
                     raise error

@@ -6,16 +6,19 @@ numpy. Exit codes: 0 done, 1 the data or the run failed, 2 wrong usage, 130 inte
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
 from brats_cache import __version__
-from brats_cache.common.errors import BratsError, print_message
+from brats_cache.common.errors import BratsError, first_line, print_message
+from brats_cache.common.memory import is_out_of_memory
 from brats_train.cli.environment import name_variables, unknown_variables
 
 __all__ = ["cli", "main"]
@@ -116,6 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and leaves the process with its exit code."""
     if not sys.platform.startswith("linux"):
         sys.exit("Error: brats runs on Linux; on Windows, use it inside WSL2.")
+    if not faulthandler.is_enabled():
+        with suppress(RuntimeError, OSError):  # there is no standard error
+            # For deaths that cannot be caught, as by a file that is cut while it is copied.
+            faulthandler.enable()
     words = list(sys.argv[1:] if arguments is None else arguments)
     rank = int(os.environ.get("RANK", 0))
     if rank == 0:  # every process under torchrun has the same words and variables
@@ -135,6 +142,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if rank == 0 or error.rank is not None:
             where = f" (rank {error.rank})" if error.rank else ""
             print_message(error, prefix=f"Error{where}: ")
+        sys.exit(1)
+    except Exception as error:
+        if "--debug" in words or not is_out_of_memory(error):
+            raise
+        print_message(
+            f"The memory ran out ({first_line(error)}). Close what else uses it or raise its limit "
+            "(ulimit -v, or that of the job); what is finished is kept.",
+            prefix="Error: ",
+        )
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 

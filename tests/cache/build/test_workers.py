@@ -24,6 +24,8 @@ def work(task: int) -> tuple[int, int]:
         raise DataFaults([fault], "Mend it.")
     if task == -4:
         raise Unpicklable(lambda: None)
+    if task == -5:
+        bytearray(1 << 60)
     time.sleep(0.001 * (task % 3))
     return task * task, os.getpid()
 
@@ -53,6 +55,12 @@ def test_a_death_names_the_task(task: int, said: str) -> None:
     with pytest.raises(BratsError, match=rf"case\\n{task}: .*{said}"), Workers(2) as workers:
         list(workers.map(work, [1, 2, task, 4], name))
     assert _children() == []
+
+
+def test_memory_that_runs_out_names_the_task() -> None:
+    said = r"case\\n-5: .*memory.*fewer --workers"
+    with pytest.raises(BratsError, match=said), Workers(1) as pool:
+        list(pool.map(work, [-5], name))
 
 
 def test_an_error_comes_back_as_it_was_raised() -> None:

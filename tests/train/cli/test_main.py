@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 
 from brats_train.cli.main import COMMANDS, cli
@@ -78,3 +83,24 @@ def test_brats_debug_shows_the_traceback(
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     call("info", "not-there.h5", "--debug", code=1)
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_memory_that_runs_out_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        np.ones(1 << 60, np.uint8)
+
+    monkeypatch.setattr(cli, "main", run)
+    call("info", "x.h5", code=1)
+    text = capsys.readouterr().err
+    assert text.startswith("Error: The memory ran out (Unable to allocate")
+    assert "Traceback" not in text
+
+
+def test_a_death_that_cannot_be_caught_says_where_it_was() -> None:
+    die = "lambda *_, **__: os.kill(os.getpid(), signal.SIGBUS)"
+    code = f"import os, signal, brats_train.cli.main as m; m.cli.main = {die}; m.main([])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGBUS
+    assert "Fatal Python error: Bus error" in done.stderr
