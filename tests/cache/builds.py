@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.commands import LAUNCHER
+from tests.forked import ForkedBrats
 
 SECONDS = 120  # timeout of every wait
 
@@ -31,16 +33,10 @@ class EndedBuild:
 class Build:
     """`brats build-cache WORDS --out OUT` in a process group of its own."""
 
-    def __init__(self, out: Path, *words: object) -> None:
+    def __init__(self, out: Path, *words: object, forked: bool = False) -> None:
         self.out = out
-        self.process = subprocess.Popen(
-            [sys.executable, LAUNCHER, "build-cache", *map(str, words), "--out", out],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        words = ("build-cache", *words, "--out", out)
+        self.process = ForkedBrats(*words) if forked else _start(words)
 
     def wait_until(self, what: str, count: int) -> None:
         """Waits until the journal holds `count` lines of a kind: "survey", "plan" or "done"."""
@@ -53,8 +49,11 @@ class Build:
     def workers(self) -> list[int]:
         """Returns the process ids of the workers."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        lines = {int(pid): Path(f"/proc/{pid}/cmdline") for pid in path.read_text().split()}
-        return [pid for pid, line in lines.items() if b"spawn_main" in line.read_bytes()]
+        try:
+            lines = {int(pid): Path(f"/proc/{pid}/cmdline") for pid in path.read_text().split()}
+            return [pid for pid, line in lines.items() if b"spawn_main" in line.read_bytes()]
+        except OSError:  # one of them has just ended
+            return []
 
     def kill(self, *, group: bool) -> None:
         """Sends SIGKILL to the main process, or to the workers as well."""
@@ -74,6 +73,17 @@ class Build:
                 return True
             time.sleep(0.01)
         return False
+
+
+def _start(words: Sequence[object]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, LAUNCHER, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def journal_of(out: Path) -> Counter[str]:
