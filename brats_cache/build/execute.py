@@ -142,7 +142,8 @@ def open_partial(plan: Plan, journal: Journal) -> PartialBuild:
     if layout is None:
         layout = create(journal.partial, plan)
         journal.start(plan, layout)
-    done = journal.written_cases(partial(_is_written, plan, journal.partial, layout))
+    is_written = partial(_is_written, plan, journal.partial, layout)
+    done = journal.written_cases(len(plan.cases), is_written)
     return PartialBuild(layout=layout, done=done)
 
 
@@ -227,8 +228,6 @@ def _steady_writeback(journal: Journal) -> Iterator[None]:
 
 def _is_written(plan: Plan, path: Path, layout: Layout, index: int, checksum: int) -> bool:
     """Whether the rows of a case in the file have this checksum."""
-    if index >= len(plan.cases):
-        return False
     case = plan.cases[index]
     with open(path, "rb") as file:
         byte_ranges = layout.rows(case.first_row, len(case.slices))

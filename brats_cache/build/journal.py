@@ -99,8 +99,8 @@ class Journal:
             return None
         try:
             return survey_from_json(case, stored["content"])
-        except (KeyError, TypeError, ValueError):
-            return None  # of another form, so the case is surveyed again
+        except (OverflowError, ValueError):
+            return None  # the case is surveyed again
 
     def add_survey(self, survey: Survey, files: list[list[Any]]) -> None:
         """Records a survey.
@@ -130,7 +130,11 @@ class Journal:
             self._refuse_or_drop(differences)
             return None
         layout = Layout(**stored["layout"])
-        if not self.partial.is_file() or self.partial.stat().st_size != layout.file_bytes:
+        if (
+            not self.partial.is_file()
+            or self.partial.stat().st_size != layout.file_bytes
+            or not layout.fits(plan)
+        ):
             self._rewrite()
             return None
         return layout
@@ -142,17 +146,21 @@ class Journal:
         self._state.plan = {**record["plan"], "layout": record["layout"]}
         self.sync()
 
-    def written_cases(self, is_written: Callable[[int, int], bool]) -> dict[int, int]:
+    def written_cases(
+        self, num_cases: int, is_written: Callable[[int, int], bool]
+    ) -> dict[int, int]:
         """Returns the checksum of the rows of each written case, by its index in the plan.
 
         Args:
+            num_cases: Number of cases of the plan.
             is_written: Called with index and checksum of a case that was written before the last
                 boot; whether its rows have this checksum.
         """
         return {
             index: int(line["checksum"], 16)
             for index, line in self._state.done.items()
-            if line["boot"] == self._boot or is_written(index, int(line["checksum"], 16))
+            if 0 <= index < num_cases
+            and (line["boot"] == self._boot or is_written(index, int(line["checksum"], 16)))
         }
 
     @property

@@ -9,23 +9,34 @@ damaged, or of another form, counts as not written. So no damage to a journal ch
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import xxhash
 
+from brats_cache.build.journal_records import SURVEY_FORM
 from brats_cache.build.writer import Layout
+from brats_cache.common.json_form import has_form
 
 __all__ = ["JournalState", "format_line", "parse_lines"]
 
-_KEYS = {  # of each kind of line, by its first key
-    "build": {"build"},
-    "survey": {"survey", "files", "content"},
-    "plan": {"plan", "layout"},
-    "done": {"done", "checksum", "boot"},
+_CASE_FORM = {"scans": [[object]], "split": str, "fold": int, "label scheme": str}
+_PLAN_FORM = {
+    "fingerprint": str,
+    "options": {str: object},
+    "shard": str,
+    "data_dirs": [str],
+    "cases": {str: _CASE_FORM},
 }
-_PLAN_KEYS = ("fingerprint", "options", "shard", "data_dirs", "cases")
+_FORMS = {  # of each kind of line, by its first key
+    "build": {"build": {str: object}},
+    "survey": {"survey": str, "files": [[object]], "content": SURVEY_FORM},
+    "plan": {"plan": _PLAN_FORM, "layout": {field.name: int for field in fields(Layout)}},
+    "done": {"done": int, "checksum": str, "boot": str},
+}
+_CHECKSUM = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(kw_only=True)
@@ -54,11 +65,8 @@ def parse_lines(content: bytes) -> JournalState:
     for line in content.splitlines(keepends=True):
         position += len(line)
         record = _record(line)
-        try:
-            if record is not None and _take(state, record):
-                state.num_bytes = position
-        except (KeyError, TypeError, ValueError):
-            continue  # of another form
+        if record is not None and _take(state, record):
+            state.num_bytes = position
     return state
 
 
@@ -69,25 +77,23 @@ def format_line(record: Mapping[str, Any]) -> bytes:
 
 
 def _take(state: JournalState, record: dict[str, Any]) -> bool:
-    """Applies a line to the state; False or KeyError, TypeError, ValueError if it is not usable."""
+    """Applies a line to the state; False if it is of another form or not usable."""
     kind = next(iter(record), "")
-    if record.keys() != _KEYS.get(kind):
+    if kind not in _FORMS or not has_form(record, _FORMS[kind]):
         return False
     if kind == "build":
-        state.head = dict(record["build"])
+        state.head = record["build"]
     elif not state.head:
         return False
     elif kind == "survey":
         state.surveys[record.pop("survey")] = record
     elif kind == "plan":
-        plan, layout = record["plan"], asdict(Layout(**record["layout"]))
-        state.plan = {**{name: plan[name] for name in _PLAN_KEYS}, "layout": layout}
+        state.plan = {**record["plan"], "layout": record["layout"]}
         state.done = {}
-    elif not state.plan:
+    elif not state.plan or not _CHECKSUM.fullmatch(record["checksum"]):
         return False
     else:
-        int(record["checksum"], 16)
-        state.done[int(record["done"])] = record
+        state.done[record["done"]] = record
     return True
 
 

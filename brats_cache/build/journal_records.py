@@ -18,6 +18,7 @@ from brats_cache.format.checksum import FORMAT_VERSION
 from brats_cache.imaging.preprocess import Normalization, Preparation
 
 __all__ = [
+    "SURVEY_FORM",
     "build_differences",
     "describe_build",
     "describe_preparation",
@@ -25,6 +26,18 @@ __all__ = [
     "survey_from_json",
     "survey_to_json",
 ]
+
+SURVEY_FORM = {
+    "shape": [int],
+    "affine": [[float]],
+    "codes": str,
+    "sources": [{"name": str, "num_bytes": int, "checksum": int}],
+    "normalizations": [{"center": float, "scale": float, "clip": bool}],
+    "brain_pixels": [int],
+    "label_values": [int],
+    "label_pixels": [[int]],
+}
+_ENDS = ({"L", "R"}, {"A", "P"}, {"I", "S"})  # of the axes of a scan
 
 
 def describe_preparation(preparation: Preparation) -> dict[str, Any]:
@@ -113,20 +126,40 @@ def survey_from_json(case: Case, content: Mapping[str, Any]) -> Survey:
 
     Args:
         case: The case that was surveyed.
-        content: What `survey_to_json` returned.
+        content: What `survey_to_json` returned, of `SURVEY_FORM`.
 
     Raises:
-        KeyError, TypeError, ValueError: The content has another form.
+        OverflowError, ValueError: It is no survey of this case: sizes that do not fit together, or
+            numbers that no scan has.
     """
-    depth = len(content["brain_pixels"])
+    depth, affine = len(content["brain_pixels"]), np.array(content["affine"], np.float64)
+    if not _is_consistent(case, content) or affine.shape != (4, 4):
+        raise ValueError("no survey of this case")
     return Survey(
         case=case,
         shape=tuple(content["shape"]),
-        affine=np.array(content["affine"], np.float64),
+        affine=affine,
         codes=content["codes"],
         sources=tuple(Source(**source) for source in content["sources"]),
         normalizations=tuple(Normalization(**one) for one in content["normalizations"]),
         brain_pixels=np.array(content["brain_pixels"], np.int32),
         label_values=tuple(content["label_values"]),
         label_pixels=np.array(content["label_pixels"], np.int32).reshape(-1, depth),
+    )
+
+
+def _is_consistent(case: Case, content: Mapping[str, Any]) -> bool:
+    """Whether the sizes in a survey fit together, and its numbers can be those of scans."""
+    shape, codes, values = content["shape"], set(content["codes"]), content["label_values"]
+    numbers = [source[key] for source in content["sources"] for key in ("num_bytes", "checksum")]
+    return (
+        len(shape) == len(content["codes"]) == 3
+        and min(shape) > 0
+        and len(content["brain_pixels"]) in shape
+        and all(len(codes & ends) == 1 for ends in _ENDS)
+        and len(content["normalizations"]) == len(case.images)
+        and len(content["sources"]) == len(case.images) + (case.mask is not None)
+        and all(0 <= number < 1 << 64 for number in numbers)
+        and values == sorted({*values})
+        and len(values) == len(content["label_pixels"])
     )

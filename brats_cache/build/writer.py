@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5f, h5p, h5s, h5t
 
-from brats_cache.build.plan import Plan
+from brats_cache.build.plan import IMAGE_BYTES, Plan
 from brats_cache.build.tables import about, cases_table, plain_attributes, slices_table
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.format.checksum import (
@@ -52,6 +52,17 @@ class Layout:
     image_row_bytes: int
     mask_row_bytes: int
     file_bytes: int
+
+    def fits(self, plan: Plan) -> bool:
+        """Whether the rows of a plan have these sizes, and lie within the file."""
+        _, channels, size, _ = plan.image_shape
+        images, masks = self.rows(0, plan.num_rows)
+        return (
+            self.image_row_bytes == channels * size * size * IMAGE_BYTES
+            and self.mask_row_bytes == size * size
+            and min(self.images_offset, self.masks_offset, self.cases_offset) >= 0
+            and max(images.end, masks.end, self.cases_offset) <= self.file_bytes
+        )
 
     def rows(self, first: int, num: int) -> tuple[ByteRange, ByteRange]:
         """Returns the byte ranges of consecutive rows.
@@ -116,7 +127,7 @@ def create(path: Path, plan: Plan) -> Layout:
         images_offset=byte_ranges["images"].offset,
         masks_offset=byte_ranges["masks"].offset,
         cases_offset=byte_ranges["cases"].offset,
-        image_row_bytes=channels * size * size * 2,
+        image_row_bytes=channels * size * size * IMAGE_BYTES,
         mask_row_bytes=size * size,
         file_bytes=file_bytes,
     )

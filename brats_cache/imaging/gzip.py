@@ -21,6 +21,8 @@ __all__ = [
 MAX_DATA_BYTES = 384 << 20
 HEADER_BYTES = 540  # of NIfTI-2, the longer one
 CHUNK_BYTES = 1 << 20  # bytes inflated at once where they are only checked
+MAX_MEMBERS = 100_000  # bgzip makes one of every 64 KiB: 6,000 of the largest volume
+_MEMBER_BYTES = 1 << 16  # given at once to members after the first
 # isal's error is not zlib's, and its type stub calls the class an instance.
 GZIP_ERRORS: tuple[type[Exception], ...] = (
     EOFError,
@@ -65,22 +67,34 @@ def inflate(raw: bytes, wanted: int) -> bytes:
         The first `wanted` bytes, or fewer where the stream ends before.
 
     Raises:
-        EOFError: The stream is cut, or goes on for more than `MAX_DATA_BYTES` beyond `wanted`; or
-            another of `GZIP_ERRORS` where it is damaged.
+        EOFError: The stream is cut, goes on for more than `MAX_DATA_BYTES` beyond `wanted`, or has
+            more than `MAX_MEMBERS`; or another of `GZIP_ERRORS` where it is damaged.
     """
     chunks: list[bytes] = []
-    total = surplus = 0
-    rest = raw
-    while is_gzip(rest) and total < wanted:
+    total = surplus = position = num_members = 0
+    # The first member, mostly the only one, is given the whole stream and returns its data whole.
+    # The others get a little at a time: a member copies what it was given beyond its end, which
+    # takes minutes where there are a hundred thousand.
+    num_given = len(raw)
+    while is_gzip(raw[position : position + 2]) and total < wanted:
+        num_members += 1
+        if num_members > MAX_MEMBERS:
+            raise EOFError(f"more than {MAX_MEMBERS:,} compressed parts one after another")
         member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-        chunks.append(member.decompress(rest, max_length=wanted - total))
-        total += len(chunks[-1])
         while not member.eof:
-            chunk = member.decompress(b"", max_length=CHUNK_BYTES)
-            surplus += len(chunk)
-            if not chunk and not member.eof:
+            given = raw[position : position + num_given] if member.needs_input else b""
+            position += len(given)
+            is_wanted = total < wanted
+            chunk = member.decompress(given, wanted - total if is_wanted else CHUNK_BYTES)
+            if not chunk and not given and not member.eof:
                 raise EOFError("the compressed data ends before its end mark")
+            if is_wanted:
+                chunks.append(chunk)
+                total += len(chunk)
+            else:
+                surplus += len(chunk)
             if surplus > MAX_DATA_BYTES:
                 raise EOFError("the data goes on far beyond what the header says")
-        rest = member.unused_data
+        position -= len(member.unused_data)
+        num_given = _MEMBER_BYTES
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -8,14 +8,68 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from brats_cache.common.csv_names import read_name
-from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.errors import BratsError, first_line, printable
 from brats_cache.common.files import read_json, read_small_file
 from brats_train.models.postprocessing import Postprocessing
 
-__all__ = ["CaseRow", "Results", "ScoredModel", "read_results"]
+__all__ = ["CaseRow", "FileEntry", "Results", "ScoredModel", "read_results"]
+
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class FileEntry(BaseModel):
+    """A file that config.json or summary.json names.
+
+    Attributes:
+        path: Where it lay.
+        fingerprint: What it held.
+    """
+
+    model_config = ConfigDict(strict=True)
+    path: Name
+    fingerprint: Name
+
+
+class _Mean(BaseModel):
+    """A mean over cases and its interval, each None where it is undefined."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    mean: float | None
+    low: float | None = None
+    high: float | None = None
+
+    @model_validator(mode="after")
+    def _has_both_ends(self) -> _Mean:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("expected low and high, or neither")
+        return self
+
+
+class _Region(BaseModel):
+    dice: _Mean
+
+
+class _Fold(BaseModel):
+    model_config = ConfigDict(strict=True)
+    fold: int | None = None
+    checkpoints: list[FileEntry] = []
+
+
+class _Summary(_Fold):
+    """What commands read from summary.json; its other fields are for people."""
+
+    split: str
+    regions: Annotated[dict[Literal["wt", "tc", "et"], _Region], Field(min_length=1)]
+    caches: list[FileEntry]
+    predictions: Name = "none"
+    definitions: dict[str, str] = {}
+    folds: list[_Fold] = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +144,14 @@ def read_results(folder: Path) -> Results | None:
         return None
     try:
         summary = read_json(summary_path)
+        _Summary.model_validate(summary)
         table = io.StringIO(read_small_file(table_path).decode(), newline="")
         rows = [_row(line) for line in csv.DictReader(table)]
         results = Results(folder=folder, summary=summary, rows=rows, models=_models(summary))
         unknown = {row.region for row in rows} - set(results.regions)
     except (csv.Error, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unreadable(folder, repr(error)) from error
+        what = repr(error) if isinstance(error, KeyError) else first_line(error)
+        raise _unreadable(folder, what) from error
     if not rows or unknown:
         what = f"regions {sorted(unknown)} that its summary lacks" if unknown else "no cases"
         raise _unreadable(folder, what)
@@ -119,11 +175,10 @@ def _models(summary: Mapping[str, Any]) -> list[ScoredModel]:
 
 def _row(line: Mapping[str, str]) -> CaseRow:
     names = [name for name in line if name not in ("case", "region")]
-    return CaseRow(
-        case=read_name(line["case"]),
-        region=line["region"],
-        scores={name: float(line[name]) if line[name] else math.nan for name in names},
-    )
+    scores = {name: float(line[name]) if line[name] else math.nan for name in names}
+    if any(map(math.isinf, scores.values())):
+        raise ValueError("an infinite score")
+    return CaseRow(case=read_name(line["case"]), region=line["region"], scores=scores)
 
 
 def _unreadable(folder: Path, found: str) -> BratsError:

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from brats_cache.common.errors import CheckpointError, first_line, print_message, printable
 from brats_cache.common.files import open_regular_file
-from brats_cache.imaging.preprocess import Preparation
+from brats_cache.discovery.namings import MODALITIES
+from brats_cache.imaging.labels import REGIONS, SCHEMES
+from brats_cache.imaging.preprocess import FITS, NORMALIZATIONS, Preparation
 from brats_train.models.content_digest import content_digest
 from brats_train.models.network import ModelConfig, build_model
 from brats_train.models.postprocessing import Postprocessing
@@ -204,7 +206,28 @@ def unpack_spec(packed: Mapping[str, Any]) -> SegmenterSpec:
     else:  # written by an older version
         flat = {name: fields.pop(name) for name in ("threshold", "tta", "min_component_voxels")}
         fields["postprocessing"] = Postprocessing.unpack_flat(flat, fields["regions"])
-    return SegmenterSpec(**fields)
+    spec = SegmenterSpec(**fields)
+    if not _is_consistent(spec):
+        raise ValueError("its description is of no model of this program")
+    return spec
+
+
+def _is_consistent(spec: SegmenterSpec) -> bool:
+    """Whether the values are known ones and the channels of the network follow from them."""
+    preparation, regions, context = spec.preparation, spec.regions, spec.context
+    modalities = preparation.modalities
+    return (
+        len({*modalities} & {*MODALITIES}) == len(modalities) > 0
+        and type(preparation.size) is int
+        and preparation.size > 0
+        and preparation.fit in FITS
+        and preparation.normalize in NORMALIZATIONS
+        and len({*regions} & {*REGIONS}) == len(regions) == spec.model.classes
+        and type(context) is int
+        and context >= 0
+        and spec.model.in_channels == len(modalities) * (2 * context + 1)
+        and spec.label_scheme in SCHEMES
+    )
 
 
 def _copied(value: Any) -> Any:

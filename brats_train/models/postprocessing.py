@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import field, replace
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from brats_train.runtime.settings import SETTINGS
 
 __all__ = ["Postprocessing", "RegionRule"]
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class RegionRule:
     """How the probabilities of one region become its mask.
 
@@ -24,13 +32,13 @@ class RegionRule:
             arXiv:1809.10483).
     """
 
-    threshold: float = 0.5
-    min_component_share: float = 0.0
-    min_component_voxels: int = 0
-    min_voxels: int = 0
+    threshold: Share = 0.5
+    min_component_share: Share = 0.0
+    min_component_voxels: Count = 0
+    min_voxels: Count = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class Postprocessing:
     """What follows the network.
 

@@ -146,13 +146,23 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f"{printable(path)}: holds one {type(content).__name__}; expected a state dict, "
             f"tensors by name"
         )
-    other_types = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if other_types:
+    others = [str(key) for key, value in content.items() if not _is_plain_tensor(value)]
+    if others:
         raise CheckpointError(
-            f"{printable(path)}: holds other things than tensors ({_shown(other_types)}); expected "
-            f"a plain state dict. A checkpoint of a training run is for --init-from."
+            f"{printable(path)}: holds other things than plain tensors ({_shown(others)}); "
+            f"expected a plain state dict. A checkpoint of a training run is for --init-from."
         )
     return {str(key): value for key, value in content.items()}
+
+
+def _is_plain_tensor(value: object) -> bool:
+    """Whether a value is a tensor with a number in memory for each element: neither sparse,
+    quantized nor nested, and no shape without data."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not (value.is_quantized or value.is_nested or value.is_meta)
+    )
 
 
 def _reading_fault(error: Exception) -> str:

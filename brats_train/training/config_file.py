@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from brats_cache.common.errors import BratsError, RecipeError, printable
 from brats_cache.common.files import read_small_file
+from brats_train.evaluation.results import FileEntry
 from brats_train.training.recipe import recipe_from_dict, recipe_to_dict
 
 __all__ = ["parse_config"]
@@ -17,19 +18,6 @@ __all__ = ["parse_config"]
 _ADVICE = "Put back the file that the run wrote, or train again with --overwrite."
 Name = Annotated[str, Field(min_length=1)]
 Minutes = Annotated[float, Field(ge=0)]
-
-
-class _CacheEntry(BaseModel):
-    """A cache of the run.
-
-    Attributes:
-        path: Where it lay.
-        fingerprint: What it held.
-    """
-
-    model_config = ConfigDict(strict=True)
-    path: Name
-    fingerprint: Name
 
 
 class _RunConfig(BaseModel):
@@ -41,7 +29,7 @@ class _RunConfig(BaseModel):
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
     recipe: Annotated[dict[str, Any], Field(min_length=1)]
-    caches: Annotated[list[_CacheEntry], Field(min_length=1)]
+    caches: Annotated[list[FileEntry], Field(min_length=1)]
     fold: Any
     recipe_name: Name = "paper"
     init_from: Name | None = None

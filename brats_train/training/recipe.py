@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from brats_cache.common.errors import RecipeError
+from brats_cache.common.errors import RecipeError, printable
 from brats_cache.common.files import read_small_file
 from brats_train.data.augmentation import AugmentConfig
 from brats_train.data.selection import RowRule
@@ -32,6 +32,8 @@ __all__ = [
     "recipe_to_dict",
 ]
 
+# Reading TOML takes time and memory with the square of the length of a key, which may fill a file.
+MAX_RECIPE_BYTES = 32 << 10
 MOVED = {"encoder": "model.encoder"}  # fields by their names in older runs and recipes
 TARGETS = {"wt": ("wt",), "regions": ("wt", "tc", "et")}
 NotNegative = Annotated[float, Field(ge=0)]
@@ -196,17 +198,20 @@ def load_recipe(name_or_file: str) -> Recipe:
     path = Path(name_or_file)
     if not path.is_file():
         names = " or ".join(RECIPES)
-        raise RecipeError(f"--recipe {name_or_file}: expected {names}, or a TOML file that exists.")
+        raise RecipeError(
+            f"--recipe {printable(name_or_file)}: expected {names}, or a TOML file that exists."
+        )
+    name = printable(path)
     try:
-        return recipe_from_dict(tomllib.loads(read_small_file(path).decode()))
+        return recipe_from_dict(tomllib.loads(read_small_file(path, MAX_RECIPE_BYTES).decode()))
     except RecipeError as error:
-        raise RecipeError(f"{path}: {error}") from error
+        raise RecipeError(f"{name}: {error}") from error
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise RecipeError(f"{name}: cannot be read ({error.strerror}).") from error
     except RecursionError as error:
-        raise RecipeError(f"{path}: no TOML (values nested too deep).") from error
+        raise RecipeError(f"{name}: no TOML (values nested too deep).") from error
     except ValueError as error:  # also a number of thousands of digits
-        raise RecipeError(f"{path}: no TOML ({error}).") from error
+        raise RecipeError(f"{name}: no TOML ({printable(error)}).") from error
 
 
 def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
@@ -228,11 +233,11 @@ def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
-            raise RecipeError(f"--set {setting}: expected FIELD=VALUE.")
+            raise RecipeError(f"--set {printable(setting)}: expected FIELD=VALUE.")
         try:
             recipe = with_field(recipe, MOVED.get(path.strip(), path.strip()), text.strip())
         except ValueError as error:
-            raise RecipeError(f"--set {setting}: {error}.") from error
+            raise RecipeError(f"--set {printable(setting)}: {printable(error)}.") from error
     return recipe
 
 
@@ -258,5 +263,5 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
                 path = MOVED.get(name, name) if part is None else f"{name}.{part}"
                 recipe = with_field(recipe, path, inner)
             except ValueError as error:
-                raise RecipeError(f"{error}.") from error
+                raise RecipeError(f"{printable(error)}.") from error
     return recipe

@@ -15,8 +15,8 @@ import pytest
 from brats_cache.format.checksum import OBJECTS
 from brats_cache.format.reader import open_cache
 from brats_cache.format.schema import SLICE_DTYPE, TEXT_FIELDS, case_dtype
-from tests.cache.hostile_caches import small_cache
 from tests.commands import ROOT
+from tests.hostile.caches import small_cache
 
 PAGE = (ROOT / "docs" / "cache-format.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from brats_cache.common.errors import BratsError
 from brats_cache.format.checksum import BLANK_DIGEST, find_checksum_record
 from brats_cache.format.reader import Cache, open_cache
-from tests.cache.hostile_caches import sealed, small_cache
+from tests.hostile.caches import sealed, small_cache
 
 
 @pytest.fixture

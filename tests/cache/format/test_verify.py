@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from brats_cache.format.reader import Cache, open_cache
 from brats_cache.format.verify import verify_rows, verify_sources
-from tests.cache.hostile_caches import small_cache
 from tests.cache.scans import OLD, Commands, add_case, mask
+from tests.hostile.caches import small_cache
 
 SMALL = ("--size", 16, "--workers", 1)
 

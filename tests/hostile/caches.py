@@ -25,16 +25,23 @@ from brats_cache.format.checksum import BLANK_DIGEST, find_checksum_record, meta
 from brats_cache.format.reader import open_cache
 from brats_cache.format.verify import verify_rows
 from brats_cache.imaging.preprocess import Preparation
-from tests.cache.hostile_scans import EXTREMES, FLOATS
+from tests.hostile.mutations import EXTREMES, FLOATS, Files
+
+SMALL = BuildOptions(preparation=Preparation(modalities=MODALITIES, size=16), slices="all")
 
 
-def hostile_cache(number: int) -> bytes:
-    """The bytes of one misleading cache; a pure function of `number`."""
-    rng = np.random.default_rng((2, number))
-    if number % 4 == 0:
-        return _crafted(rng)
-    if number % 4 == 1:
-        return sealed(_about(small_cache(), rng))
+def make(rng: np.random.Generator) -> Files:
+    """One misleading cache."""
+    way = rng.random()
+    if way < 0.25:
+        return {"cache.h5": _crafted(rng)}
+    if way < 0.5:
+        return {"cache.h5": sealed(_about(small_cache(), rng))}
+    return {"cache.h5": _changed(rng)}
+
+
+def _changed(rng: np.random.Generator) -> bytes:
+    """A cache with other bytes in its structures, mostly sealed again."""
     raw = bytearray(small_cache())
     record = find_checksum_record(raw)
     assert record is not None
@@ -77,24 +84,13 @@ def sealed(raw: bytes) -> bytes:
 
 
 @cache
-def small_cache() -> bytes:
+def small_cache(options: BuildOptions = SMALL) -> bytes:
     """A whole cache of two tiny cases."""
+    preparation = options.preparation
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        preparation = Preparation(modalities=MODALITIES, size=16)
-        surveys = []
-        for name in ("a", "b"):
-            scans = {role: _tiny(data / f"{name}_{role}.nii", name) for role in MODALITIES}
-            case = Case(
-                id=name,
-                patient=name,
-                naming="plain",
-                data_dir=data,
-                images=scans,
-                mask=_tiny(data / f"{name}_seg.nii", "", high=2),
-            )
-            surveys.append(load_case(case, preparation).survey)
-        plan = make_plan(surveys, (data,), BuildOptions(preparation=preparation, slices="all"))
+        surveys = [load_case(case, preparation).survey for case in small_cases(data)]
+        plan = make_plan(surveys, (data,), options)
         path = data / "small.h5"
         layout = create(path, plan)
         checksums = [
@@ -105,7 +101,24 @@ def small_cache() -> bytes:
         return path.read_bytes()
 
 
+def small_cases(data: Path) -> list[Case]:
+    """Two tiny cases in a folder; their scans are written where they are not there."""
+    return [
+        Case(
+            id=name,
+            patient=name,
+            naming="plain",
+            data_dir=data,
+            images={role: _tiny(data / f"{name}_{role}.nii", name) for role in MODALITIES},
+            mask=_tiny(data / f"{name}_seg.nii", "", high=2),
+        )
+        for name in ("a", "b")
+    ]
+
+
 def _tiny(path: Path, seed: str, high: int = 900) -> Scan:
+    if path.exists():
+        return Scan(path=path)
     rng = np.random.default_rng(list(path.name.encode() + seed.encode()))
     data = rng.integers(0, high, (7, 6, 5)).astype(np.int16)
     nib.save(nib.Nifti1Image(data, np.diag([-1.0, -1, 1, 1]), dtype=np.int16), path)
@@ -241,6 +254,11 @@ _CRAFTS: tuple[Callable[[h5py.File, str, np.random.Generator], None], ...] = (
     _chunked, _huge, _external, _virtual, _linked, _group, _typed, _reshaped, _values, _values,
     _values, _attribute, _attribute,
 )  # fmt: skip
+
+
+def read(folder: Path) -> None:
+    """Reads the cache in a folder."""
+    read_cache(folder / "cache.h5")
 
 
 def read_cache(path: Path) -> None:

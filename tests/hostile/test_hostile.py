@@ -1,5 +1,5 @@
-"""Whatever bytes come: a scan or a cache is read or refused with a message, in little memory and
-time. The inputs are those of `tests.cache.hostile`; `scripts/soak fuzz` reads thousands."""
+"""Whatever bytes come: every reader reads them or refuses them with a message, in little memory and
+time. The inputs are those of `tests.hostile`; `scripts/soak fuzz` reads a hundred thousand."""
 
 from __future__ import annotations
 
@@ -17,28 +17,62 @@ from hypothesis import strategies as st
 
 from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import open_cache
-from tests.cache.hostile_caches import read_cache, small_cache
-from tests.cache.hostile_scans import read_scan
 from tests.commands import ROOT
+from tests.hostile.caches import read_cache, small_cache
+from tests.hostile.kinds import SHARES, WITH_TORCH
+from tests.hostile.scans import read_scan
 
 
-@pytest.mark.parametrize("kind", ["scans", "caches"])
-def test_each_is_read_or_refused(kind: str) -> None:
-    count = 300
+@pytest.mark.parametrize("with_torch", [False, True])
+def test_each_is_read_or_refused(with_torch: bool) -> None:
+    """A few inputs of each kind, in two processes: to import torch takes seconds."""
+    kinds = [kind for kind in SHARES if (kind in WITH_TORCH) == with_torch]
+    count = 30
     done = subprocess.run(
-        [sys.executable, "-m", "tests.cache.hostile", kind, "0", str(count)],
+        [sys.executable, "-m", "tests.hostile", ",".join(kinds), "0", str(count)],
         cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    *numbers, last = done.stdout.splitlines() or [""]
-    assert done.returncode == 0, (
-        f"after input {numbers[-1:]}, code {done.returncode}\n{done.stderr}"
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, f"after {lines[-1:]}, code {done.returncode}\n{done.stderr}"
+    results = [line for line in lines if line.endswith("MiB")]
+    assert len(results) == len(kinds)
+    for line in results:
+        read, refused, _ = map(int, re.findall(r"\d+", line))
+        assert read + refused == count
+        assert min(read, refused) > 0, f"the inputs are neither all good nor all bad: {line}"
+
+
+def test_the_guard_sees_what_a_reader_does_besides(tmp_path: Path) -> None:
+    """In a process of its own, for the hook stays."""
+    script = f"""
+import os, subprocess
+from pathlib import Path
+from tests.hostile.guard import Guard
+inner = Path({str(tmp_path)!r}) / "inner"
+inner.mkdir()
+guard = Guard(inner)
+with guard:
+    (inner / "a").write_bytes(b"")
+    os.replace(inner / "a", inner / "b")
+    (inner / "b").read_bytes()
+    assert not guard.seen, guard.seen
+    (inner / "../outside").write_bytes(b"")
+    os.replace(inner / "b", inner.parent / "moved")
+    (inner / "link").symlink_to("/dev/zero")
+    subprocess.run(["true"])
+print(*guard.seen, sep="\\n")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    read, refused = map(int, re.findall(r"\d+", last))
-    assert read + refused == count
-    assert min(read, refused) > count // 10, "the inputs are neither all good nor all bad"
+    seen = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in seen] == [
+        *("opened for writing", "os.rename", "os.symlink", "subprocess.Popen")
+    ]
 
 
 @settings(max_examples=60)

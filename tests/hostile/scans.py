@@ -13,15 +13,12 @@ import numpy as np
 
 from brats_cache.imaging.nifti import read_contents, read_labels, read_volume
 from brats_cache.imaging.nifti_header import read_header
-
-EXTREMES = (0, 1, -1, 2, 127, 128, 255, 256, 32767, -32768, 65535, 2**31 - 1, -(2**31), 2**63 - 1)
-FLOATS = (0.0, -0.0, 1e-45, 1e38, -1e38, float("nan"), float("inf"), float("-inf"), 1.5, -1.0)
+from tests.hostile.mutations import EXTREMES, FLOATS, Files
 
 
-def hostile_scan(number: int) -> bytes:
-    """The bytes of one mutated NIfTI file; a pure function of `number`."""
-    rng = np.random.default_rng((1, number))
-    seeds = _scan_seeds()
+def make(rng: np.random.Generator) -> Files:
+    """One mutated NIfTI file."""
+    seeds = valid_scans()
     raw = bytearray(seeds[int(rng.integers(len(seeds)))])
     for _ in range(int(rng.integers(1, 4))):
         mutate = _SCAN_MUTATIONS[int(rng.integers(len(_SCAN_MUTATIONS)))]
@@ -30,11 +27,12 @@ def hostile_scan(number: int) -> bytes:
         raw = bytearray(gzip.compress(bytes(raw), 1))
         if rng.random() < 0.5:
             raw = _flip_bytes(raw, rng)
-    return bytes(raw)
+    return {"scan": bytes(raw)}
 
 
 @cache
-def _scan_seeds() -> tuple[bytes, ...]:
+def valid_scans() -> tuple[bytes, ...]:
+    """Small scans of several types, plain and packed."""
     shape = (7, 6, 5)
     rng = np.random.default_rng(0)
     seeds = []
@@ -111,6 +109,11 @@ _SCAN_MUTATIONS: tuple[Callable[[bytearray, np.random.Generator], bytearray], ..
     _flip_bytes, _flip_bytes, _set_number, _set_number, _set_dimensions, _cut, _lengthen, _bomb,
     _repeat,
 )  # fmt: skip
+
+
+def read(folder: Path) -> None:
+    """Reads the scan in a folder."""
+    read_scan(folder / "scan")
 
 
 def read_scan(path: Path) -> None:
