@@ -80,21 +80,17 @@ def _left_behind() -> tuple[Files, bytes]:
 
 def read(folder: Path) -> None:
     """Goes on with the build."""
-    is_forged = (folder / _FORGED).exists()
-    out, refusal = folder / "out.h5", None
+    out, partial = folder / "out.h5", folder / _PARTIAL
+    if not (folder / _FORGED).exists():
+        _go_on(out, start_anew=False)
+        assert partial.read_bytes() == _left_behind()[1], "another cache"
+        return
     try:
         _go_on(out, start_anew=False)
-    except BratsError as error:
-        assert is_forged, error
-        refusal = error
+    except BratsError:
         _go_on(out, start_anew=True)
-    partial = folder / _PARTIAL
-    if is_forged:
-        open_cache(partial)
-    else:
-        assert partial.read_bytes() == _left_behind()[1], "another cache"
-    if refusal:
-        raise refusal
+        raise
+    open_cache(partial)
 
 
 def _go_on(out: Path, *, start_anew: bool) -> None:

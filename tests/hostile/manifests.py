@@ -10,13 +10,13 @@ from brats_cache.common.errors import DataFaults
 from brats_cache.discovery.manifest import MANIFEST_COLUMNS, manifest_table, read_manifest
 from tests.hostile.mutations import Files, spoil_table
 
+_ROLES = ("t1", "t1ce", "t2", "flair", "seg")
 _ROWS = [
     list(MANIFEST_COLUMNS),
-    ["a_1", "a", "1", "a_t1.nii", "a_t1ce.nii", "a_t2.nii", "a_flair.nii", "a_seg.nii", "train"]
-    + ["HGG", "brats2017"],
+    ["a_1", "a", "1", *(f"a_{role}.nii" for role in _ROLES), "train", "HGG", "brats2017"],
     ["b_1", "b", "1", "b.nii#0", "b.nii#1", "b.nii#2", "b.nii#3", "b_seg.nii", "test", "", ""],
 ]
-_SCANS = ("a_t1.nii", "a_t1ce.nii", "a_t2.nii", "a_flair.nii", "a_seg.nii", "b.nii", "b_seg.nii")
+_SCANS = (*(f"a_{role}.nii" for role in _ROLES), "b.nii", "b_seg.nii")
 
 
 def make(rng: np.random.Generator) -> Files:

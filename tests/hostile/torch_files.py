@@ -15,8 +15,9 @@ from tests.hostile.mutations import choose, spoil_bytes, spoil_value
 _OPCODES = (
     b"cos\nsystem\n(S'true'\ntR", b"\x8c\x02os\x8c\x06system\x93", b"cbuiltins\neval\n",
     b"ctorch\nload\n", b"ctorch.nn.modules.container\nSequential\n", b"\x8b\xff\xff\xff\x7f",
-    b"\x8a\xff" + b"\xff" * 255, b"(" * 10_000, b"]" * 10_000, b"\x85" * 10_000, b"h\xff", b"0", b"R",
-    b"Q", b"b", b"s", b"u", b".", b"I99999999999999999999\n", b"X\xff\xff\xff\x7f", b"\x8d" + b"\xff" * 8,
+    b"\x8a\xff" + b"\xff" * 255, b"(" * 10_000, b"]" * 10_000, b"\x85" * 10_000, b"h\xff", b"0",
+    b"R", b"Q", b"b", b"s", b"u", b".", b"I99999999999999999999\n", b"X\xff\xff\xff\x7f",
+    b"\x8d" + b"\xff" * 8,
     b"ccollections\nOrderedDict\n", b"\x80\xff", b"]q\x00h\x00a", b"}q\x00h\x00h\x00s",
 )  # fmt: skip
 _SHAPES = ((), (0,), (1,), (3,), (1, 3, 3, 3), (3, 3, 3, 3), (3, 4, 3, 3), (4, 3), (2**16,))

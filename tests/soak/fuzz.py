@@ -61,10 +61,9 @@ def _batches(kind: str, first: int, count: int) -> Iterator[tuple[str, int, int]
 def _print_row(name: str, batches: Sequence[Batch]) -> None:
     num_read = sum(batch.num_read for batch in batches)
     num_refused = sum(batch.num_refused for batch in batches)
-    most, seconds = max(batch.mib for batch in batches), sum(batch.seconds for batch in batches)
-    print(
-        f"{name:<12}{num_read + num_refused:>8}{num_read:>8}{num_refused:>8}{most:>6}{seconds:>9.0f}"
-    )
+    num, mib = num_read + num_refused, max(batch.mib for batch in batches)
+    seconds = sum(batch.seconds for batch in batches)
+    print(f"{name:<12}{num:>8}{num_read:>8}{num_refused:>8}{mib:>6}{seconds:>9.0f}")
 
 
 def _read_batch(kind: str, first: int, count: int) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -96,7 +97,9 @@ def test_a_record_of_another_form_counts_as_not_written(brats: Commands, journal
     lines = journal.splitlines(keepends=True)
     state = parse_lines(journal)
     survey = {"survey": "h1", **state.surveys["h1"]}
+    survey["content"] = {**survey["content"]}
     del survey["content"]["affine"]
+    boot = next(iter(state.done.values()))["boot"]
     strange = [
         survey,
         {"survey": "h1", "files": state.surveys["h1"]["files"]},
@@ -106,8 +109,39 @@ def test_a_record_of_another_form_counts_as_not_written(brats: Commands, journal
         {"done": 2, "checksum": "xyz", "boot": ""},
         {"done": 2, "checksum": 5, "boot": ""},
         {"done": [], "checksum": "1", "boot": ""},
+        {"done": math.inf, "checksum": "0" * 16, "boot": ""},
+        {"done": 99, "checksum": "0" * 16, "boot": boot},
+        {"done": -1, "checksum": "0" * 16, "boot": boot},
+        {"done": 2, "checksum": "f" * 17, "boot": boot},
         {"build": 3},
         {},
+    ]
+    content = state.surveys["h1"]["content"]
+    strange += [
+        {"survey": "h1", "files": state.surveys["h1"]["files"], "content": {**content, **part}}
+        for part in (
+            {"codes": {"x": "LPS"}},
+            {"codes": "LLS"},
+            {"affine": [1.0, 2.0]},
+            {"shape": [0, 1, 1]},
+            {"brain_pixels": [math.inf]},
+            {"brain_pixels": [10**30] * len(content["brain_pixels"])},
+            {"label_values": ["1", 2]},
+            {"label_values": content["label_values"] * 2},
+            {"label_pixels": []},
+            {"sources": content["sources"][:1]},
+            {"normalizations": []},
+        )
+    ]
+    plan, layout = dict(state.plan), state.plan["layout"]
+    del plan["layout"]
+    strange += [
+        {"plan": plan, "layout": {**layout, "masks_offset": "x"}},
+        {"plan": plan, "layout": {**layout, "masks_offset": layout["file_bytes"]}},
+        {"plan": plan, "layout": {**layout, "images_offset": -4096}},
+        {"plan": plan, "layout": {**layout, "image_row_bytes": 1}},
+        {"plan": {**plan, "cases": [[]]}, "layout": layout},
+        {"plan": {**plan, "options": "x"}, "layout": layout},
     ]
     for record in strange:
         finished(brats, b"".join([*lines[:5], format_line(record), *lines[5:]]))

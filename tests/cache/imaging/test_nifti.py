@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brats_cache.common.errors import DataFaults
+from brats_cache.imaging.gzip import MAX_MEMBERS
 from brats_cache.imaging.nifti import read_contents, read_labels, read_volume
 from brats_cache.imaging.nifti_header import read_header
 from brats_cache.imaging.nifti_writer import encode_volume
@@ -324,6 +325,18 @@ def test_several_gzip_members_and_what_follows_the_last(tmp_path: Path) -> None:
     for behind in (b"", b"\0" * 512, b"some words"):
         path.write_bytes(b"".join(map(gzip.compress, parts)) + behind)
         assert np.array_equal(read(path), image(1).T)
+
+
+def test_a_stream_of_very_many_gzip_members_is_refused(tmp_path: Path) -> None:
+    """Each costs a little, so that a small file of millions would take hours."""
+    raw = write(tmp_path / "plain.nii", image(1)).read_bytes()
+    path = tmp_path / "a.nii.gz"
+    start, empty, end = gzip.compress(raw[:400]), gzip.compress(b""), gzip.compress(raw[400:])
+    path.write_bytes(start + empty * 1000 + end)
+    assert np.array_equal(read(path), image(1).T)
+    path.write_bytes(start + empty * (MAX_MEMBERS - 1) + end)
+    with pytest.raises(DataFaults, match="more than 100,000 compressed parts"):
+        read(path)
 
 
 @pytest.mark.parametrize("num_extra", [0, 1, 300_000])

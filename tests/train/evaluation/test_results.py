@@ -16,6 +16,15 @@ from brats_train.evaluation.metrics import RegionScores
 from brats_train.evaluation.results import read_results
 from brats_train.evaluation.summary import cases_csv
 
+# What commands read from summary.json.
+SUMMARY = {
+    "split": "val",
+    "regions": {"wt": {"dice": {"mean": 0.8}}},
+    "caches": [{"path": "cache.h5", "fingerprint": "0"}],
+    "checkpoints": [{"path": "best.pt", "fingerprint": "0"}],
+    "postprocessing": {"tta": False, "rules": {"wt": {"threshold": 0.5}}},
+}
+
 
 def test_a_case_named_like_a_formula_is_text_and_read_back(tmp_path: Path) -> None:
     scores = RegionScores(**{field.name: -0.5 for field in fields(RegionScores)})
@@ -35,9 +44,7 @@ def test_a_case_named_like_a_formula_is_text_and_read_back(tmp_path: Path) -> No
     table = cases_csv(cases)
     assert all(row[0][0] not in "=+-@\x1b" for row in csv.reader(table.splitlines()))
     (tmp_path / "cases.csv").write_text(table)
-    (tmp_path / "summary.json").write_text(
-        json.dumps({"regions": {"wt": {}}, "predictions": "masks"})
-    )
+    (tmp_path / "summary.json").write_text(json.dumps({**SUMMARY, "predictions": "masks"}))
     results = read_results(tmp_path)
     assert results is not None
     assert results.cases == names
@@ -54,6 +61,25 @@ def test_a_case_named_like_a_formula_is_text_and_read_back(tmp_path: Path) -> No
         ('{"regions": {"wt": {}}}', "case,region,dice\nm,wt,1,2\n"),
         ('{"regions": {"wt": {}}}', "case,region,dice\nm\n"),
         ("[]", "case,region,dice\nm,wt,1\n"),
+        (json.dumps(SUMMARY), "case,region,dice\nm,wt,inf\n"),
+        *(
+            (json.dumps({**SUMMARY, **part}), "case,region,dice\nm,wt,1\n")
+            for part in (
+                {"regions": {"wt": {"dice": {"mean": "0.8"}}}},
+                {"regions": {"wt": {"dice": {"mean": 0.8, "low": 0.7}}}},
+                {"regions": {"wt": {}}},
+                {"regions": {"wt": {"dice": {"mean": 0.8}}, "head": {"dice": {"mean": None}}}},
+                {"regions": 5},
+                {"caches": None},
+                {"caches": [{"path": 5, "fingerprint": "0"}]},
+                {"split": None},
+                {"definitions": 0.5},
+                {"predictions": None},
+                {"folds": [{"checkpoints": [5]}]},
+                {"postprocessing": {"tta": True, "rules": {"wt": {"threshold": "high"}}}},
+                {"postprocessing": {"tta": True, "rules": {"wt": {"threshold": 2}}}},
+            )
+        ),
     ],
 )
 def test_files_that_are_no_evaluation_are_one_message(

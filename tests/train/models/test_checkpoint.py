@@ -120,6 +120,31 @@ def test_a_newer_file_without_a_digest_is_refused(tmp_path: Path, version: objec
         checkpoint.load(tmp_path / "m.pt")
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"regions": ("wt", "tc")},
+        {"regions": ("head",)},
+        {"regions": ("wt", "wt")},
+        {"context": 1},
+        {"context": "1"},
+        {"label_scheme": "of my own"},
+        {"preparation": {"modalities": ("t1", "t2"), "size": "32"}},
+        {"preparation": {"modalities": ("t1", "t9"), "size": 32}},
+        {"preparation": {"modalities": ("t1",), "size": 32}},
+        {"preparation": {"modalities": ("t1", "t2"), "size": 32, "fit": "squeeze"}},
+        {"model": {"in_channels": 1_000_000, "classes": 1}},
+        {"postprocessing": {"tta": False, "rules": {"wt": {"threshold": "high"}}}},
+    ],
+)
+def test_a_description_of_no_model_is_refused(tmp_path: Path, part: dict[str, Any]) -> None:
+    """Before a network is built of it, which could take gigabytes."""
+    content = some_content()
+    write(tmp_path / "m.pt", {**content, "segmenter": {**content["segmenter"], **part}})
+    with pytest.raises(CheckpointError, match=r"m\.pt: its parts do not fit this program"):
+        checkpoint.load_network(tmp_path / "m.pt")
+
+
 def test_recording_the_postprocessing_renews_the_digest(tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     write(path, some_content())

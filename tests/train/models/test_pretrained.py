@@ -262,6 +262,8 @@ def test_a_file_that_is_something_else_is_refused(name: str, tmp_path: Path) -> 
         ({"epoch": 3, "model": {"a": torch.zeros(1)}}, r"epoch, model.*--init-from"),
         ([torch.zeros(1)], "one list"),
         ({}, "no weights of an encoder"),
+        ({"conv1.weight": torch.ones(2, 2).to_sparse()}, r"than plain tensors \(conv1\.weight\)"),
+        ({"conv1.weight": torch.empty(2, 2, device="meta")}, "than plain tensors"),
     ],
 )
 def test_a_file_without_a_state_dict_is_refused(content: object, said: str, tmp_path: Path) -> None:

@@ -89,11 +89,13 @@ def test_files_that_are_no_recipe_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("lr=" + "[" * 200_000, r"no TOML \(values nested too deep"),
+        ("lr=" + "[" * 30_000, r"no TOML \(values nested too deep"),
         ("epochs=" + "8" * 5000, "no TOML"),
         ("epochs=1e400", "epochs is inf"),
         ("lr=nan", "lr is nan"),
         ("lr=\udcff", "no TOML"),
+        ("a" + ".a" * 50_000 + "=1", r"cannot be read \(larger than 32,768 bytes\)"),
+        ('"\\u001b[2J"=1', r"\\x1b"),
     ],
 )
 def test_a_file_that_no_recipe_can_be_is_one_message(tmp_path: Path, text: str, words: str) -> None:
