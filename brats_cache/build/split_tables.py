@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from brats_cache.common.csv_names import written_name
+from brats_cache.common.csv_names import csv_text, written_name
 from brats_cache.common.errors import DataFaults, Fault
 from brats_cache.common.text import first_few
 from brats_cache.discovery.tables import Row, read_csv
@@ -166,10 +164,8 @@ def format_splits(assignment_of: Mapping[str, Assignment]) -> bytes:
         Lines `patient,split`, with a column `fold` where there are folds, sorted by patient, UTF-8.
     """
     has_folds = any(assignment.fold >= 0 for assignment in assignment_of.values())
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["patient", "split", *(["fold"] if has_folds else [])])
+    rows: list[list[object]] = [["patient", "split", *(["fold"] if has_folds else [])]]
     for patient, assignment in sorted(assignment_of.items()):
         fold = assignment.fold if assignment.fold >= 0 else ""
-        writer.writerow([written_name(patient), assignment.split, *([fold] if has_folds else [])])
-    return text.getvalue().encode()
+        rows.append([written_name(patient), assignment.split, *([fold] if has_folds else [])])
+    return csv_text(rows).encode()

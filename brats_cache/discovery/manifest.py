@@ -7,14 +7,12 @@ Paths are relative to the table. `file.nii.gz#2` is volume 2 of a 4-D file, coun
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from brats_cache.common.csv_names import written_name
+from brats_cache.common.csv_names import csv_text, written_name
 from brats_cache.common.errors import DataFaults, Fault
 from brats_cache.discovery.cases import Case, Findings, Scan, check_modalities
 from brats_cache.discovery.namings import MODALITIES, naming_of
@@ -82,9 +80,7 @@ def manifest_table(cases: Sequence[Case], folder: Path, schemes: Mapping[str, st
         folder: Where the table will lie; paths are relative to it.
         schemes: Label scheme by case id, where it is known.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(MANIFEST_COLUMNS)
+    rows: list[Iterable[str]] = [MANIFEST_COLUMNS]
     for case in cases:
         session = case.id[len(case.patient) :] if case.id.startswith(case.patient) else ""
         files = [_cell(case.images.get(name), folder) for name in MODALITIES]
@@ -98,8 +94,8 @@ def manifest_table(cases: Sequence[Case], folder: Path, schemes: Mapping[str, st
             case.grade,
             case.scheme or schemes.get(case.id, ""),
         ]
-        writer.writerow(map(written_name, cells))
-    return text.getvalue().encode()
+        rows.append(map(written_name, cells))
+    return csv_text(rows).encode()
 
 
 class _Reader:

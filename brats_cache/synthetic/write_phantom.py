@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import shutil
 import signal
@@ -19,6 +17,7 @@ import nibabel as nib
 import numpy as np
 from isal import igzip
 
+from brats_cache.common.csv_names import csv_text
 from brats_cache.common.errors import BratsError
 from brats_cache.common.files import write_atomically
 from brats_cache.common.process import die_with, interrupts_held, usable_cores
@@ -231,6 +230,4 @@ def _write_training_tables(folder: Path, records: Sequence[_Record]) -> None:
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, csv_text([columns, *rows]).encode())

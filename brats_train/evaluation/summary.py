@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -13,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from brats_cache.common.csv_names import written_name
+from brats_cache.common.csv_names import csv_text, written_name
 from brats_cache.common.errors import printable, wrapped
 from brats_train.evaluation.bootstrap import bootstrap_interval
 from brats_train.evaluation.calibration import (
@@ -120,14 +118,12 @@ def cases_csv(cases: Sequence[CaseScores]) -> str:
 
     A figure that is not defined is `nan`, one that was not computed is empty.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "region", *METRICS])
+    rows = [["case", "region", *METRICS]]
     for case in cases:
         for region, scores in case.regions.items():
             cells = [_cell(getattr(scores, name)) for name in METRICS]
-            writer.writerow([written_name(case.case), region, *cells])
-    return text.getvalue()
+            rows.append([written_name(case.case), region, *cells])
+    return csv_text(rows)
 
 
 def to_json(summary: Mapping[str, Any]) -> str:

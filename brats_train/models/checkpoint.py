@@ -227,6 +227,7 @@ def _is_consistent(spec: SegmenterSpec) -> bool:
         and context >= 0
         and spec.model.in_channels == len(modalities) * (2 * context + 1)
         and spec.label_scheme in SCHEMES
+        and type(spec.accepts_missing) is bool
     )
 
 

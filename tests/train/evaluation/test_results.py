@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from dataclasses import fields
@@ -28,7 +29,7 @@ SUMMARY = {
 
 def test_a_case_named_like_a_formula_is_text_and_read_back(tmp_path: Path) -> None:
     scores = RegionScores(**{field.name: -0.5 for field in fields(RegionScores)})
-    names = ("=cmd()", "+x", "-1", "@y", "\x1b=2", "'-z", "plain")
+    names = ("=cmd()", "+x", "-1", "@y", "\x1b=2", "'-z", "plain", "a\rb")
     cases = [
         CaseScores(
             case=name,
@@ -42,7 +43,7 @@ def test_a_case_named_like_a_formula_is_text_and_read_back(tmp_path: Path) -> No
         for name in names
     ]
     table = cases_csv(cases)
-    assert all(row[0][0] not in "=+-@\x1b" for row in csv.reader(table.splitlines()))
+    assert all(row[0][0] not in "=+-@\x1b" for row in csv.reader(io.StringIO(table, newline="")))
     (tmp_path / "cases.csv").write_text(table)
     (tmp_path / "summary.json").write_text(json.dumps({**SUMMARY, "predictions": "masks"}))
     results = read_results(tmp_path)
