@@ -26,6 +26,7 @@ __all__ = ["load_encoder_weights"]
 _WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
 _HUB_TIMEOUT_SECONDS = 5
 _NUM_KEYS_SHOWN = 4
+_MAX_QUOTED = 100  # characters of what a file asks for
 
 
 def load_encoder_weights(model: nn.Module, encoder_name: str, source: str) -> str:
@@ -172,7 +173,8 @@ def _reading_fault(error: Exception) -> str:
     needed = re.search(r"GLOBAL (\S+)", str(error))
     if needed:
         return (
-            f"it is a pickle that needs code, {printable(needed[1])}, and none is run from a file"
+            f"it is a pickle that needs code, {printable(needed[1][:_MAX_QUOTED])}, and none is run from "
+            "a file"
         )
     return (
         f"it is damaged, cut short or in another format ({type(error).__name__}); if it should be "
