@@ -21,7 +21,7 @@ __all__ = [
 MAX_DATA_BYTES = 384 << 20
 HEADER_BYTES = 540  # of NIfTI-2, the longer one
 CHUNK_BYTES = 1 << 20  # bytes inflated at once where they are only checked
-MAX_MEMBERS = 100_000  # bgzip makes one of every 64 KiB: 6,000 of the largest volume
+MAX_MEMBERS = 20_000  # bgzip makes one of every 64 KiB: 6,000 of the largest volume
 _MEMBER_BYTES = 1 << 16  # given at once to members after the first
 # isal's error is not zlib's, and its type stub calls the class an instance.
 GZIP_ERRORS: tuple[type[Exception], ...] = (

@@ -172,10 +172,8 @@ def _reading_fault(error: Exception) -> str:
         return str(error)
     needed = re.search(r"GLOBAL (\S+)", str(error))
     if needed:
-        return (
-            f"it is a pickle that needs code, {printable(needed[1][:_MAX_QUOTED])}, and none is run from "
-            "a file"
-        )
+        code = printable(needed[1][:_MAX_QUOTED])
+        return f"it is a pickle that needs code, {code}, and none is run from a file"
     return (
         f"it is damaged, cut short or in another format ({type(error).__name__}); if it should be "
         f"a weights file, fetch or copy it again"
