@@ -54,6 +54,11 @@ def _fold(context: click.Context, option: click.Parameter, value: str | None) ->
 )
 @click.option("--recipe", help="paper, strong, or a TOML file.  [default: paper]")
 @click.option("--target", type=click.Choice(["wt", "regions"]), help="Whole tumour, or WT, TC, ET.")
+@click.option(
+    "--classify",
+    metavar="grade|CSV",
+    help="Tell cases apart too: by grade, or by a CSV with the columns case and label.",
+)
 @click.option("--epochs", type=click.IntRange(1), help="At most so many.")
 @click.option(
     "--max-minutes",
@@ -244,6 +249,8 @@ def make_job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> An
         cache_paths=_cache_paths(options["caches"], held),
         recipe_name=name,
         recipe=apply_settings(recipe, given_settings(options)),
+        classify=option("classify", None),
+        labels={} if options["classify"] else held.get("labels") or {},
         fold=option("fold", None) if options["fold"] is None else options["fold"],
         max_minutes=option("max_minutes", 0.0),
         save_minutes=option("save_minutes", 5.0),

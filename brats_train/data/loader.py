@@ -34,6 +34,7 @@ class Batch:
         step: Step of the epoch, from 0.
         global_size: Samples of the batch over all ranks.
         part: This rank's samples, as positions in the global batch.
+        indices: (B,) int64, this rank's samples as positions in the selection of rows.
         weight: 1; 0 on a rank that has no sample of its own and computes another rank's.
     """
 
@@ -42,6 +43,7 @@ class Batch:
     step: int
     global_size: int
     part: slice
+    indices: np.ndarray
     weight: float = 1.0
 
 
@@ -87,9 +89,10 @@ class Batches:
         """Yields the batches of an epoch in order, from step `first_step` on."""
         steps = range(first_step, self.num_steps)
         order = self._sampler.order(epoch)
-        pixels = self._feeder.feed([self._indices(order, step) for step in steps])
+        indices = [self._indices(order, step) for step in steps]
+        pixels = self._feeder.feed(indices)
         with contextlib.closing(pixels):  # type: ignore[type-var]
-            for step, (images, masks) in zip(steps, pixels, strict=True):
+            for step, mine, (images, masks) in zip(steps, indices, pixels, strict=True):
                 global_size = min(self._batch_size, self._num_samples - step * self._batch_size)
                 part, weight = self._part(global_size)
                 yield Batch(
@@ -98,6 +101,7 @@ class Batches:
                     step=step,
                     global_size=global_size,
                     part=part,
+                    indices=mine,
                     weight=weight,
                 )
 

@@ -23,6 +23,7 @@ from brats_train.inference.brain import brain_of_images
 from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble, to_native
 from brats_train.inference.mask_files import grid_of
+from brats_train.inference.pooling import pool_slices
 from brats_train.models.checkpoint import SegmenterSpec
 
 __all__ = [
@@ -64,21 +65,29 @@ class CasePrediction:
         probabilities: (n, K, Y, X) float32 on the scan's own grid, 0 outside the brain.
         z_indices: (n,) z of each slice.
         network_output: (n, K, S, S) float32 on the device, as the model gave it.
+        labels: (L,) float64, the probability of each label of the case; L is 0 for a model that
+            tells none.
     """
 
     probabilities: np.ndarray
     z_indices: np.ndarray
     network_output: Tensor
+    labels: np.ndarray
 
 
 def predict_case(prepared: PreparedCase, ensemble: Ensemble, tta: bool) -> CasePrediction:
     """Predicts a prepared case; `tta` averages over flips."""
     _, height, width = prepared.grid.canonical_shape
-    output = ensemble.probabilities(prepared.images, prepared.z_indices, tta)
+    output, slice_labels = ensemble.predict(prepared.images, prepared.z_indices, tta)
     probabilities = to_native(output, height, width, ensemble.spec.preparation.fit)
     probabilities *= prepared.brain[:, None]
+    # What a slice counts for is the tumour that is seen in it.
+    weights = probabilities.max(axis=1, initial=0.0).sum(axis=(1, 2), dtype=np.float64)
     return CasePrediction(
-        probabilities=probabilities, z_indices=prepared.z_indices, network_output=output
+        probabilities=probabilities,
+        z_indices=prepared.z_indices,
+        network_output=output,
+        labels=pool_slices(slice_labels.cpu().numpy(), weights),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +16,28 @@ from brats_cache.common.errors import CheckpointError
 from brats_train.data.context import neighbor_positions
 from brats_train.models.checkpoint import SegmenterSpec
 from brats_train.models.loaded_model import LoadedModel
+from brats_train.models.network import split_output
 from brats_train.models.postprocessing import Postprocessing
 from brats_train.models.sources import load_models
 from brats_train.runtime.precision import autocast, choose_amp
 
-__all__ = ["Ensemble", "average", "load_ensemble", "make_ensemble", "to_native"]
+__all__ = ["Ensemble", "SlicePredictions", "average", "load_ensemble", "make_ensemble", "to_native"]
 
 SLICES_AT_ONCE = 32
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
+
+
+class SlicePredictions(NamedTuple):
+    """What a model predicts for n slices, on its device.
+
+    Attributes:
+        masks: (n, K, S, S) float32, the probability of each region.
+        labels: (n, L) float32, the probability of each label of the case; L is 0 for a model that
+            tells none.
+    """
+
+    masks: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,8 +69,14 @@ class Ensemble:
             rules = rules.with_threshold(threshold, self.spec.regions)
         return replace(self, spec=replace(self.spec, postprocessing=rules))
 
-    @torch.inference_mode()
     def probabilities(self, images: np.ndarray, z_indices: np.ndarray, tta: bool = False) -> Tensor:
+        """(n, K, S, S) float32 on the device, the masks of `predict`."""
+        return self.predict(images, z_indices, tta).masks
+
+    @torch.inference_mode()
+    def predict(
+        self, images: np.ndarray, z_indices: np.ndarray, tta: bool = False
+    ) -> SlicePredictions:
         """Predicts prepared slices of one case.
 
         The slices go through in chunks of a fixed size, so that equal slices give equal
@@ -65,9 +86,6 @@ class Ensemble:
             images: (n, C, S, S) float16, as `prepare_images` makes them.
             z_indices: (n,) z of each slice, ascending; tells a model of context the neighbours.
             tta: Average over both flips and their combination (test-time augmentation).
-
-        Returns:
-            (n, K, S, S) float32 on the device.
 
         Raises:
             CheckpointError: The models give NaN.
@@ -82,27 +100,34 @@ class Ensemble:
         ]
         if not parts:
             size = self.spec.preparation.size
-            return torch.empty((0, len(self.spec.regions), size, size), device=self.device)
-        whole = torch.cat(parts)
-        if not whole.isfinite().all():
+            return SlicePredictions(
+                torch.empty((0, len(self.spec.regions), size, size), device=self.device),
+                torch.empty((0, len(self.spec.labels)), device=self.device),
+            )
+        whole = SlicePredictions(*map(torch.cat, zip(*parts, strict=True)))
+        if not whole.masks.isfinite().all() or not whole.labels.isfinite().all():
             raise CheckpointError(
                 f"{', '.join(map(str, self.paths))}: the model gives NaN instead of probabilities; "
                 "its weights are no use. Train again, or name another --checkpoint."
             )
         return whole
 
-    def _chunk(self, images: Tensor, tta: bool) -> Tensor:
+    def _chunk(self, images: Tensor, tta: bool) -> SlicePredictions:
         pixels = images.to(self.device).float().contiguous(memory_format=torch.channels_last)
         flips = _FLIPS if tta else _FLIPS[:1]
         total: Tensor | None = None
+        labels = torch.zeros((len(pixels), len(self.spec.labels)), device=self.device)
         for model in self.models:
             for dims in flips:
                 with autocast(self.amp, self.device):
-                    logits = model(pixels.flip(dims))
+                    logits, label_logits = split_output(model(pixels.flip(dims)))
                 probability = logits.float().sigmoid().flip(dims)
                 total = probability if total is None else total + probability
+                if label_logits is not None:
+                    labels += label_logits.float().softmax(dim=1)
         assert total is not None
-        return total / (len(self.models) * len(flips))
+        num = len(self.models) * len(flips)
+        return SlicePredictions(total / num, labels / num)
 
 
 def load_ensemble(
@@ -157,6 +182,7 @@ def average(ensembles: Sequence[Ensemble]) -> Ensemble:
             ("regions", spec.regions, first.regions),
             ("preparation of the images", spec.preparation, first.preparation),
             ("context", spec.context, first.context),
+            ("labels", spec.labels, first.labels),
             ("ways with missing modalities", spec.accepts_missing, first.accepts_missing),
         ):
             if value != expected:

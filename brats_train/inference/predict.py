@@ -28,6 +28,7 @@ from brats_cache.imaging.scan_check import (
     OTHER_SPACING,
     PREPARING_TOOLS,
 )
+from brats_train.inference.case_details import encode_details, has_details
 from brats_train.inference.case_prediction import (
     CasePrediction,
     PreparedCase,
@@ -122,7 +123,12 @@ def predict(
     modalities = ensemble.spec.preparation.modalities
     model = fingerprint_of_model(ensemble)
     with same_error_on_all_ranks():
-        targets, faults = plan_targets(job.findings.cases, job.out_dir, job.probabilities)
+        targets, faults = plan_targets(
+            job.findings.cases,
+            job.out_dir,
+            with_probabilities=job.probabilities,
+            with_details=has_details(ensemble.spec),
+        )
     faults = [*job.findings.faults, *faults]
     kept = _kept(job, targets, model, world)
     try:
@@ -258,6 +264,9 @@ def _write(
         volume[:, prediction.z_indices] = prediction.probabilities.swapaxes(0, 1)
         whole = volume[0] if len(volume) == 1 else volume
         write_atomically(target.probabilities, encode_volume(whole, header, description))
+    if target.details is not None:
+        details = encode_details(target.case.id, prediction, spec, description)
+        write_atomically(target.details, details)
     masks = regions_of(
         prediction.probabilities,
         spec.regions,

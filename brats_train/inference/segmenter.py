@@ -38,6 +38,8 @@ class Segmentation:
         affine: (4, 4) float64, voxel to RAS mm, the scan's own.
         scheme: What the values of `labels` mean; of a model of the whole tumour alone they are 1.
         probabilities: (X, Y, Z) float32 by region, 0 outside the brain; empty unless asked for.
+        label_probabilities: Of the labels of the case, such as its grade; empty for a model that
+            tells none.
         warnings: How the scans differ from those that models are trained on, such as "not
             skull-stripped": the mask may be useless.
     """
@@ -46,6 +48,7 @@ class Segmentation:
     affine: np.ndarray
     scheme: Scheme
     probabilities: Mapping[str, np.ndarray]
+    label_probabilities: Mapping[str, float]
     warnings: tuple[str, ...]
 
 
@@ -114,6 +117,7 @@ class Segmenter:
             affine=prepared.grid.affine,
             scheme=scheme,
             probabilities=volumes,
+            label_probabilities=dict(zip(spec.labels, prediction.labels.tolist(), strict=True)),
             warnings=prepared.warnings,
         )
 

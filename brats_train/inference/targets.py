@@ -16,6 +16,7 @@ from brats_cache.common.errors import BratsError, DataFaults, Fault
 from brats_cache.discovery.cases import Case
 from brats_cache.imaging.labels import SCHEMES
 from brats_cache.imaging.nifti_header import read_header
+from brats_train.inference.case_details import made_by
 from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.mask_files import mask_path
@@ -33,20 +34,23 @@ class Target:
         case: The case.
         mask: `<case>.nii.gz`.
         probabilities: `<case>_prob.nii.gz`, None where it is not asked for.
+        details: `<case>.json`, None for a model that tells nothing but masks.
     """
 
     case: Case
     mask: Path
     probabilities: Path | None
+    details: Path | None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files, the mask last, as they are written."""
-        return (self.mask,) if self.probabilities is None else (self.probabilities, self.mask)
+        files = (self.probabilities, self.details, self.mask)
+        return tuple(file for file in files if file is not None)
 
 
 def plan_targets(
-    cases: Sequence[Case], out_dir: Path, with_probabilities: bool
+    cases: Sequence[Case], out_dir: Path, *, with_probabilities: bool, with_details: bool
 ) -> tuple[list[Target], list[Fault]]:
     """Names the files of every case.
 
@@ -64,11 +68,15 @@ def plan_targets(
         try:
             mask = mask_path(out_dir, case.id)
             probabilities = mask_path(out_dir, case.id, "_prob.nii.gz")
+            details = mask_path(out_dir, case.id, ".json")
         except DataFaults as error:
             faults += error.faults
             continue
         target = Target(
-            case=case, mask=mask, probabilities=probabilities if with_probabilities else None
+            case=case,
+            mask=mask,
+            probabilities=probabilities if with_probabilities else None,
+            details=details if with_details else None,
         )
         if fault := _length_fault(target, longest) or _scheme_fault(case):
             faults.append(fault)
@@ -184,6 +192,8 @@ def _scans_of(case: Case) -> str | None:
 
 
 def _description(path: Path) -> str:
+    if path.suffix == ".json":
+        return made_by(path)
     try:
         block = read_header(path).block
     except DataFaults:

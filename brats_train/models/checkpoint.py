@@ -46,6 +46,7 @@ class SegmenterSpec:
         context: Neighbours of a slice on each side that the network sees with it.
         accepts_missing: Whether it was trained to do without a modality, see `data.channels`.
         postprocessing: What follows the network.
+        labels: The classes of whole cases that it tells apart, empty for none.
     """
 
     model: ModelConfig
@@ -56,6 +57,7 @@ class SegmenterSpec:
     context: int = 0
     accepts_missing: bool = False
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    labels: tuple[str, ...] = ()
 
 
 def pack(spec: SegmenterSpec, model: Mapping[str, Tensor], **state: Any) -> dict[str, Any]:
@@ -201,6 +203,7 @@ def unpack_spec(packed: Mapping[str, Any]) -> SegmenterSpec:
     fields["preparation"] = Preparation(**preparation)
     fields["model"] = ModelConfig(**model)
     fields["regions"] = tuple(fields["regions"])
+    fields["labels"] = tuple(fields.get("labels", ()))
     if "postprocessing" in fields:
         fields["postprocessing"] = Postprocessing.unpack(fields["postprocessing"])
     else:  # written by an older version

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from brats_cache.common.errors import BratsError, first_line
 
-__all__ = ["TIMM_PREFIX", "ModelConfig", "build_model", "try_model"]
+__all__ = ["TIMM_PREFIX", "ModelConfig", "build_model", "split_output", "try_model"]
 
 TIMM_PREFIX = "tu-"  # smp's word for the encoders of timm
 
@@ -28,6 +28,7 @@ class ModelConfig:
     Attributes:
         in_channels: Channels of a sample: modalities, times the slices of its context.
         classes: Number of regions K, one logit each.
+        num_labels: Labels L of whole cases that a second head on the encoder tells apart, or 0.
         architecture: A decoder of smp, such as "Unet", "UnetPlusPlus" or "FPN"; case is ignored.
         encoder: An encoder of smp, or "tu-" and the name of one of timm.
 
@@ -39,6 +40,7 @@ class ModelConfig:
     classes: int
     architecture: str = "Unet"
     encoder: str = "resnet34"
+    num_labels: int = 0
 
     def __post_init__(self) -> None:
         for field in ("in_channels", "classes"):
@@ -51,7 +53,7 @@ def build_model(config: ModelConfig) -> nn.Module:
 
     Returns:
         A network that takes (B, C, H, W) float images, H and W multiples of 32, and returns mask
-        logits (B, K, H, W).
+        logits (B, K, H, W), or with labels a pair, see `split_output`.
 
     Raises:
         ValueError: There is no such architecture or encoder, or the two do not go together.
@@ -78,12 +80,25 @@ def build_model(config: ModelConfig) -> nn.Module:
             encoder_weights=None,
             in_channels=config.in_channels,
             classes=config.classes,
+            **_second_head(config.num_labels),
         )
     except Exception as error:  # smp and timm raise nearly anything for what they cannot combine
         raise ValueError(
             f"architecture {config.architecture} cannot be built with encoder {config.encoder} "
             f"({first_line(error)})"
         ) from error
+
+
+def _second_head(num_labels: int) -> dict[str, object]:
+    """smp's arguments for a classifier of the encoder's last features, averaged over the slice."""
+    if not num_labels:
+        return {}
+    return {"aux_params": {"classes": num_labels, "pooling": "avg"}}
+
+
+def split_output(output: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """What a network returned: mask logits (B, K, H, W), and label logits (B, L) or None."""
+    return output if isinstance(output, tuple) else (output, None)
 
 
 def try_model(model: nn.Module, config: ModelConfig, size: int, num_samples: int) -> bool:
@@ -106,8 +121,8 @@ def try_model(model: nn.Module, config: ModelConfig, size: int, num_samples: int
     images = torch.zeros(num_samples, config.in_channels, size, size)
     try:
         with torch.random.fork_rng(devices=[]):  # dropout draws
-            logits = trial(images)
-        logits.mean().backward()
+            logits, labels = split_output(trial(images))
+        (logits.mean() + (0 if labels is None else labels.mean())).backward()
     except Exception as error:  # as above
         raise BratsError(
             f"{words}: cannot be trained on {num_samples} samples of {config.in_channels} x {size} "

@@ -26,6 +26,7 @@ from brats_cache.common.errors import BratsError, CheckpointError, first_line, p
 from brats_cache.common.files import open_regular_file
 from brats_train.models.description import Description, canonical_json
 from brats_train.models.loaded_model import LoadedModel
+from brats_train.models.network import split_output
 
 __all__ = ["OPSET", "is_onnx", "load_onnx", "make_onnx", "parse_onnx"]
 
@@ -170,7 +171,7 @@ class _Average(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        logits = [network(pixels) for network in self.networks]
+        logits = [split_output(network(pixels))[0] for network in self.networks]
         if len(logits) == 1:
             return logits[0]
         # log(p / (1 - p)) of the mean p, from sums in logarithms that no logit can overflow.

@@ -41,6 +41,8 @@ class _RunConfig(BaseModel):
     trackers: list[str] = []
     micro_batch: int | str = 0
     amp: str = ""
+    classify: Name | None = None
+    labels: dict[str, str] | None = None
     launcher: str | None = None
     num_train_rows: int = 0
     num_val_rows: int = 0

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from brats_train.runtime.settings import SETTINGS
 
-__all__ = ["LOSS_NAMES", "LossConfig", "LossTerms", "compute"]
+__all__ = ["LOSS_NAMES", "LossConfig", "LossTerms", "compute", "label_loss"]
 
 LossName = Literal["bce+iou", "bce+dice", "focal+dice", "bce", "iou", "dice", "tversky"]
 LOSS_NAMES: tuple[str, ...] = get_args(LossName)
@@ -146,6 +146,23 @@ def compute(
         total = total + config.overlap_weight * loss.expand(len(logits))
     iou_loss = 1 - _score("iou", counts, config).mean(1)
     return LossTerms(total, bce.detach(), iou_loss.detach().expand(len(logits)))
+
+
+def label_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """The weighted cross-entropy of each sample's label; 0 for those without one.
+
+    Args:
+        logits: (B, L) of any floating type.
+        labels: (B,) int64, negative for a sample without a label.
+        weights: (L,) float32.
+
+    Returns:
+        (B,) float32.
+    """
+    ignored = -1
+    return F.cross_entropy(
+        logits.float(), labels.clamp_min(ignored), weights, ignore_index=ignored, reduction="none"
+    )
 
 
 def _miss_factor(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:

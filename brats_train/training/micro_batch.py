@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from brats_cache.common.errors import BratsError, first_line
+from brats_train.models.network import split_output
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import autocast, cudnn_autotuning
 
@@ -110,7 +111,9 @@ def _fits(
         images = torch.randn(size, *shape, device=device)
         with cudnn_autotuning(True):
             with autocast(amp, device):
-                logits = model(images.contiguous(memory_format=torch.channels_last))
+                logits, _ = split_output(
+                    model(images.contiguous(memory_format=torch.channels_last))
+                )
             logits.float().square().mean().backward()
         torch.cuda.synchronize(device)  # before training: the answer is needed now
         del reserve, images, logits

@@ -105,6 +105,8 @@ class Recipe:
         sync_batchnorm: Batch statistics over all ranks; PyTorch has it on CUDA alone.
         loss: See `LossConfig`.
         augment: See `AugmentConfig`.
+        label_weight: With --classify, the weight of the labels' cross-entropy in the loss.
+        label_balance: Whether rare labels weigh more, so that all have equal weight in total.
         seed: Decides first weights, order and augmentation.
     """
 
@@ -137,6 +139,8 @@ class Recipe:
     sync_batchnorm: bool = False
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    label_weight: NotNegative = 0.2
+    label_balance: bool = True
     seed: int = 0
 
     @property

@@ -27,6 +27,8 @@ def job_config(job: TrainJob, caches: Sequence[Cache]) -> dict[str, Any]:
             for cache in caches
         ],
         "fold": job.fold,
+        "classify": job.classify,
+        "labels": dict(job.labels) or None,
         "init_from": absolute(job.init_from) if job.init_from else None,
         "deterministic": job.deterministic,
         "max_minutes": job.max_minutes,

@@ -24,7 +24,10 @@ from brats_train.training.run_lock import run_lock
 __all__ = ["RunDir", "differences"]
 
 RUNS = Path("runs")
-_DECISIVE = ("recipe", "fold", "init_from", "deterministic", "micro_batch", "amp", "caches")
+_DECISIVE = (
+    *("recipe", "fold", "init_from", "deterministic", "micro_batch", "amp"),
+    *("caches", "labels"),
+)
 _OURS = (
     *("config.json", "metrics.csv", "best.pt", "last.pt"),
     *("report.html", "figures", "eval", "tensorboard"),

@@ -194,13 +194,14 @@ def file_identity(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def model_config(recipe: Recipe, num_channels: int) -> ModelConfig:
+def model_config(recipe: Recipe, num_channels: int, num_labels: int) -> ModelConfig:
     """The model that a recipe asks for."""
     return ModelConfig(
         in_channels=num_channels,
         classes=len(recipe.regions),
         architecture=recipe.model.architecture,
         encoder=recipe.model.encoder,
+        num_labels=num_labels,
     )
 
 

@@ -40,6 +40,9 @@ class TrainJob:
         compile: Compile the model with torch.compile.
         deterministic: Equal runs give equal bytes.
         trackers: Of `loggers.TRACKERS`.
+        classify: Source of the labels of cases that a second head learns, see
+            `data.case_labels.label_cases`; None for no second head.
+        labels: Label by case; empty until the source has been read.
         allow_no_tumor: Train even where no training slice holds a tumour.
     """
 
@@ -55,6 +58,8 @@ class TrainJob:
     compile: bool = False
     deterministic: bool = False
     trackers: tuple[str, ...] = ()
+    classify: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     allow_no_tumor: bool = False
 
 

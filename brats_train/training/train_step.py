@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from brats_cache.format.reader import Cache
 from brats_train.data import augmentation as augment
+from brats_train.data.case_labels import SliceLabels
 from brats_train.data.channels import all_modalities
 from brats_train.data.context import num_slices
 from brats_train.data.loader import Batch
 from brats_train.data.targets import region_targets
 from brats_train.models.checkpoint import SegmenterSpec
-from brats_train.models.network import try_model
+from brats_train.models.network import split_output, try_model
 from brats_train.runtime.compile import compile_model
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import autocast, choose_amp, cudnn_autotuning
@@ -70,6 +71,7 @@ class TrainStep:
         micro_batch: str,
         init_from: Path | None,
         is_compiled: bool,
+        labels: SliceLabels | None = None,
     ) -> None:
         """Builds all of it.
 
@@ -82,6 +84,7 @@ class TrainStep:
             micro_batch: See `choose_micro_batch`.
             init_from: A checkpoint to take the whole model from.
             is_compiled: Whether to compile the network.
+            labels: The labels of the training rows, None without a second head.
 
         Raises:
             BratsError: The network does not exist or cannot be trained on such slices.
@@ -93,7 +96,8 @@ class TrainStep:
         side = side_of(recipe, caches[0].shape[-1])
         self.window = side if side < caches[0].shape[-1] else 0
         modalities = all_modalities(caches)
-        config = model_config(recipe, len(modalities) * self.num_slices)
+        num_labels = len(labels.names) if labels else 0
+        config = model_config(recipe, len(modalities) * self.num_slices, num_labels)
         self.model, weights_from = initial_model(config, recipe.encoder_weights, init_from)
         smallest = side // 2 if recipe.half_resolution else side
         is_whole = try_model(self.model, config, smallest, least)  # on the CPU
@@ -106,6 +110,12 @@ class TrainStep:
         self.ema = make_ema(self.model, recipe.ema)
         self.optimizer = make_optimizer(self.model, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp == "fp16")
+        self._labels: _LabelTensors | None = None
+        if labels is not None:
+            self._labels = _LabelTensors(
+                indices=torch.from_numpy(labels.indices).to(device),
+                weights=torch.from_numpy(labels.weights).to(device),
+            )
         self.segmenter = SegmenterSpec(
             model=config,
             regions=recipe.regions,
@@ -115,6 +125,7 @@ class TrainStep:
             label_scheme=common_scheme(caches),
             weights_from=weights_from,
             postprocessing=recipe.postprocessing,
+            labels=labels.names if labels else (),
         )
         self.micro_batch = choose_micro_batch(
             micro_batch,
@@ -147,13 +158,17 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         images, masks = self._augment(batch, epoch)
+        labels = self._labels_of(batch)
         self.optimizer.zero_grad(set_to_none=True)
         pieces = split_evenly(len(images), self._num_pieces(batch.global_size))
         for piece in pieces:
             # Gradients travel between ranks once a step, with the last piece.
             is_last = piece == pieces[-1]
             with nullcontext() if is_last else self.world.no_sync(self.ddp_model):
-                self._accumulate(images[piece], masks[piece], batch, totals, is_coarse)
+                piece_labels = None if labels is None else labels[piece]
+                self._accumulate(
+                    images[piece], masks[piece], piece_labels, batch, totals, is_coarse
+                )
         if self.recipe.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
@@ -173,7 +188,13 @@ class TrainStep:
         return min(-(-largest // self.micro_batch), least)
 
     def _accumulate(
-        self, images: Tensor, masks: Tensor, batch: Batch, totals: Tensor, is_coarse: bool
+        self,
+        images: Tensor,
+        masks: Tensor,
+        labels: Tensor | None,
+        batch: Batch,
+        totals: Tensor,
+        is_coarse: bool,
     ) -> None:
         """Forward and backward pass of a piece of this rank's part of `batch`."""
         targets = region_targets(masks, self.recipe.regions)
@@ -185,18 +206,32 @@ class TrainStep:
         model = self.ddp_model if is_usual or self.world.size > 1 else self.model
         with cudnn_autotuning(is_usual):
             with autocast(self.amp, self.world.device):
-                logits = model(images.contiguous(memory_format=torch.channels_last))
+                logits, label_logits = split_output(
+                    model(images.contiguous(memory_format=torch.channels_last))
+                )
             terms = losses.compute(
                 self.recipe.loss, logits, targets, reduce=self._sum_over_ranks(batch.weight)
             )
             # Gradients are averaged over ranks; scaled so, they are the mean over the global batch
             # even where ranks hold unequal parts of it.
-            loss = terms.total.sum() * (batch.weight * self.world.size / batch.global_size)
+            total = terms.total.sum()
+            if labels is not None and label_logits is not None:
+                assert self._labels is not None
+                each = losses.label_loss(label_logits, labels, self._labels.weights)
+                total = total + self.recipe.label_weight * each.sum()
+            loss = total * (batch.weight * self.world.size / batch.global_size)
             self.scaler.scale(loss).backward()
         with torch.no_grad():  # sums stay on the device
             totals += batch.weight * sums_of(terms, logits, targets)
             bad = torch.where(loss.isfinite(), NEVER, batch.step)
             self.first_nonfinite = torch.minimum(self.first_nonfinite, bad)
+
+    def _labels_of(self, batch: Batch) -> Tensor | None:
+        """(B,) int64, the labels of this rank's part of a batch; None without a second head."""
+        if self._labels is None:
+            return None
+        indices = torch.from_numpy(batch.indices)
+        return self._labels.indices[indices.to(self.world.device, non_blocking=True)]
 
     def _sum_over_ranks(self, weight: float) -> Callable[[Tensor], Tensor] | None:
         """The differentiable sum over ranks of counts that weigh `weight` here."""
@@ -246,6 +281,13 @@ class TrainStep:
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["generator"])
+
+
+class _LabelTensors(NamedTuple):
+    """`SliceLabels` on the device."""
+
+    indices: Tensor
+    weights: Tensor
 
 
 def split_evenly(num: int, num_pieces: int) -> list[slice]:

@@ -22,6 +22,7 @@ import torch
 
 from brats_cache.common.errors import BratsError, CheckpointError
 from brats_cache.format.cache_set import open_caches
+from brats_train.data.case_labels import label_cases, slice_labels
 from brats_train.data.feeders import make_feeder
 from brats_train.data.loader import Batches
 from brats_train.data.sampler import make_sampler
@@ -158,6 +159,12 @@ class Trainer:
         self.batches = Batches(feeder, sampler, batch_size=recipe.batch_size, world=world)
         amp = choose_amp(recipe.amp, device)
         self.validator = Validator(self.caches, val_rows, recipe, amp, world, job.resident)
+        labels = None
+        if job.classify:
+            by_case = job.labels or label_cases(job.classify, self.caches)
+            self.job = replace(self.job, labels=by_case)
+            balanced = recipe.label_balance
+            labels = slice_labels(self.caches, self.train_rows, by_case, is_balanced=balanced)
         self.train_step = TrainStep(
             recipe,
             self.caches,
@@ -169,6 +176,7 @@ class Trainer:
             micro_batch=job.micro_batch,
             init_from=job.init_from,
             is_compiled=job.compile,
+            labels=labels,
         )
         self.progress = Progress(
             schedule=(0, recipe.epochs * self.batches.num_steps),

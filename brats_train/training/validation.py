@@ -19,6 +19,7 @@ from brats_train.data.feeders import make_feeder
 from brats_train.data.selection import RowSet
 from brats_train.data.targets import region_targets
 from brats_train.evaluation.slice_iou import slice_ious
+from brats_train.models.network import split_output
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import autocast
 from brats_train.training import losses
@@ -98,7 +99,7 @@ class Validator:
             targets = region_targets(masks, recipe.regions)
             pixels = images.to(torch.float32, memory_format=torch.channels_last)
             with autocast(self._amp, world.device):
-                logits = model(pixels)
+                logits, _ = split_output(model(pixels))
             totals += sums_of(losses.compute(loss, logits, targets), logits, targets)
         means = world.sum_over_ranks(totals) / self.num_rows
         return dict(zip(NAMES, means.tolist(), strict=True))  # one synchronisation an epoch
@@ -116,7 +117,8 @@ class Validator:
         ends = []
         for images, _ in self._feeder.feed(self._chunks[:1] * 2):
             with autocast(self._amp, self._world.device):
-                logits = model(images.to(torch.float32, memory_format=torch.channels_last))
+                pixels = images.to(torch.float32, memory_format=torch.channels_last)
+                logits, _ = split_output(model(pixels))
             float(logits.sum())  # waits for the device
             ends.append(time.monotonic())
         return (ends[1] - ends[0]) * len(self._chunks)

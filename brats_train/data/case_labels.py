@@ -1,0 +1,122 @@
+"""Labels of whole cases, such as the tumour's grade, for classification beside segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.text import first_few
+from brats_cache.discovery.tables import read_csv
+from brats_cache.format.reader import Cache
+from brats_train.data.selection import RowSet
+
+__all__ = ["GRADE", "UNLABELLED", "SliceLabels", "label_cases", "slice_labels"]
+
+GRADE = "grade"  # takes the grades that the caches hold
+UNLABELLED = -1
+
+
+def label_cases(source: str, caches: Sequence[Cache]) -> dict[str, str]:
+    """Reads the label of each case.
+
+    Args:
+        source: "grade", or a CSV file with the columns `case` and `label`; a case that it leaves
+            out, or whose cell is blank or NA, has no label.
+        caches: The caches; labels of cases that they do not hold are left aside.
+
+    Returns:
+        Label by case id, of the cases that have one.
+
+    Raises:
+        BratsError: The file cannot be read or is no such table, a case is in two of its lines, or
+            no case of the caches has a label.
+    """
+    if source == GRADE:
+        known = {
+            record["id"].decode(): record["grade"].decode()
+            for cache in caches
+            for record in cache.cases
+        }
+        where = f"--classify grade: {printable(caches[0].path)}"
+    else:
+        known = _read_labels(Path(source))
+        where = f"--classify {printable(source)}"
+    held = {name.decode() for cache in caches for name in cache.cases["id"].tolist()}
+    labels = {case: label for case, label in known.items() if label and case in held}
+    if not labels:
+        raise BratsError(
+            f"{where}: no case of the caches has a label ({first_few(sorted(held))}). Build from "
+            "scans with their name_mapping.csv, or name a CSV with the columns case and label."
+        )
+    return labels
+
+
+def _read_labels(path: Path) -> dict[str, str]:
+    rows = read_csv(path)
+    if not rows or not {"case", "label"} <= set(rows[0].cells):
+        raise BratsError(
+            f"{printable(path)}: expected the columns case and label, and a line each."
+        )
+    labels: dict[str, str] = {}
+    for row in rows:
+        if row.cells["case"] in labels:
+            raise BratsError(f"{printable(path)}: line {row.line}: {row.cells['case']} again.")
+        labels[row.cells["case"]] = row.cells["label"]
+    return labels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SliceLabels:
+    """The labels of the selected slices of a training.
+
+    Attributes:
+        names: The L labels.
+        indices: (n,) int64, positions in `names`; `UNLABELLED` for slices without tumour and of
+            cases without a label.
+        weights: (L,) float32, what a slice of each label weighs.
+    """
+
+    names: tuple[str, ...]
+    indices: np.ndarray
+    weights: np.ndarray
+
+
+def slice_labels(
+    caches: Sequence[Cache], rows: RowSet, labels: Mapping[str, str], *, is_balanced: bool
+) -> SliceLabels:
+    """Gives every selected slice the label of its case.
+
+    Args:
+        caches: The caches that `rows` refers to.
+        rows: The selected rows.
+        labels: Label by case id.
+        is_balanced: Whether each label has equal weight in total, as in King and Zeng 2001.
+
+    Raises:
+        BratsError: The slices have fewer than two different labels.
+    """
+    by_case = [
+        [labels.get(name.decode(), "") for name in cache.cases["id"].tolist()] for cache in caches
+    ]
+    found = np.full(len(rows), "", object)
+    for number, cache in enumerate(caches):
+        here = rows.cache == number
+        slices = cache.slices[rows.row[here]]
+        has_tumor = slices["label_pixels"][:, 1:].any(axis=1)
+        of_case = np.array([*by_case[number], ""], object)
+        found[here] = of_case[np.where(has_tumor, slices["case"].astype(np.int64), -1)]
+    names = tuple(sorted(set(found.tolist()) - {""}))
+    if len(names) < 2:
+        raise BratsError(
+            f"--classify: the training slices have {names[0] if names else 'no'} label alone; "
+            "expected two different labels at least."
+        )
+    index_of = {"": UNLABELLED, **{name: index for index, name in enumerate(names)}}
+    indices = np.array([index_of[name] for name in found.tolist()], np.int64)
+    counts = np.bincount(indices[indices >= 0], minlength=len(names))
+    weights = counts.sum() / (len(names) * counts) if is_balanced else np.ones(len(names))
+    return SliceLabels(names=names, indices=indices, weights=weights.astype(np.float32))

@@ -1,0 +1,50 @@
+"""What a model tells of a case beside its mask: `<case>.json` of `brats predict`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from brats_cache.common.files import read_json
+from brats_train.inference.case_prediction import CasePrediction
+from brats_train.models.checkpoint import SegmenterSpec
+
+__all__ = ["encode_details", "has_details", "label_of", "made_by"]
+
+
+def has_details(spec: SegmenterSpec) -> bool:
+    """Whether a model tells more of a case than its mask."""
+    return bool(spec.labels)
+
+
+def label_of(prediction: CasePrediction, spec: SegmenterSpec) -> str:
+    """The most probable label of a case."""
+    return spec.labels[int(prediction.labels.argmax())]
+
+
+def encode_details(case: str, prediction: CasePrediction, spec: SegmenterSpec, made: str) -> bytes:
+    """Makes the content of the file.
+
+    Args:
+        case: Id of the case.
+        prediction: What the model predicts.
+        spec: The model.
+        made: Which model made it of which scans, see `targets.description_of`.
+    """
+    details: dict[str, Any] = {"case": case, "made_by": made}
+    if spec.labels:
+        details["label"] = label_of(prediction, spec)
+        values = [round(float(value), 6) for value in prediction.labels]
+        details["label_probabilities"] = dict(zip(spec.labels, values, strict=True))
+    return (json.dumps(details, indent=2) + "\n").encode()
+
+
+def made_by(path: Path) -> str:
+    """Which model made a file of which scans, "" where it is another program's."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return ""
+    found = content.get("made_by") if isinstance(content, dict) else None
+    return found if isinstance(found, str) else ""

@@ -1,0 +1,110 @@
+"""Classification beside segmentation: which slices count, that it is learnt, and what is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from brats_cache.common.errors import BratsError
+from brats_cache.format.reader import Cache
+from brats_train.data.case_labels import UNLABELLED, label_cases, slice_labels
+from brats_train.data.selection import select_rows
+from brats_train.models.checkpoint import load_network
+from brats_train.training.losses import label_loss
+from tests.commands import run_brats
+
+TRAINING = (
+    *("--encoder-weights", "none", "--set", "model.encoder=resnet18", "--set", "rows=tumor"),
+    *("--batch-size", "24", "--lr", "1e-3", "--amp", "off", "--device", "cpu"),
+)
+
+
+def test_only_labelled_slices_count_and_rare_labels_weigh_more() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [9.0, -9.0]], requires_grad=True)
+    weights = torch.tensor([1.0, 3.0])
+    loss = label_loss(logits, torch.tensor([0, 1, UNLABELLED]), weights)
+    expected = [np.log1p(np.exp(-2.0)), 3 * np.log1p(np.exp(-1.0)), 0]
+    np.testing.assert_allclose(loss.detach(), expected, rtol=1e-6)
+    loss.sum().backward()
+    assert logits.grad is not None
+    assert not logits.grad[2].any()
+    assert logits.grad[:2].all()
+
+
+def test_slices_take_the_label_of_their_case(cache: Cache, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    names = [name.decode() for name in cache.cases["id"].tolist()]
+    wanted = {name: "ab"[number % 2] for number, name in enumerate(names[:-2])}
+    lines = [f"{case},{label}" for case, label in wanted.items()]
+    table.write_text("\n".join(["case,label", *lines, f"{names[-2]},NA", "stranger,a"]))
+    labels = label_cases(str(table), [cache])
+    assert labels == wanted
+    rows = select_rows([cache], "train", "all")
+    found = slice_labels([cache], rows, labels, is_balanced=True)
+    assert found.names == ("a", "b")
+    totals = np.zeros(2)
+    for row, index in zip(rows.row, found.indices, strict=True):
+        record = cache.slices[row]
+        label = wanted.get(names[record["case"]])
+        if label is None or not record["label_pixels"][1:].any():
+            assert index == UNLABELLED
+        else:
+            assert found.names[index] == label
+            totals[index] += found.weights[index]
+    np.testing.assert_allclose(totals, totals[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("name,grade\nx,1\n", "columns case and label"),
+        ("case,label\nx,1\nx,2\n", "line 3: x again"),
+        ("case,label\nstranger,1\n", "no case of the caches has a label"),
+        ("case,label\n", "columns case and label"),
+    ],
+)
+def test_tables_that_label_nothing_are_refused(
+    cache: Cache, tmp_path: Path, content: str, words: str
+) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text(content)
+    with pytest.raises(BratsError, match=words):
+        label_cases(str(table), [cache])
+
+
+def test_one_label_is_nothing_to_tell_apart(cache: Cache) -> None:
+    rows = select_rows([cache], "train", "tumor")
+    labels = {name.decode(): "same" for name in cache.cases["id"].tolist()}
+    with pytest.raises(BratsError, match="two different labels"):
+        slice_labels([cache], rows, labels, is_balanced=True)
+
+
+def test_a_run_learns_labels_and_goes_on_without_their_table(
+    cache: Cache, phantom_dir: Path, tmp_path: Path
+) -> None:
+    """The labels are those of the file when the run began; a resumed run needs it no more."""
+    table, run = tmp_path / "labels.csv", tmp_path / "run"
+    names = [name.decode() for name in cache.cases["id"].tolist()]
+    lines = [f"{name},{'odd' if number % 2 else 'even'}" for number, name in enumerate(names)]
+    table.write_text("\n".join(["case,label", *lines]))
+    words = ("--cache", cache.path, "--run-dir", run, *TRAINING)
+    run_brats("train", *words, "--classify", table, "--epochs", 1)
+    table.unlink()
+    run_brats("train", "--run-dir", run, "--resume", "--epochs", 2)
+    spec, model, _ = load_network(run / "best.pt")
+    assert spec.labels == ("even", "odd")
+    masks, logits = model(torch.zeros(2, 4, 64, 64))
+    assert masks.shape == (2, 1, 64, 64)
+    assert logits.shape == (2, 2)
+    config = json.loads((run / "config.json").read_text())
+    assert config["labels"] == dict(line.split(",") for line in lines)
+
+    run_brats("predict", phantom_dir, "--run-dir", run, "--out", tmp_path / "masks")
+    details = json.loads((tmp_path / "masks" / f"{names[0]}.json").read_text())
+    assert sum(details["label_probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert details["label"] in ("even", "odd")
+    run_brats("predict", phantom_dir, "--run-dir", run, "--out", tmp_path / "masks", "--resume")
