@@ -120,8 +120,7 @@ def write_phantom(
         for number in range(1, num_test_cases + 1)
     ]
     tasks = training + test
-    for task in tasks:
-        task.folder.mkdir(parents=True)
+    _make_folders(out_dir, [task.folder for task in tasks])
     num_workers = min(workers or usable_cores(), len(tasks))
     records = _write_cases(tasks, num_workers, progress or (lambda done, total: None))
     if training:
@@ -148,6 +147,20 @@ def _make_room(out_dir: Path, num_bytes: int) -> None:
             f"{out_dir}: the phantom needs {num_bytes / 1e9:.1f} GB and the disk has "
             f"{free / 1e9:.1f} GB left. Ask for fewer cases, or for .nii.gz."
         )
+
+
+def _make_folders(out_dir: Path, folders: Sequence[Path]) -> None:
+    """Makes the folder of each case; of two processes at once one is refused at the first."""
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True)
+    except FileExistsError:
+        raise BratsError(
+            f"{out_dir}: another process makes a phantom there. Wait for it, or name another "
+            "folder."
+        ) from None
+    except OSError as error:
+        raise BratsError(f"{out_dir}: cannot be written ({error.strerror}).") from error
 
 
 def _write_cases(

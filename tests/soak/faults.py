@@ -46,6 +46,7 @@ def soak(arguments: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", help="Where to work.")
     options = parser.parse_args(arguments)
+    sys.stdout.reconfigure(line_buffering=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         soaked = _Soak(Path(name).resolve(), random.Random(options.seed))
         soaked.change_scans(options.changes)

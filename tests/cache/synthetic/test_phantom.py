@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brats_cache.common.errors import BratsError
+from brats_cache.synthetic import write_phantom as write_phantom_module
 from brats_cache.synthetic.phantom import PhantomCase, make_case
 from brats_cache.synthetic.write_phantom import write_phantom
 
@@ -412,3 +413,20 @@ def test_workers_end_with_the_one_who_asked(tmp_path, number):
         assert errors.count("Traceback") == 1, "the parent's own and none from a worker"
         assert "KeyboardInterrupt" in errors
         assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+def test_of_two_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write() -> None:
+        write_phantom(tmp_path / "out", num_cases=1, shape=SMALL, workers=1)
+
+    check = write_phantom_module._make_room
+
+    def let_another_begin(out_dir: Path, num_bytes: int) -> None:
+        check(out_dir, num_bytes)
+        monkeypatch.setattr(write_phantom_module, "_make_room", check)
+        write()
+
+    monkeypatch.setattr(write_phantom_module, "_make_room", let_another_begin)
+    with pytest.raises(BratsError, match="another process makes a phantom there"):
+        write()
+    assert len(list((tmp_path / "out").rglob("*.nii"))) == 5
