@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from brats_cache.common.errors import BratsError
+from brats_cache.common.errors import BratsError, print_message
 from brats_cache.common.progress import show_progress
 from brats_cache.discovery.namings import MODALITIES
 from brats_train.cli.options import (
@@ -18,10 +18,10 @@ from brats_train.cli.options import (
     checkpoint_option,
     device_option,
     model_sources,
-    no_progress,
     open_run_caches,
     run_option,
     tta_option,
+    warn_damaged,
 )
 
 __all__ = ["evaluate"]
@@ -126,6 +126,12 @@ def evaluate(
         result = _score_files(job, opened, regions, predictions, folder)
     if result is None:
         return
+    if result.num_stored:
+        print_message(
+            f"the model did not run for {result.num_stored} of {len(result.cases)} cases: their "
+            "masks were kept by an earlier brats eval.",
+            prefix="Note: ",
+        )
     if as_json:
         click.echo(to_json(result.summary), nl=False)
     else:
@@ -144,6 +150,7 @@ def _score_models(
 ) -> Any:
     """The evaluation, already written; None on a rank that does not print."""
     from brats_train.evaluation import evaluate as evaluation
+    from brats_train.evaluation.mask_store import MaskStore
     from brats_train.evaluation.publish import publish_evaluation, scratch_masks
     from brats_train.inference.case_models import load_case_models
     from brats_train.runtime.distributed import process_group, same_error_on_all_ranks
@@ -153,10 +160,11 @@ def _score_models(
             models = load_case_models(sources, world.device, checkpoint=checkpoint)
             _check_same_pixels(caches, models.spec, job.without)
         world.decide_on_main(lambda: stack.enter_context(_locked(folder)))
-        progress = show_progress("Scoring", "cases") if world.is_main else no_progress()
+        progress = show_progress("Scoring", "cases", is_shown=world.is_main)
         masks = stack.enter_context(scratch_masks(folder, world)) if save_masks else None
+        store = MaskStore.beside(folder, warn_damaged)
         with progress as report:
-            result = evaluation.evaluate(job, caches, models, world, report, masks)
+            result = evaluation.evaluate(job, caches, models, world, report, masks, store)
         if world.is_main:
             publish_evaluation(result, folder, masks)
         return result if world.is_main else None
@@ -173,7 +181,7 @@ def _score_files(
     with process_group("cpu") as world, contextlib.ExitStack() as stack:
         if folder.parent.parent.is_dir():  # if not, scoring says so
             world.decide_on_main(lambda: stack.enter_context(_locked(folder)))
-        progress = show_progress("Scoring", "cases") if world.is_main else no_progress()
+        progress = show_progress("Scoring", "cases", is_shown=world.is_main)
         with progress as report:
             result = evaluation.evaluate_files(job, regions, masks, caches, world, report)
         if world.is_main:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,10 +18,10 @@ __all__ = [
     "checkpoint_option",
     "device_option",
     "model_sources",
-    "no_progress",
     "open_run_caches",
     "run_option",
     "tta_option",
+    "warn_damaged",
 ]
 
 PATH = click.Path(path_type=Path)
@@ -105,8 +105,8 @@ def open_run_caches(trained: TrainedOn | None, given: Sequence[Path]) -> list[Ca
     return caches
 
 
-def no_progress() -> Any:
-    """The progress of a rank that does not print."""
-    import contextlib
+def warn_damaged(text: str) -> None:
+    """Prints a warning of a `MaskStore`."""
+    from brats_cache.common.errors import print_message, printable
 
-    return contextlib.nullcontext(lambda done, total: None)
+    print_message(printable(text), prefix="Warning: ")

@@ -15,7 +15,6 @@ from brats_train.cli.options import (
     checkpoint_option,
     device_option,
     model_sources,
-    no_progress,
     run_option,
     tta_option,
 )
@@ -120,7 +119,7 @@ def predict(
             if world.is_main:
                 print_message(printable(text), prefix="Warning: ")
 
-        progress = show_progress("Segmenting", "cases") if world.is_main else no_progress()
+        progress = show_progress("Segmenting", "cases", is_shown=world.is_main)
         try:
             with progress as report:
                 outcome = prediction.predict(job, ensemble, world, report, warn)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from brats_cache.common.progress import show_progress
-from brats_train.cli.options import PATH
+from brats_train.cli.options import PATH, warn_damaged
 
 __all__ = ["report"]
 
@@ -56,6 +56,8 @@ def report(run_dir: Path | None, caches: tuple[Path, ...], device: str) -> None:
 def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tuple[list[Any], Any]:
     """The caches that were scored, and a function that predicts as the evaluation did."""
     from brats_cache.format.cache_set import open_caches
+    from brats_train.evaluation.evaluate import SLICE_THRESHOLD
+    from brats_train.evaluation.mask_store import Computed, MaskStore
     from brats_train.inference.case_models import CaseModels
     from brats_train.inference.ensemble import load_ensemble
     from brats_train.report.build import check_unchanged
@@ -76,7 +78,13 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
         by_fold[one.fold] = replace(ensemble, spec=spec)
     models = CaseModels(by_fold=by_fold)
     check_unchanged(results, opened, models)
-    return opened, model_predictor(models)
+    computed = Computed(  # an older version did not tell where
+        device=summary.get("device", device.type),
+        amp=summary.get("amp", models.whole.amp),
+        slice_threshold=summary.get("slice_threshold", SLICE_THRESHOLD),
+    )
+    store = MaskStore.beside(results.folder, warn_damaged)
+    return opened, model_predictor(models, summary["slice_rows"], computed, store)
 
 
 def _find_checkpoint(checkpoint: Mapping[str, str], run_path: Path) -> Path:

@@ -17,46 +17,23 @@ from brats_cache.format.truth import true_labels
 from brats_cache.imaging.labels import region_table
 from brats_cache.imaging.preprocess import fit_masks
 from brats_train.data.selection import rows_by_rule
-from brats_train.evaluation.calibration import Table, probability_table
+from brats_train.evaluation.calibration import Table
+from brats_train.evaluation.case_masks import (
+    CaseMasks,
+    CaseProbabilities,
+    MaskRules,
+    decode_masks,
+    encode_masks,
+    make_masks,
+    slice_rows_of,
+)
+from brats_train.evaluation.mask_store import seal
 from brats_train.evaluation.metrics import EmptyRule, RegionScores, score_region
 from brats_train.evaluation.slice_iou import slice_ious
 from brats_train.inference.mask_files import encode_mask, grid_of, read_mask
-from brats_train.inference.postprocess import regions_of, source_labels
-from brats_train.models.postprocessing import Postprocessing
+from brats_train.inference.postprocess import source_labels
 
-__all__ = ["CaseProbabilities", "CaseScores", "ScoringRules", "ScoringTask", "score_case"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoringRules:
-    """How probabilities become masks, and masks become scores.
-
-    Attributes:
-        regions: The regions to score; a case whose labels do not know one has no score of it.
-        slice_rows: Rule of the rows that the slice-wise score counts, as in the recipe.
-        postprocessing: How the probabilities of a volume become its masks.
-        empty: Row of `metrics.EMPTY_MASKS`.
-    """
-
-    regions: tuple[str, ...]
-    slice_rows: str
-    postprocessing: Postprocessing
-    empty: EmptyRule
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CaseProbabilities:
-    """What a model predicts for one case.
-
-    Attributes:
-        volume: (n, K, Y, X) float32 probabilities of the case's rows on the scan's own grid, 0
-            outside the brain.
-        slices: (m, K, S, S) bool, the masks of the rows that the slice-wise score counts, on the
-            cache's grid.
-    """
-
-    volume: np.ndarray
-    slices: np.ndarray
+__all__ = ["CaseScores", "ScoringTask", "score_case"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,16 +43,22 @@ class ScoringTask:
     Attributes:
         cache_path: The cache that holds it.
         case: Its number in that cache.
-        rules: How to score it.
-        prediction: What a model predicts, or the file of a mask made elsewhere.
+        rules: How its masks are made.
+        empty: Row of `metrics.EMPTY_MASKS`.
+        prediction: What a model predicts, or what is stored of that (`case_masks.encode_masks`), or
+            the file of a mask made elsewhere.
         save_to: Where to write the predicted mask, None for nowhere.
+        store_to: Where to store the masks of a model's prediction, and under which key; None for
+            nowhere.
     """
 
     cache_path: Path
     case: int
-    rules: ScoringRules
-    prediction: CaseProbabilities | Path
+    rules: MaskRules
+    empty: EmptyRule
+    prediction: CaseProbabilities | bytes | Path
     save_to: Path | None = None
+    store_to: tuple[Path, bytes] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,49 +88,50 @@ class CaseScores:
 def score_case(task: ScoringTask) -> CaseScores:
     """Scores one case, and writes its mask where that is asked for.
 
+    A region that the labels of the case do not know has no score.
+
     Raises:
         BratsError: The truth or a mask made elsewhere cannot be had.
     """
     cache = _opened(task.cache_path, task.cache_path.stat().st_mtime_ns)
     if isinstance(task.prediction, Path):
         return _score_file(task, cache, task.prediction)
-    return _score_model(task, cache, task.prediction)
-
-
-def _score_model(task: ScoringTask, cache: Cache, prediction: CaseProbabilities) -> CaseScores:
-    rules, grid = task.rules, grid_of(cache, task.case)
-    z_indices = _z_indices(cache, task.case)
     truth = true_labels(cache, task.case)
-    masks = regions_of(
-        prediction.volume,
-        rules.regions,
-        z_indices,
-        len(truth),
-        rules.postprocessing,
-    )
+    if isinstance(task.prediction, bytes):
+        masks = decode_masks(task.prediction, cache, task.case, task.rules)
+    else:
+        masks = make_masks(cache, task.case, task.rules, task.prediction, truth)
+    if task.store_to is not None:
+        path, key = task.store_to
+        write_atomically(path, seal(key, encode_masks(masks)))
+    return _score_masks(task, cache, masks, truth)
+
+
+def _score_masks(
+    task: ScoringTask, cache: Cache, masks: CaseMasks, truth: np.ndarray
+) -> CaseScores:
+    rules, grid, scheme = task.rules, grid_of(cache, task.case), cache.scheme(task.case)
     if task.save_to is not None:
-        mask = source_labels(masks, rules.regions, cache.scheme(task.case))
+        mask = source_labels(masks.volumes, rules.regions, scheme)
         write_atomically(task.save_to, encode_mask(mask, grid))
-    true_slices = np.array(cache.masks[rows_by_rule(cache, task.case, rules.slice_rows)])[:, 0]
+    true_slices = np.array(cache.masks[slice_rows_of(cache, task.case, rules)])[:, 0]
     regions: dict[str, RegionScores] = {}
     ious: dict[str, list[float]] = {}
-    tables: dict[str, Table] = {}
     for channel, region in enumerate(rules.regions):
-        if region not in cache.scheme(task.case).regions:
+        if region not in scheme.regions:
             continue
         target = region_table(region)[truth]
-        regions[region] = score_region(masks[channel], target, grid.spacing_mm, rules.empty)
+        regions[region] = score_region(masks.volumes[channel], target, grid.spacing_mm, task.empty)
         ious[region] = slice_ious(
-            prediction.slices[:, channel], region_table(region)[true_slices]
+            masks.slices[:, channel], region_table(region)[true_slices]
         ).tolist()
-        tables[region] = probability_table(prediction.volume[:, channel], target[z_indices])
     return CaseScores(
         case=cache.cases["id"][task.case].decode(),
         patient=cache.cases["patient"][task.case].decode(),
         regions=regions,
         slice_ious=ious,
-        tables=tables,
-        uncached_slices=len(truth) - len(z_indices),
+        tables=masks.tables,
+        uncached_slices=len(truth) - int(cache.cases["rows"][task.case]),
         uncached_voxels=_num_labelled(cache, task.case) - int(np.count_nonzero(truth)),
     )
 
@@ -170,7 +154,7 @@ def _score_file(task: ScoringTask, cache: Cache, path: Path) -> CaseScores:
                 region_table(region)[labels],
                 region_table(region)[truth],
                 grid.spacing_mm,
-                rules.empty,
+                task.empty,
             )
             for region in known
         },
@@ -184,11 +168,6 @@ def _score_file(task: ScoringTask, cache: Cache, path: Path) -> CaseScores:
         uncached_slices=0,
         uncached_voxels=0,
     )
-
-
-def _z_indices(cache: Cache, case: int) -> np.ndarray:
-    """The z of each row of a case."""
-    return np.asarray(cache.slices["z"][cache.row_slice(case)])
 
 
 def _num_labelled(cache: Cache, case: int) -> int:

@@ -1,13 +1,14 @@
 """Scoring a run, or masks made elsewhere, on a split: by case on the scan's own grid, and by slice.
 
-The model runs here; what follows it runs in processes beside it, and ranks share the cases out. No
-score depends on how many of either there are.
+The model runs here, unless what it makes of a case is stored; what follows it runs in processes
+beside it, and ranks share the cases out. No score depends on how many of either there are, nor on
+what is stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,28 @@ import numpy as np
 from brats_cache.common.errors import BratsError, DataFaults, Fault
 from brats_cache.common.text import first_few
 from brats_cache.format.reader import Cache
-from brats_train.data.selection import Fold, case_splits, rows_by_rule
-from brats_train.evaluation.case_scores import (
-    CaseProbabilities,
-    CaseScores,
-    ScoringRules,
-    ScoringTask,
-)
+from brats_train.data.selection import Fold, case_splits
+from brats_train.evaluation.case_masks import CaseProbabilities, MaskRules, slice_rows_of
+from brats_train.evaluation.case_scores import CaseScores, ScoringTask
+from brats_train.evaluation.mask_store import Computed, MaskStore, key_of
 from brats_train.evaluation.metrics import EmptyRule
 from brats_train.evaluation.scoring_pool import Progress, score_all
 from brats_train.evaluation.summary import summarise
 from brats_train.inference.case_models import CaseModels
 from brats_train.inference.case_prediction import predict_cached_case
+from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.mask_files import mask_path
 from brats_train.models.postprocessing import Postprocessing
 from brats_train.runtime.distributed import World, same_error_on_all_ranks
 
-__all__ = ["SLICE_THRESHOLD", "Evaluation", "EvaluationJob", "evaluate", "evaluate_files"]
+__all__ = [
+    "SLICE_THRESHOLD",
+    "Evaluation",
+    "EvaluationJob",
+    "evaluate",
+    "evaluate_files",
+    "predict_probabilities",
+]
 
 SLICE_THRESHOLD = 0.5  # the training loop's, so that slice_iou and val_iou are one figure
 CaseOfCache = tuple[Cache, int]
@@ -64,10 +70,17 @@ class EvaluationJob:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """All cases of a split, in order of their ids, and the summary."""
+    """The scores of a split.
+
+    Attributes:
+        cases: All of its cases, in order of their ids.
+        summary: What summary.json holds.
+        num_stored: For how many cases no model had to run.
+    """
 
     cases: tuple[CaseScores, ...]
     summary: dict[str, Any]
+    num_stored: int = 0
 
 
 def evaluate(
@@ -77,6 +90,7 @@ def evaluate(
     world: World,
     progress: Progress,
     masks_to: Path | None = None,
+    store: MaskStore | None = None,
 ) -> Evaluation:
     """Scores a run on every case of a split; ranks share the cases out.
 
@@ -88,6 +102,8 @@ def evaluate(
         world: This process among its peers.
         progress: Called with the number of cases done and of all.
         masks_to: An existing folder for the predicted masks, `<case>.nii.gz`.
+        store: What the same models made of the same cases is taken from here, and what they make
+            of others is put there.
 
     Returns:
         The result, on every rank.
@@ -97,15 +113,32 @@ def evaluate(
     """
     models = models.overruled(job.tta, job.threshold)
     slice_threshold = SLICE_THRESHOLD if job.threshold is None else job.threshold
+    computed = Computed(
+        device=world.device.type,
+        amp=models.whole.amp,
+        slice_threshold=slice_threshold,
+        without=job.without,
+    )
     with same_error_on_all_ranks():
         cases = _cases_of(job, caches)
+        if store is not None:
+            store.make()
     mine = cases[world.rank :: world.size]
-    tasks = (_predict(case, job, slice_threshold, models, masks_to) for case in mine)
-    scored = score_all(tasks, len(mine), world, progress, num_spare_cores=1)
-    facts = {"slice_threshold": slice_threshold, "amp": models.whole.amp, **_facts(models)}
-    if job.without:
-        facts["without"] = list(job.without)
-    return _gather(job, models.spec.regions, caches, scored, world, facts)
+    num_stored = 0
+
+    def tasks() -> Iterator[ScoringTask]:
+        nonlocal num_stored
+        for case in mine:
+            task = _task(case, job, computed, models, masks_to, store)
+            num_stored += isinstance(task.prediction, bytes)
+            yield task
+
+    scored = score_all(tasks(), len(mine), world, progress, num_spare_cores=1)
+    facts = {**asdict(computed), **_facts(models)}
+    if not job.without:
+        del facts["without"]
+    result = _gather(job, models.spec.regions, caches, scored, world, facts)
+    return replace(result, num_stored=sum(world.all_gather(num_stored)))
 
 
 def _facts(models: CaseModels) -> dict[str, Any]:
@@ -156,18 +189,15 @@ def evaluate_files(
         BratsError: As `evaluate`.
         DataFaults: Masks are missing or cannot be used; all of them are named.
     """
-    rules = ScoringRules(
-        regions=tuple(regions),
-        slice_rows=job.rows,
-        postprocessing=Postprocessing(),
-        empty=job.empty,
-    )
+    rules = MaskRules(regions=tuple(regions), slice_rows=job.rows, postprocessing=Postprocessing())
     with same_error_on_all_ranks():
         cases = _cases_of(job, caches)
         files = _find_masks(folder, [_id_of(case) for case in cases])
     mine = list(zip(cases, files, strict=True))[world.rank :: world.size]
     tasks = (
-        ScoringTask(cache_path=cache.path, case=index, rules=rules, prediction=file)
+        ScoringTask(
+            cache_path=cache.path, case=index, rules=rules, empty=job.empty, prediction=file
+        )
         for (cache, index), file in mine
     )
     scored = score_all(tasks, len(mine), world, progress, num_spare_cores=0)
@@ -198,34 +228,48 @@ def _id_of(case: CaseOfCache) -> str:
     return name
 
 
-def _predict(
+def _task(
     case: CaseOfCache,
     job: EvaluationJob,
-    slice_threshold: float,
+    computed: Computed,
     models: CaseModels,
     masks_to: Path | None,
+    store: MaskStore | None,
 ) -> ScoringTask:
-    """Runs the model on a case."""
+    """What is to be scored of a case: the model runs here, where nothing is stored."""
     cache, index = case
     ensemble = models.for_case(cache, index)
-    rules = ScoringRules(
+    rules = MaskRules(
         regions=ensemble.spec.regions,
         slice_rows=job.rows,
         postprocessing=ensemble.spec.postprocessing,
-        empty=job.empty,
     )
-    prediction = predict_cached_case(
-        cache, index, ensemble, rules.postprocessing.tta, without=job.without
+    key = key_of(cache, index, ensemble, rules, computed)
+    stored = None if store is None else store.find(cache, index, key)
+    prediction: CaseProbabilities | bytes = stored or predict_probabilities(
+        cache, index, ensemble, rules, computed
     )
-    rows = rows_by_rule(cache, index, job.rows) - cache.row_slice(index).start
-    slices = (prediction.network_output >= slice_threshold).cpu().numpy()[rows]
     return ScoringTask(
         cache_path=cache.path,
         case=index,
         rules=rules,
-        prediction=CaseProbabilities(volume=prediction.probabilities, slices=slices),
+        empty=job.empty,
+        prediction=prediction,
         save_to=masks_to and mask_path(masks_to, _id_of(case)),
+        store_to=(store.path(cache, index), key) if store and not stored else None,
     )
+
+
+def predict_probabilities(
+    cache: Cache, index: int, ensemble: Ensemble, rules: MaskRules, computed: Computed
+) -> CaseProbabilities:
+    """Runs a model on case number `index` of a cache."""
+    prediction = predict_cached_case(
+        cache, index, ensemble, rules.postprocessing.tta, without=computed.without
+    )
+    rows = slice_rows_of(cache, index, rules) - cache.row_slice(index).start
+    slices = (prediction.network_output >= computed.slice_threshold).cpu().numpy()[rows]
+    return CaseProbabilities(volume=prediction.probabilities, slices=slices)
 
 
 def _find_masks(folder: Path, names: Sequence[str]) -> list[Path]:

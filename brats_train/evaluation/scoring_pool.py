@@ -39,7 +39,7 @@ def score_all(
         tasks: This rank's tasks, made one by one.
         num_tasks: How many there are.
         world: This process among its peers, who share the cores.
-        progress: Called with the number of tasks done and of all.
+        progress: Called with the number of tasks done and of all, at the start as well.
         num_spare_cores: Cores left to this process.
 
     Returns:
@@ -65,6 +65,7 @@ def score_all(
             ) from error
         progress(len(scored) + len(faults), num_tasks)
 
+    progress(0, num_tasks)
     if num_tasks < MIN_CASES_FOR_PROCESSES:
         for task in tasks:
             take(lambda task=task: score_case(task))  # type: ignore[misc]

@@ -138,6 +138,7 @@ def predict(
     wanted = [target for target in targets if target.mask not in kept]
     mine = wanted[world.rank :: world.size]
     results: list[_Result] = []
+    progress(0, len(mine))
     for result in _segment_all(mine, ensemble, model):
         results.append(result)
         progress(len(results), len(mine))

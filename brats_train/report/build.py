@@ -1,7 +1,7 @@
 """Makes the figures of a run and its report page.
 
-Cases and scores are those that `brats eval` wrote. The model that was scored predicts once more,
-for the masks to be shown and for the calibration of its probabilities.
+Cases and scores are those that `brats eval` wrote, and so are the masks and the calibration of the
+probabilities, which it has stored; the model that was scored predicts what is not stored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from brats_train.inference.case_models import CaseModels
 from brats_train.inference.mask_files import grid_of
 from brats_train.report import figures
 from brats_train.report.case_entry import CaseEntry
-from brats_train.report.gallery import CaseSlices, Predict, probability_tables, select_slices
+from brats_train.report.gallery import CaseSlices, Predict, select_slices
 from brats_train.report.html import data_uri
 from brats_train.report.page import Picture, make_page
 from brats_train.report.panels import draw_panels, draw_predictions
@@ -152,14 +152,14 @@ def _predict_cases(
     is_model = "predictions" not in results.summary
     tests = _choose_tests(caches, fold) if is_model else []
     total = len(cases) + len(tests)
+    progress(0, total)
     for number, (case, (cache, index)) in enumerate(cases.items(), start=1):
-        predicted = predict(cache, index)
         labels = true_labels(cache, index)
+        predicted = predict(cache, index, labels)
         slices = select_slices(
             cache, index, predicted, labels, results.regions, max(limit, MIN_SLICES)
         )
-        tables = probability_tables(cache, index, predicted, labels, results.regions)
-        for region, table in tables.items():
+        for region, table in predicted.tables.items():
             scored.tables[region] = scored.tables.get(region, 0) + table
         if case in for_panels:
             scored.panels[case] = slices
@@ -168,7 +168,7 @@ def _predict_cases(
         progress(number, total)
     shown_tests = []
     for number, (cache, index) in enumerate(tests, start=len(cases) + 1):
-        predicted = predict(cache, index)
+        predicted = predict(cache, index, None)
         shown_tests.append(
             select_slices(cache, index, predicted, None, results.regions, MAX_SLICES)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,11 +11,12 @@ import numpy as np
 from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import region_table
-from brats_train.evaluation.calibration import Table, probability_table
+from brats_train.evaluation.calibration import Table
+from brats_train.evaluation.case_masks import MaskRules, decode_masks, encode_masks, make_masks
+from brats_train.evaluation.evaluate import predict_probabilities
+from brats_train.evaluation.mask_store import Computed, MaskStore, key_of
 from brats_train.inference.case_models import CaseModels
-from brats_train.inference.case_prediction import predict_cached_case
 from brats_train.inference.mask_files import grid_of, mask_path, read_mask
-from brats_train.inference.postprocess import regions_of
 from brats_train.report.display import bounding_box, choose_slices, on_scan_grid, to_grey
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "Predicted",
     "files_predictor",
     "model_predictor",
-    "probability_tables",
     "select_slices",
 ]
 
@@ -35,14 +35,16 @@ class Predicted:
 
     Attributes:
         masks: (K, Z, Y, X) bool on the scan's own grid.
-        probabilities: (n, K, Y, X) float32 of the n cached slices; None for masks made elsewhere.
+        tables: Probabilities against the truth by region, see `evaluation.calibration`; none for
+            masks made elsewhere, nor without a truth.
     """
 
     masks: np.ndarray
-    probabilities: np.ndarray | None
+    tables: Mapping[str, Table]
 
 
-Predict = Callable[[Cache, int], Predicted]  # of a case, by its number in a cache
+# Of a case, by its number in a cache, and its truth, as `true_labels` returns it, where it has one.
+Predict = Callable[[Cache, int, np.ndarray | None], Predicted]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,25 +105,37 @@ class CaseSlices:
         )
 
 
-def model_predictor(models: CaseModels) -> Predict:
+def model_predictor(
+    models: CaseModels, slice_rows: str, scored: Computed, store: MaskStore
+) -> Predict:
     """Makes a function that predicts a case with a model, as `brats eval` does.
+
+    The model runs for those cases alone that are not in the store, and they are then put there.
 
     Args:
         models: The run's models, with the rules that the evaluation took.
+        slice_rows: As of `MaskRules`.
+        scored: Where and how the evaluation computed.
+        store: What it has stored.
     """
 
-    def predict(cache: Cache, index: int) -> Predicted:
+    def predict(cache: Cache, index: int, labels: np.ndarray | None) -> Predicted:
         ensemble = models.for_case(cache, index)
-        postprocessing = ensemble.spec.postprocessing
-        prediction = predict_cached_case(cache, index, ensemble, postprocessing.tta)
-        masks = regions_of(
-            prediction.probabilities,
-            ensemble.spec.regions,
-            prediction.z_indices,
-            cache.depth(index),
-            postprocessing,
+        rules = MaskRules(
+            regions=ensemble.spec.regions,
+            slice_rows=slice_rows,
+            postprocessing=ensemble.spec.postprocessing,
         )
-        return Predicted(masks=masks, probabilities=prediction.probabilities)
+        here = replace(scored, device=ensemble.device.type, amp=ensemble.amp)
+        by_eval, by_report = (key_of(cache, index, ensemble, rules, one) for one in (scored, here))
+        content = store.find(cache, index, by_eval, by_report)
+        if content is None:
+            probabilities = predict_probabilities(cache, index, ensemble, rules, here)
+            masks = make_masks(cache, index, rules, probabilities, labels)
+            store.put(cache, index, by_report, encode_masks(masks))
+        else:
+            masks = decode_masks(content, cache, index, rules)
+        return Predicted(masks=masks.volumes, tables=masks.tables)
 
     return predict
 
@@ -134,7 +148,7 @@ def files_predictor(folder: Path, regions: tuple[str, ...]) -> Predict:
         regions: The K regions to tell.
     """
 
-    def predict(cache: Cache, index: int) -> Predicted:
+    def predict(cache: Cache, index: int, labels: np.ndarray | None) -> Predicted:
         case = _id_of(cache, index)
         candidates = [mask_path(folder, case, suffix) for suffix in (".nii.gz", ".nii")]
         path = next((path for path in candidates if path.is_file()), None)
@@ -142,7 +156,7 @@ def files_predictor(folder: Path, regions: tuple[str, ...]) -> Predict:
             raise BratsError(f"{case}: {candidates[0]} was scored and is gone. Put it back.")
         labels = read_mask(path, case, grid_of(cache, index), cache.scheme(index))
         masks = np.array([region_table(region)[labels] for region in regions])
-        return Predicted(masks=masks, probabilities=None)
+        return Predicted(masks=masks, tables={})
 
     return predict
 
@@ -194,35 +208,6 @@ def select_slices(
         aspect=dy / dx,
     )
     return whole.crop()
-
-
-def probability_tables(
-    cache: Cache,
-    index: int,
-    predicted: Predicted,
-    labels: np.ndarray,
-    regions: tuple[str, ...],
-) -> dict[str, Table]:
-    """Counts probabilities against the truth in the cached slices, for calibration.
-
-    Args:
-        cache: Holds the case.
-        index: Number of the case in the cache.
-        predicted: Its prediction.
-        labels: Its truth, as for `select_slices`.
-        regions: The K regions of `predicted`.
-
-    Returns:
-        A table by region, see `brats_train.evaluation.calibration`; none for masks made elsewhere.
-    """
-    if predicted.probabilities is None:
-        return {}
-    cached = labels[_rows(cache, index)[1]]
-    return {
-        region: probability_table(predicted.probabilities[:, channel], region_table(region)[cached])
-        for channel, region in enumerate(regions)
-        if region in cache.scheme(index).regions
-    }
 
 
 def _truth(cache: Cache, index: int, labels: np.ndarray, regions: tuple[str, ...]) -> np.ndarray:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from brats_cache.common.errors import BratsError
+from brats_cache.common.progress import show_progress
 from brats_cache.format.cache_set import open_caches
 from brats_train.data.selection import folds_of
 from brats_train.evaluation.tune_postprocessing import (
@@ -82,7 +83,8 @@ def _choose(job: TrainJob, world: World, runs: dict[int, RunDir], log: Log) -> N
     caches, measured = open_caches(job.cache_paths, same_modalities=False), dict[int, Any]()
     for fold, run in runs.items():
         ensemble = load_ensemble([run.best], world.device)
-        measured[fold] = measure_cases(caches, fold, ensemble, world)
+        with show_progress(f"Choosing, fold {fold}", "cases", is_shown=world.is_main) as progress:
+            measured[fold] = measure_cases(caches, fold, ensemble, world, progress)
     regions = ensemble.spec.regions
     for fold, run in runs.items():
         others: dict[Any, Any] = {}

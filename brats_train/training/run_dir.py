@@ -30,7 +30,7 @@ _DECISIVE = (
 )
 _OURS = (
     *("config.json", "metrics.csv", "best.pt", "last.pt"),
-    *("report.html", "figures", "eval", "tensorboard"),
+    *("report.html", "figures", "eval", "eval_store", "tensorboard"),
 )
 
 

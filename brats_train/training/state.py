@@ -88,6 +88,7 @@ class Progress:
         steps_taken: Steps taken by the run.
         schedule: First step of the learning-rate schedule and the step at which it ends.
         schedule_is_final: False while the end is to be fitted to --max-minutes.
+        steps_per_epoch: Fewer than hold all slices where a time limit cuts epochs short.
         seconds: Spent by earlier processes of this run.
         best: The best value of the recipe's criterion, less being better.
         best_epoch: The epoch of that value, -1 for none.
@@ -99,6 +100,7 @@ class Progress:
     steps_taken: int = 0
     schedule: tuple[int, int] = (0, 0)
     schedule_is_final: bool = True
+    steps_per_epoch: int = 1
     seconds: float = 0.0
     best: float = math.inf
     best_epoch: int = -1
@@ -147,6 +149,7 @@ class Progress:
         earlier = {
             "steps_taken": held["epoch"] * num_steps + held["step"],
             "schedule": (0, epochs * num_steps),
+            "steps_per_epoch": num_steps,
         }
         values = {**earlier, **held, "totals": totals}
         return cls(**{**values, "schedule": tuple(values["schedule"])})

@@ -9,10 +9,12 @@ from itertools import pairwise
 
 from brats_train.runtime.environment import process_age
 
-__all__ = ["TimeBudget", "steps_within"]
+__all__ = ["TimeBudget", "plan_epochs", "steps_within"]
 
 WARM_UP_STEPS = 2  # allocate memory and choose algorithms; not timed
 TIMED_STEPS = 4
+MIN_EPOCHS = 8  # points of a curve
+MAX_VALIDATION_SHARE = 0.4  # of the time, for that many of them
 SAFETY = 1.1  # later steps are slower than the timed ones: a warmer CPU, checkpoints being written
 
 
@@ -83,3 +85,43 @@ def steps_within(
     """
     each = SAFETY * step + validation / steps_per_epoch
     return max(1, int((seconds - ending - validation) / each))
+
+
+def plan_epochs(
+    seconds: float,
+    *,
+    step: float,
+    validation: float,
+    ending: float,
+    steps_per_epoch: int,
+    num_epochs: int,
+) -> tuple[int, int]:
+    """The steps that fit into `seconds`, in epochs that are short enough for a curve.
+
+    Where less than `MIN_EPOCHS` epochs fit, they are cut to so many, or to as many as can be
+    validated in `MAX_VALIDATION_SHARE` of the time.
+
+    Args:
+        seconds: What is left.
+        step: See `steps_within`.
+        validation: See `steps_within`.
+        ending: See `steps_within`.
+        steps_per_epoch: Of an epoch that holds all its slices.
+        num_epochs: Epochs that are left to the run.
+
+    Returns:
+        The number of steps, and of steps of an epoch, at least one each.
+    """
+    times = {"step": step, "validation": validation, "ending": ending}
+    num_steps = steps_within(seconds, **times, steps_per_epoch=steps_per_epoch)
+    wanted = min(MIN_EPOCHS, num_epochs)
+    if num_steps >= wanted * steps_per_epoch:
+        return num_steps, steps_per_epoch
+    affordable = MAX_VALIDATION_SHARE * max(0.0, seconds - ending)
+    if wanted * validation > affordable:
+        wanted = max(1, int(affordable / validation))
+    left = seconds - ending - (wanted + 1) * validation  # the epoch that is begun ends as well
+    each = min(steps_per_epoch, max(1, int(left / (SAFETY * step)) // wanted))
+    if each == steps_per_epoch:
+        return num_steps, steps_per_epoch
+    return wanted * each, each

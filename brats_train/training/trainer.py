@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from brats_cache.common.errors import BratsError, CheckpointError
+from brats_cache.common.progress import duration, show_progress
 from brats_cache.format.cache_set import open_caches
 from brats_train.data.case_labels import label_cases, slice_labels
 from brats_train.data.feeders import make_feeder
@@ -54,7 +55,8 @@ from brats_train.training.setup import (
     training_rows,
 )
 from brats_train.training.state import Finished, Progress, StepAction, TrainJob
-from brats_train.training.time_budget import TimeBudget, steps_within
+from brats_train.training.step_display import StepDisplay
+from brats_train.training.time_budget import TimeBudget, plan_epochs
 from brats_train.training.train_step import TrainStep
 from brats_train.training.validation import NAMES, Validator
 
@@ -106,12 +108,14 @@ def train(
         log(introduction(trainer.config(), trainer.batches.num_steps, trainer.progress))
         trainer.saver = stack.enter_context(CheckpointWriter())
         trainer.trackers = stack.enter_context(Trackers.open(job.trackers, run, world, job.recipe))
+        trainer.display = stack.enter_context(StepDisplay.open(log, is_shown=world.is_main))
         finished = trainer.fit(stack.enter_context(InterruptHandler()))
     world.broadcast(None)  # a barrier: the main rank has written best.pt
     if trainer.is_to_choose and not finished.is_resumable:
         log("Choosing the post-processing on the validation cases")
         ensemble = load_ensemble([run.best], world.device)
-        measured = measure_cases(trainer.caches, job.fold, ensemble, world)
+        with show_progress("Choosing", "cases", is_shown=world.is_main) as progress:
+            measured = measure_cases(trainer.caches, job.fold, ensemble, world, progress)
         chosen = choose_postprocessing(measured, ensemble.spec.regions, job.recipe.postprocessing)
         if world.is_main:
             record_postprocessing(run.best, chosen)
@@ -124,6 +128,7 @@ class Trainer:
 
     saver: CheckpointWriter
     trackers: Trackers
+    display: StepDisplay
 
     def __init__(
         self, job: TrainJob, world: World, run: RunDir, log: Log, started: float | None = None
@@ -181,6 +186,7 @@ class Trainer:
         self.progress = Progress(
             schedule=(0, recipe.epochs * self.batches.num_steps),
             schedule_is_final=not job.max_minutes,
+            steps_per_epoch=self.batches.num_steps,
             totals=torch.zeros(len(NAMES), dtype=torch.float64, device=device),
         )
         self.time_budget = TimeBudget(job.max_minutes, started)
@@ -202,6 +208,7 @@ class Trainer:
             train_seconds = time.monotonic() - epoch_started
 
             training = self._training_means()
+            self.display.say(f"epoch {progress.epoch + 1}/{self.recipe.epochs}  validating")
             validation = self.validator.evaluate(self.train_step.eval_model)
             is_best = self.keep_best(validation)
             self._record(training, validation, train_seconds, epoch_started, is_best)
@@ -222,6 +229,7 @@ class Trainer:
         """
         progress, train_step = self.progress, self.train_step
         self.first_step = progress.step
+        self.display.begin_epoch(progress.step)
         train_step.model.train()
         for batch in self.batches.epoch(progress.epoch, progress.step):
             lr = learning_rate(
@@ -232,7 +240,7 @@ class Trainer:
 
             if not progress.schedule_is_final:
                 self._fit_schedule_to_time()
-            is_last = self.is_schedule_over or progress.step == self.batches.num_steps
+            is_last = self.is_schedule_over or progress.step >= progress.steps_per_epoch
             # Reading the loss makes the host wait for a GPU, hence not at every step there.
             is_checked = (
                 self.is_loss_read_each_step or is_last or progress.step % STEPS_BETWEEN_CHECKS == 0
@@ -250,8 +258,10 @@ class Trainer:
                 )
             if action in (StepAction.STOP, StepAction.INTERRUPT):
                 return action
+            if is_checked and self.display.is_due():
+                self._show_step()
             if is_last:
-                break  # the schedule can end within an epoch
+                break  # the schedule can end within an epoch, and a time limit cuts epochs short
             if action is StepAction.CHECKPOINT:
                 self.save_last()
         return StepAction.CONTINUE
@@ -382,6 +392,7 @@ class Trainer:
         first = progress.steps_taken
         num_epochs = max(1, recipe.epochs - progress.epoch)
         progress.schedule = (first, first + num_epochs * self.batches.num_steps)
+        progress.steps_per_epoch = self.batches.num_steps
         progress.schedule_is_final = not self.job.max_minutes
         if self.world.is_main:
             self.run.write_config(self.config())
@@ -416,20 +427,43 @@ class Trainer:
         choice = 0.0
         if self.is_to_choose:
             choice = estimate_choice_seconds(self.caches, self.job.fold, per_slice)
-        steps = steps_within(
+        planned = plan_epochs(
             self.time_budget.left(progress.seconds),
             step=step,
             validation=validation,
             ending=SAVING_SECONDS + choice,
             steps_per_epoch=num_steps,
+            num_epochs=self.recipe.epochs - progress.epoch,
         )
-        end = progress.steps_taken + self.world.broadcast(steps)  # the main rank decides
+        steps, each = self.world.broadcast(planned)  # the main rank decides
+        end = progress.steps_taken + steps
         progress.schedule = (progress.schedule[0], min(progress.schedule[1], end))
-        progress.schedule_is_final = True
+        progress.schedule_is_final, progress.steps_per_epoch = True, each
         left = progress.schedule[1] - progress.steps_taken
+        seconds_left = left * step + -(-left // each) * validation + choice
         self.log(
             f"{step:.2f} s a step: {left} more steps, {left / num_steps:.1f} epochs, fit into "
-            f"--max-minutes {self.job.max_minutes:g}"
+            f"--max-minutes {self.job.max_minutes:g}; about {duration(seconds_left)} to go"
+        )
+        if each < num_steps:
+            self.log(f"Epochs are cut to {each} of {num_steps} steps, for a curve of many points")
+
+    def _show_step(self) -> None:
+        """Shows where the run stands; reads the loss, so it is called where that was read."""
+        progress, batches = self.progress, self.batches
+        num_left = progress.schedule[1] - progress.steps_taken
+        num_steps = min(progress.steps_per_epoch, progress.step + num_left)
+        num_samples = batches.num_samples_in(progress.step)
+        self.display.show(
+            epoch=progress.epoch + 1,
+            num_epochs=self.recipe.epochs,
+            step=progress.step,
+            num_steps=num_steps,
+            num_left=num_left,
+            slices_per_step=num_samples / progress.step,
+            loss=self.world.size * float(progress.totals[0]) / num_samples,  # of this rank's share
+            seconds_between=self.validation_seconds * -(-num_left // progress.steps_per_epoch),
+            seconds_left=self.time_budget.left(progress.seconds),
         )
 
     def _next_action(self, is_interrupted: bool) -> StepAction:
@@ -494,3 +528,4 @@ class Trainer:
             self.run.append_metrics(row)
             self.trackers.log(row)
         self.log(epoch_line(row, self.recipe.epochs, is_best))
+        self.display.end_epoch()

@@ -20,6 +20,7 @@ from brats_cache.common.files import write_atomically
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import SCHEMES, region_table
 from brats_train.evaluation import case_scores as scoring
+from brats_train.evaluation.case_masks import CaseProbabilities, MaskRules
 from brats_train.evaluation.evaluate import EvaluationJob, evaluate
 from brats_train.evaluation.metrics import RegionScores
 from brats_train.evaluation.summary import DEFINITIONS, summarise, to_json
@@ -142,6 +143,7 @@ def test_one_process_and_two_write_the_same_bytes(run: Path) -> None:
     folder = run / "eval" / "val"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert len(before) == 4
+    shutil.rmtree(run / "eval_store")  # the model runs again
     words = ("eval", "--run-dir", run, "--split", "val", "--save-masks", "--device", "cpu")
     done = run_brats(*words, nproc=2)
     assert done.stdout.count("Mean [95 %") == 1
@@ -157,6 +159,7 @@ def test_processes_beside_the_model_change_nothing(
     for least in (1, 100):
         monkeypatch.setattr("brats_train.evaluation.scoring_pool.MIN_CASES_FOR_PROCESSES", least)
         call("eval", "--run", run, "--split", "train", "--device", "cpu")
+        shutil.rmtree(run / "eval_store")
         told.append((run / "eval/train/summary.json").read_bytes())
     assert told[0] == told[1]
 
@@ -254,7 +257,7 @@ def test_an_interrupted_evaluation_leaves_the_one_before(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("brats_train.inference.ensemble.Ensemble.probabilities", interrupt)
-    call("eval", "--run", run, "--save-masks", "--device", "cpu", code=130)
+    call("eval", "--run", run, "--save-masks", "--tta", "--device", "cpu", code=130)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -265,14 +268,12 @@ def test_labels_that_do_not_know_a_region_give_no_row_for_it(
     index = index_of(cache, ids(cache, "val")[0])
     ensemble = load_ensemble([run / "best.pt"], WORLD.device)
     prediction = predict_cached_case(cache, index, ensemble, tta=False)
-    rules = scoring.ScoringRules(
-        regions=REGIONS, slice_rows="all", postprocessing=Postprocessing(), empty="official"
-    )
-    probabilities = scoring.CaseProbabilities(
+    rules = MaskRules(regions=REGIONS, slice_rows="all", postprocessing=Postprocessing())
+    probabilities = CaseProbabilities(
         volume=prediction.probabilities, slices=(prediction.network_output >= 0.5).numpy()
     )
     task = scoring.ScoringTask(
-        cache_path=cache.path, case=index, rules=rules, prediction=probabilities
+        cache_path=cache.path, case=index, rules=rules, empty="official", prediction=probabilities
     )
     assert set(scoring.score_case(task).regions) == {"wt"}
 

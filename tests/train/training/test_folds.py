@@ -66,7 +66,13 @@ def test_a_case_is_scored_by_the_model_that_has_not_seen_it(run: Path, cache: Ca
 def test_what_is_chosen_for_a_fold_depends_on_the_others_alone(run: Path, cache: Cache) -> None:
     alone = World(rank=0, size=1, device=torch.device("cpu"))
     measured = {
-        fold: measure_cases([cache], fold, load_ensemble([folder / "best.pt"], alone.device), alone)
+        fold: measure_cases(
+            [cache],
+            fold,
+            load_ensemble([folder / "best.pt"], alone.device),
+            alone,
+            lambda done, total: None,
+        )
         for fold, folder in fold_folders(run).items()
     }
     for fold, folder in fold_folders(run).items():

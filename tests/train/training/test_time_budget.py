@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from brats_train.training import time_budget
 from brats_train.training.time_budget import (
+    MAX_VALIDATION_SHARE,
+    MIN_EPOCHS,
     TIMED_STEPS,
     WARM_UP_STEPS,
     TimeBudget,
+    plan_epochs,
     steps_within,
 )
 
@@ -78,3 +81,39 @@ def test_the_steps_fit(
     if steps > 1:
         spent = steps * step + steps // steps_per_epoch * validation + validation + ending
         assert spent <= seconds * (1 + 1e-9)
+
+
+@given(
+    seconds=st.floats(-100, 1e5),
+    step=st.floats(1e-3, 100),
+    validation=st.floats(0, 100),
+    ending=st.floats(0, 100),
+    steps_per_epoch=st.integers(1, 1000),
+    num_epochs=st.integers(1, 200),
+)
+def test_a_curve_has_points_enough_and_fits(
+    seconds: float,
+    step: float,
+    validation: float,
+    ending: float,
+    steps_per_epoch: int,
+    num_epochs: int,
+) -> None:
+    """Epochs are cut only where too few fit, and then to as many as can be paid for."""
+    times = {"step": step, "validation": validation, "ending": ending}
+    whole = steps_within(seconds, **times, steps_per_epoch=steps_per_epoch)
+    steps, each = plan_epochs(
+        seconds, **times, steps_per_epoch=steps_per_epoch, num_epochs=num_epochs
+    )
+    assert 1 <= each <= steps_per_epoch
+    assert steps >= 1
+    wanted = min(MIN_EPOCHS, num_epochs)
+    points = -(-steps // each)
+    if whole >= wanted * steps_per_epoch:
+        assert (steps, each) == (whole, steps_per_epoch)
+    elif each < steps_per_epoch:
+        assert points <= wanted
+        is_dear = wanted * validation > MAX_VALIDATION_SHARE * (seconds - ending)
+        assert points == wanted or is_dear
+        if each > 1:  # else a single step is all that an epoch can hold
+            assert steps * step + (points + 1) * validation + ending <= seconds * (1 + 1e-9)

@@ -7,6 +7,7 @@ import json
 import math
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -334,7 +335,7 @@ def test_a_time_limit_fits_the_schedule(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The number of steps is fixed after the first ones, and the rate ends at zero."""
-    monkeypatch.setattr("brats_train.training.trainer.steps_within", lambda *_, **__: 5)
+    monkeypatch.setattr("brats_train.training.trainer.plan_epochs", lambda *_, **__: (5, 10))
     job = job_of(cache_path, "epochs=1000", "schedule=cosine", "batch_size=8", max_minutes=30.0)
     done = run_it(job, tmp_path / "run")
     steps = WARM_UP_STEPS + TIMED_STEPS + 5
@@ -379,3 +380,39 @@ def test_a_loss_over_the_batch_needs_the_whole_batch(cache_path: Path, tmp_path:
 def test_an_unknown_encoder_is_one_message(cache_path: Path, tmp_path: Path) -> None:
     with pytest.raises(BratsError, match="encoder"):
         run_it(job_of(cache_path, "model.encoder=resnet999"), tmp_path / "run")
+
+
+def test_a_time_limit_cuts_epochs_for_a_curve(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut epochs are counted, validated and resumed like whole ones."""
+    monkeypatch.setattr("brats_train.training.trainer.plan_epochs", lambda *_, **__: (6, 2))
+    job = job_of(cache_path, "epochs=1000", "schedule=cosine", "batch_size=2", max_minutes=30.0)
+    run_it(job, tmp_path / "run")
+    first = WARM_UP_STEPS + TIMED_STEPS
+    rows = RunDir(tmp_path / "run").read_metrics()
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert not any(math.isnan(row["val_iou"]) for row in rows)
+    position = checkpoint.load(tmp_path / "run" / "last.pt")["position"]
+    assert position["schedule"] == [0, first + 6]
+    assert position["steps_per_epoch"] == 2
+    run_it(replace(job, max_minutes=60.0), tmp_path / "run", resume=True)
+    assert len(RunDir(tmp_path / "run").read_metrics()) == 8
+
+
+def test_steps_are_shown_within_an_epoch(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brats_train.training.step_display.StepDisplay.is_due", lambda self: True)
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "brats_train.training.step_display.StepDisplay.show",
+        lambda self, **values: shown.append(values),
+    )
+    run_it(job_of(cache_path, "epochs=2", "batch_size=4"), tmp_path / "run")
+    num_steps = shown[0]["num_steps"]
+    assert [one["step"] for one in shown] == [*range(1, num_steps + 1)] * 2
+    assert [one["num_left"] for one in shown] == [*reversed(range(2 * num_steps))]
+    for epoch, row in enumerate(RunDir(tmp_path / "run").read_metrics(), start=1):
+        (last,) = (one for one in shown if (one["epoch"], one["step"]) == (epoch, num_steps))
+        assert last["loss"] == pytest.approx(row["train_loss"], rel=1e-6)
