@@ -65,11 +65,11 @@ def _run_demo(out: Path, *, num_cases: int, max_minutes: float) -> None:
         f"Trains for {max_minutes:g} minutes, however fast this machine is. The rest takes a "
         "minute on two\nidle cores, and longer on busy ones."
     )
-    from brats_train.runtime.environment import process_age
-
     of_cases = f"--cases {num_cases} --test-cases {NUM_TEST_CASES} --shape {_SHAPE}"
     _run(f"phantom {_quote(scans)} {of_cases}")
     _run(f"build-cache {_quote(scans)} --out {_quote(cache)} --size {_SIZE}")
+    from brats_train.runtime.environment import process_age  # which needs torch, as training does
+
     # The limit counts from the start of this process.
     limit = f"--max-minutes {max_minutes + process_age() / 60:.2f}"
     _run(f"train --cache {_quote(cache)} --run {_quote(run)} {_TRAINING} {limit}")

@@ -31,7 +31,7 @@ __all__ = [
     "slice_rows_of",
 ]
 
-_COMPRESSION = 6  # 25 ms and 25 KB a case of 240 x 240 x 155 voxels and three regions
+_COMPRESSION = 6  # 37 ms and 34 to 41 KB a real case of 240 x 240 x 155 voxels, three regions
 _TABLE_SHAPE = (2, 3, NUM_BINS)
 
 

@@ -46,6 +46,16 @@ def test_every_command_and_the_next_one_can_be_typed(
         command.make_context(name, list(words))  # raises for words that it does not know
 
 
+def test_training_has_its_minutes_whatever_the_scans_took(
+    typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--max-minutes counts from the start of the process, which has made scans and cache before."""
+    monkeypatch.setattr("brats_train.runtime.environment.process_age", lambda: 90.0)
+    call("demo", "--out", tmp_path / "d", "--minutes", 2)
+    (words,) = (shlex.split(command) for command in typed if command.startswith("train "))
+    assert words[words.index("--max-minutes") + 1] == "3.50"
+
+
 @pytest.mark.parametrize(
     ("on_path", "started_as", "expected"),
     [
