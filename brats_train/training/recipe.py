@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 # Reading TOML takes time and memory with the square of the length of a key, which may fill a file.
-MAX_RECIPE_BYTES = 32 << 10
+MAX_RECIPE_BYTES = 16 << 10
 MOVED = {"encoder": "model.encoder"}  # fields by their names in older runs and recipes
 TARGETS = {"wt": ("wt",), "regions": ("wt", "tc", "et")}
 NotNegative = Annotated[float, Field(ge=0)]

@@ -37,7 +37,7 @@ _LINES = (
     b"lr = 1e400", b"epochs = " + b"9" * 5000, b"epochs = 1_0", b"epochs = 0x7fffffffffffffffffff",
     b"epochs = 1.5", b"epochs = true", b"epochs = 1979-05-27T07:32:00Z", b"epochs = 07:32:00",
     b"lr = []", b"lr = {}", b"seed = -1", b"x = " + b"[" * 100_000, b"x = " + b"{a=" * 2000,
-    b"a" + b".a" * 50_000 + b" = 1", b"[" + b"a." * 50_000 + b"a]", b"a" + b".a" * 15_000 + b" = 1",
+    b"a" + b".a" * 50_000 + b" = 1", b"[" + b"a." * 50_000 + b"a]", b"a" + b".a" * 7000 + b" = 1",
     b'rows = """\n"""', b"rows = '\\'",
     b'rows = "\\uD800"', b'rows = "\\u001b[2J"', b'"\\u001b[2J" = 1', b'"" = 1', b"rows = 1",
     b'model = "Unet"', b"augment = 1", b'encoder = "resnet18"', b"half_resolution = 1e-320",
