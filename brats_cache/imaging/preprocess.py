@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from brats_cache.imaging.half import to_float16
+
 __all__ = [
     "FITS",
     "NORMALIZATIONS",
@@ -180,8 +182,7 @@ def _fill_slices(
 
     weights is (n, Y, X) float32: 1 in the brain, 0 outside. Arithmetic is float32, slice by slice
     so that it stays in the processor's cache. Nothing is computed outside `box`, rows and columns,
-    where there is no brain: converting to float16 costs more than everything else, and most of a
-    slice is background.
+    where there is no brain: most of a slice is background.
     """
     _, height, width = volume.shape
     size = preparation.size
@@ -209,7 +210,7 @@ def _fill_slices(
             fitted[target] = normal[box]
         else:
             cv2.resize(normal, (size, size), dst=fitted, interpolation=cv2.INTER_LINEAR)
-        out[index][target] = fitted[target]
+        to_float16(fitted[target], out[index][target])
 
 
 def _moved(side: slice, distance: int) -> slice:
