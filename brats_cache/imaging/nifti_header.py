@@ -182,6 +182,7 @@ def _parse(path: Path, start: bytes) -> Header:
     slope = 1.0 if slope is None else float(slope)
     inter = 0.0 if inter is None else float(inter)
     spacing = _check_geometry(path, affine)
+    orientation = Orientation.of(affine)
     return Header(
         path=path,
         shape=spatial,
@@ -192,8 +193,8 @@ def _parse(path: Path, start: bytes) -> Header:
         offset=offset,
         affine=affine,
         spacing=spacing,
-        codes="".join(nib.aff2axcodes(affine)),
-        orientation=Orientation.of(affine),
+        codes=orientation.codes,
+        orientation=orientation,
         block=start[:size],
         doubts=header_doubts(raw, spatial),
     )

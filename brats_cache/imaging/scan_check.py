@@ -50,7 +50,7 @@ def check_scans(
     """
     steps = [max(1, size // _NUM_SAMPLES) for size in brain.shape]
     sample = tuple(slice(step // 2, None, step) for step in steps)
-    inside = brain[sample]
+    inside = np.ascontiguousarray(brain[sample])
     share = np.count_nonzero(inside) / max(inside.size, 1)
     millilitres = share * brain.size * float(np.prod(spacing)) / 1000
     warnings = []
@@ -60,16 +60,16 @@ def check_scans(
     low, high = SPACING_MM
     if min(spacing) < low or max(spacing) > high:
         warnings.append(OTHER_SPACING)
-    sampled = [volume[sample] for volume in volumes.values()]
+    sampled = [np.ascontiguousarray(volume[sample]) for volume in volumes.values()]
     images = [volume for volume in sampled if not _is_flat(volume[inside])]
     if len(images) < len(sampled):
         warnings.append(FLAT)
-    pairs = list(combinations(images, 2))
-    if any(_are_identical(first[inside], other[inside]) for first, other in pairs):
+    if _has_copies([image[inside] for image in images]):
         warnings.append(IDENTICAL)
     # The zeros around a head are noise, so that only brain masks can be compared.
+    masks = [image != 0 for image in images]
     if is_stripped and any(
-        _overlap(first != 0, other != 0) < MIN_OVERLAP for first, other in pairs
+        _overlap(first, other) < MIN_OVERLAP for first, other in combinations(masks, 2)
     ):
         warnings.append(NOT_ALIGNED)
     return tuple(warnings)
@@ -82,10 +82,12 @@ def _is_flat(values: np.ndarray) -> bool:
     return bool(((values == values.min()) | (values == values.max())).all())
 
 
-def _are_identical(first: np.ndarray, other: np.ndarray) -> bool:
-    """Whether (n,) values are linear functions of each other; neither is constant."""
-    correlation = np.corrcoef(first.astype(np.float64), other.astype(np.float64))
-    return float(correlation[0, 1]) >= MIN_CORRELATION
+def _has_copies(images: Sequence[np.ndarray]) -> bool:
+    """Whether two of (n,) images are linear functions of each other; none is constant."""
+    if len(images) < 2:
+        return False
+    correlations = np.corrcoef(np.stack(images).astype(np.float64))
+    return float(np.triu(correlations, 1).max()) >= MIN_CORRELATION
 
 
 def _overlap(first: np.ndarray, other: np.ndarray) -> float:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brats_cache.imaging.grid import Grid, largest_displacement
+from brats_cache.imaging.orientation import Orientation
 from tests.cache.scans import LPS
 
 SHAPE = (5, 6, 7)
@@ -30,6 +31,7 @@ def test_every_order_of_axes_has_one_canonical_grid(codes: str) -> None:
     stored = image.as_reoriented(nib.orientations.ornt_transform(here, there))
     grid = Grid(shape=SHAPE, affine=affine)
     other = Grid(shape=stored.shape, affine=stored.affine)
+    assert Orientation.of(stored.affine).codes == codes
     assert other.canonical_shape == grid.canonical_shape == (7, 6, 5)
     assert other.spacing_mm == grid.spacing_mm == (3.0, 2.0, 1.0)
     assert np.allclose(other.canonical_affine, grid.canonical_affine)
