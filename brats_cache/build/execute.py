@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from brats_cache.build.case_voxels import KEPT_CASES
 from brats_cache.build.journal import Journal, file_states
 from brats_cache.build.plan import Plan
 from brats_cache.build.survey import HeaderCheck, Survey, check_header, load_case
-from brats_cache.build.workers import Mapper
+from brats_cache.build.workers import Mapper, Workers
 from brats_cache.build.write_case import WriteTask, write_case
 from brats_cache.build.writer import Layout, create, finish
 from brats_cache.common.errors import BratsError, DataFaults, Fault, printable
@@ -52,7 +53,8 @@ def survey_cases(
         preparation: How their images will be prepared.
         workers: Runs what reads the scans.
         progress: Called with the numbers of finished and of all cases.
-        journal: Its surveys of unchanged scans are reused, and new surveys are added to it.
+        journal: Its surveys of unchanged scans are reused, and new surveys are added to it. With
+            one the cases will be written, so that worker processes keep what they decoded.
         warnings: Receives the id of each case that is read and the warnings about its scans, see
             `imaging.scan_check`.
 
@@ -65,7 +67,9 @@ def survey_cases(
             surveys[index] = known
     unknown = [index for index in range(len(cases)) if index not in surveys]
     faults: dict[int, tuple[Fault, ...]] = {}
-    function = partial(_survey_case, preparation=preparation)
+    # A process of a cluster outlives this build.
+    keep = journal is not None and isinstance(workers, Workers)
+    function = partial(_survey_case, preparation=preparation, keep=keep)
     tasks = [cases[index] for index in unknown]
     for task, (answer, states, scan_warnings) in workers.map(function, tasks, _id_of):
         index = unknown[task]
@@ -235,14 +239,19 @@ def _is_written(plan: Plan, path: Path, layout: Layout, index: int, checksum: in
 
 
 def _survey_case(
-    case: Case, preparation: Preparation
+    case: Case, preparation: Preparation, *, keep: bool
 ) -> tuple[Survey | tuple[Fault, ...], list[list[object]], tuple[str, ...]]:
-    """Surveys one case: its survey or faults, the state of its files, and scan warnings."""
+    """Surveys one case: its survey or faults, the state of its files, and scan warnings.
+
+    With `keep` what was decoded stays in this process for `write_case`, if memory allows.
+    """
     states = file_states(case)  # before reading, so that a change during it is noticed
     try:
         loaded = load_case(case, preparation)
     except DataFaults as error:
         return error.faults, states, ()
+    if keep:
+        KEPT_CASES.keep(loaded, states)
     grid = Grid(shape=loaded.survey.shape, affine=loaded.survey.affine)
     volumes = dict(zip(case.images, loaded.volumes, strict=True))
     return loaded.survey, states, check_scans(volumes, loaded.brain, grid.spacing_mm)

@@ -94,11 +94,13 @@ class LoadedCase:
     Attributes:
         survey: What was measured.
         volumes: Canonical (Z, Y, X) volumes in modality order, in the dtype they were read in.
+        labels: Canonical (Z, Y, X) uint8, the source values of the mask; None without one.
         brain: (Z, Y, X) bool.
     """
 
     survey: Survey
     volumes: tuple[np.ndarray, ...]
+    labels: np.ndarray | None
     brain: np.ndarray
 
 
@@ -153,7 +155,7 @@ def load_case(case: Case, preparation: Preparation) -> LoadedCase:
         label_values=values,
         label_pixels=pixels,
     )
-    return LoadedCase(survey=survey, volumes=tuple(volumes), brain=brain)
+    return LoadedCase(survey=survey, volumes=tuple(volumes), labels=labels, brain=brain)
 
 
 def check_header(case: Case, preparation: Preparation, *, with_mask: bool) -> HeaderCheck:

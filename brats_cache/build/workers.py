@@ -2,7 +2,8 @@
 
 The pools of the standard library either wait for ever on a dead worker or cannot tell which task it
 had. Here each worker has at most one task, so a dead worker names its task at once and queues are
-bounded. Tasks and results are small: voxels never pass between processes.
+bounded. Tasks and results are small: voxels never pass between processes. A worker may keep some
+for the next task of the same name instead, which it is the first to get.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import pickle
 import signal
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
@@ -81,6 +83,7 @@ class Workers:
     def __init__(self, num_workers: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._workers: list[tuple[Any, Connection]] = []
+        self._last: dict[str, Connection] = {}  # which worker had the last task of a name
         with _environment(_ONE_THREAD), interrupts_held():
             for _ in range(num_workers):
                 ours, theirs = context.Pipe()
@@ -95,15 +98,23 @@ class Workers:
         tasks: Sequence[Task],
         name_of: Callable[[Task], str],
     ) -> Iterator[tuple[int, Result]]:
-        """See `Mapper`. An exception has the worker's traceback as a note."""
-        waiting = iter(enumerate(tasks))
+        """See `Mapper`. An exception has the worker's traceback as a note.
+
+        A worker first does tasks of names that it had before, then those that nobody had, then
+        those of others.
+        """
+        waiting: dict[Connection | None, deque[int]] = {None: deque()}
+        for index, task in enumerate(tasks):
+            waiting.setdefault(self._last.get(name_of(task)), deque()).append(index)
         busy: dict[Connection, tuple[int, Any]] = {}
         idle = list(self._workers)
         while True:
-            while idle and (following := next(waiting, None)) is not None:
+            while idle and any(waiting.values()):
                 process, connection = idle.pop()
-                index, task = following
+                index = _next_for(connection, waiting)
+                task = tasks[index]
                 busy[connection] = (index, process)
+                self._last[name_of(task)] = connection
                 try:
                     connection.send((function, task))
                 except OSError:
@@ -143,6 +154,14 @@ class Workers:
                 process.terminate()
         for process, _ in self._workers:
             process.join()
+
+
+def _next_for(worker: Connection, waiting: dict[Connection | None, deque[int]]) -> int:
+    """Takes the next task for a worker: its own, nobody's, or the last of whoever has most."""
+    for queue in (waiting.get(worker), waiting[None]):
+        if queue:
+            return queue.popleft()
+    return max(waiting.values(), key=len).pop()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def to_float16(values: np.ndarray, out: np.ndarray) -> None:
     """
     if _HAS_FLOAT16:
         if values.size:
-            cv2.subtract(values, 0.0, dst=out, dtype=cv2.CV_16F)
+            cv2.subtract(values, 0.0, dst=out, dtype=cv2.CV_16F)  # type: ignore[call-overload]
     else:
         with np.errstate(over="ignore", invalid="ignore"):
             out[...] = values

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from brats_cache.imaging.half import to_float16
+from brats_cache.imaging.window import Window
 
 __all__ = [
     "FITS",
@@ -103,8 +104,8 @@ def measure(values: np.ndarray, normalize: str) -> Normalization:
         ValueError: The voxels have no spread to divide by, or a result would not fit in float16.
             (A z-score does: of n voxels none lies beyond the square root of n.)
     """
+    largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
     values = values.astype(np.float64)  # differences of integers overflow inside np.percentile
-    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
     if normalize == "none":
         if largest > FLOAT16_MAX:
             raise ValueError(f"the value {largest:g} does not fit in float16 (65504 at most)")
@@ -133,6 +134,7 @@ def prepare_images(
     normalizations: Sequence[Normalization],
     preparation: Preparation,
     z_indices: Sequence[int] | np.ndarray,
+    window: Window | None = None,
 ) -> np.ndarray:
     """Prepares axial slices of all modalities.
 
@@ -142,6 +144,8 @@ def prepare_images(
         normalizations: One a modality.
         preparation: Size and fit of the slices.
         z_indices: (n,) the slices.
+        window: What `volumes` and `brain` are of the whole scan; its brain is all inside. By
+            default the whole. The result is the same.
 
     Returns:
         (n, C, S, S) float16.
@@ -150,13 +154,17 @@ def prepare_images(
     images = np.zeros((len(z_indices), len(volumes), size, size), np.float16)
     if len(z_indices) == 0:
         return images
-    inside = brain[np.asarray(z_indices)]
-    box = _bounding_box(inside.any(axis=0))
-    weights = inside.astype(np.float32)
+    depth, height, width = brain.shape
+    window = window or Window.whole((depth, height, width))
+    indices = [window.index(int(z)) for z in z_indices]
+    weights = np.zeros((len(indices), height, width), np.float32)
+    for weight, index in zip(weights, indices, strict=True):
+        if index is not None:
+            weight[...] = brain[index]
+    box = _bounding_box(np.asarray(weights.any(axis=0)))
     for channel, (volume, normalization) in enumerate(zip(volumes, normalizations, strict=True)):
-        _fill_slices(
-            volume, weights, normalization, preparation, z_indices, box, images[:, channel]
-        )
+        slices = [None if index is None else volume[index] for index in indices]
+        _fill_slices(slices, weights, normalization, preparation, window, box, images[:, channel])
     return images
 
 
@@ -170,21 +178,22 @@ def _bounding_box(brain: np.ndarray) -> tuple[slice, slice]:
 
 
 def _fill_slices(
-    volume: np.ndarray,
+    slices: Sequence[np.ndarray | None],
     weights: np.ndarray,
     normalization: Normalization,
     preparation: Preparation,
-    z_indices: Sequence[int] | np.ndarray,
+    window: Window,
     box: tuple[slice, slice],
     out: np.ndarray,
 ) -> None:
     """Normalises and fits slices of one modality into `out`, (n, S, S) float16 zeros.
 
-    weights is (n, Y, X) float32: 1 in the brain, 0 outside. Arithmetic is float32, slice by slice
-    so that it stays in the processor's cache. Nothing is computed outside `box`, rows and columns,
-    where there is no brain: most of a slice is background.
+    slices are n windows (Y, X) of them, None for one outside the window. weights is (n, Y, X)
+    float32: 1 in the brain, 0 outside. Arithmetic is float32, slice by slice so that it stays in
+    the processor's cache. Nothing is computed outside `box`, lines and columns of the window, where
+    there is no brain: most of a slice is background.
     """
-    _, height, width = volume.shape
+    _, height, width = window.shape
     size = preparation.size
     normal = np.zeros((height, width), np.float32)
     fitted = np.zeros((size, size), np.float32)
@@ -192,20 +201,28 @@ def _fill_slices(
     # part of the spread; what that loses is put back at the end.
     center, scale = np.float32(normalization.center), np.float32(normalization.scale)
     rest = np.float32((float(center) - normalization.center) * normalization.scale)
+    lines = box[0]
+    box = _moved(box[0], window.box[1].start), _moved(box[1], window.box[2].start)
     top, left = (size - height) // 2, (size - width) // 2
     if preparation.fit == "pad":
         target = _moved(box[0], top), _moved(box[1], left)
     else:
         target = _reach(box[0], height, size), _reach(box[1], width, size)
-    lines = box[0]  # whole lines are contiguous memory, on which arithmetic is fastest
-    inside = normal[lines]
-    for index, z in enumerate(z_indices):
-        np.subtract(volume[z][lines], center, out=inside, dtype=np.float32)
-        np.multiply(inside, scale, out=inside)
-        np.add(inside, rest, out=inside)
-        if normalization.clip:
-            np.clip(inside, 0.0, 1.0, out=inside)
-        np.multiply(inside, weights[index, lines], out=inside)
+    # Where scans hold 0 and there is no brain, what is computed below is -0 or 0.
+    outside = (np.float32(0) - center) * scale + rest
+    background = np.float32(0) * (np.clip(outside, 0.0, 1.0) if normalization.clip else outside)
+    normal[box[0]] = background
+    inside = normal[box[0], window.box[2]]
+    for index, values in enumerate(slices):
+        if values is None:
+            inside[...] = background
+        else:
+            np.subtract(values[lines], center, out=inside, dtype=np.float32)
+            np.multiply(inside, scale, out=inside)
+            np.add(inside, rest, out=inside)
+            if normalization.clip:
+                np.clip(inside, 0.0, 1.0, out=inside)
+            np.multiply(inside, weights[index, lines], out=inside)
         if preparation.fit == "pad":
             fitted[target] = normal[box]
         else:

@@ -12,6 +12,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from brats_cache.common.memory_limits import available_memory, memory_limit, total_memory
 from brats_cache.common.process import usable_cores
 from brats_cache.common.text import human_bytes
 from brats_train.doctor.check import Check
@@ -92,9 +93,8 @@ def _libraries() -> list[Check]:
 
 
 def _memory() -> list[Check]:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = min(_memory_limit() or total, total)
-    found = f"{human_bytes(total)}, {human_bytes(_available_memory())} available"
+    total, limit = total_memory(), memory_limit()
+    found = f"{human_bytes(total)}, {human_bytes(available_memory())} available"
     if limit < total:
         found += f", this process may use {human_bytes(limit)}"
     is_small = limit < MIN_MEMORY
@@ -116,23 +116,6 @@ def _memory() -> list[Check]:
             else "",
         ),
     ]
-
-
-def _memory_limit() -> int:
-    """Bytes that this process's control group may use; 0 for no limit."""
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        path = Path(name)
-        if path.is_file():
-            text = path.read_text().strip()
-            return int(text) if text.isdigit() else 0
-    return 0
-
-
-def _available_memory() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def _disks() -> list[Check]:

@@ -50,6 +50,26 @@ def test_tasks_are_shared_out_and_each_is_done_once() -> None:
     assert _children() == []
 
 
+def process_of(task: int) -> int:
+    time.sleep(0.02)
+    return os.getpid()
+
+
+def test_a_worker_gets_the_tasks_it_had_before() -> None:
+    with Workers(2) as workers:
+        had = dict(workers.map(process_of, [0, 1], str))
+        has = {1 - index: process for index, process in workers.map(process_of, [1, 0], str)}
+    assert len(set(had.values())) == 2
+    assert has == had
+
+
+def test_a_worker_with_no_task_of_its_own_takes_those_of_others() -> None:
+    with Workers(2) as workers:
+        had = {process for task in range(6) for _, process in workers.map(process_of, [task], str)}
+        assert len(had) == 1
+        assert len({process for _, process in workers.map(process_of, range(6), str)}) == 2
+
+
 @pytest.mark.parametrize(("task", "said"), [(-1, "signal 9.*fewer --workers"), (-2, "exit code 3")])
 def test_a_death_names_the_task(task: int, said: str) -> None:
     with pytest.raises(BratsError, match=rf"case\\n{task}: .*{said}"), Workers(2) as workers:
