@@ -19,6 +19,7 @@ from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.files import write_atomically
 from brats_cache.format.cache_set import open_caches
 from brats_train.data.selection import select_rows
+from brats_train.models.sources import absolute
 from brats_train.report.figures import best_epoch
 from brats_train.runtime.signals import InterruptHandler
 from brats_train.training.recipe import Recipe, recipe_to_dict
@@ -127,7 +128,7 @@ def settings_of(job: TuneJob) -> dict[str, Any]:
         "space": job.space.to_dict(),
         "caches": check_data(train),
         "fold": train.fold,
-        "init_from": str(train.init_from.resolve()) if train.init_from else None,
+        "init_from": absolute(train.init_from) if train.init_from else None,
         "max_minutes": train.max_minutes,
     }
 
@@ -143,7 +144,7 @@ def check_data(train: TrainJob) -> list[str]:
             "--fold all: a trial has one validation curve. Tune on one fold, such as --fold 0, "
             "then train all folds with the best recipe."
         )
-    caches = open_caches(train.cache_paths)
+    caches = open_caches(train.cache_paths, same_modalities=False)
     if not len(select_rows(caches, "val", train.recipe.rows, train.fold)):
         raise BratsError(
             f"{caches[0].path}: no validation slices (rows={train.recipe.rows}), by which trials "

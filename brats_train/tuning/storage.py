@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ def storage_faults(name: str) -> Iterator[None]:
             "finished is kept; put it right and type the same command again."
         ) from error
     except ValueError as error:
-        if "Invalid log format" not in str(error) and not isinstance(error, EOFError):
+        if not isinstance(error, json.JSONDecodeError) and "log format" not in str(error):
             raise
         raise BratsError(
             f"{name}: damaged, a line in it is no record. Put back a copy, or choose another "

@@ -24,7 +24,7 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from brats_cache.common.errors import BratsError, printable
-from brats_train.training.recipe import Recipe
+from brats_train.training.recipe import Recipe, recipe_from_dict, recipe_to_dict
 from brats_train.training.run_dir import RunDir, differences
 from brats_train.tuning.locks import hold, is_held
 from brats_train.tuning.space import Space
@@ -99,6 +99,9 @@ class Study:
                 self.optuna.enqueue_trial(params)
             self.optuna.set_user_attr(_SETTINGS, settings)
             return
+        # Recipes of older versions lack fields.
+        recipe = recipe_to_dict(recipe_from_dict(held["recipe"]))
+        held = {**held, "recipe": json.loads(json.dumps(recipe))}
         found = [
             f"{name}: {json.dumps(before)} there, {json.dumps(now)} now"
             for part in settings

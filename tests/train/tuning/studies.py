@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from brats_train.training.metrics_file import METRIC_COLUMNS
-from brats_train.training.recipe import Recipe, apply_settings
+from brats_train.training.recipe import Recipe, apply_settings, recipe_to_dict
 from brats_train.tuning.space import Space, load_space
 from brats_train.tuning.study import Study
 
@@ -29,7 +29,8 @@ def open_study(
     folder: Path, *, storage: str | None = None, settings: Mapping[str, Any] | None = None
 ) -> Study:
     """The study `folder / "study"` as another process opens it."""
-    return Study(folder / "study", storage, make_space(folder), BASE, settings or {"fold": None})
+    settings = settings or {"recipe": recipe_to_dict(BASE)}
+    return Study(folder / "study", storage, make_space(folder), BASE, settings)
 
 
 def row_of(epoch: int, iou: float) -> dict[str, float]:

@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from brats_cache.common.errors import BratsError
+from brats_train.training.recipe import apply_settings, recipe_to_dict
 from brats_train.tuning import study as module
 from brats_train.tuning.storage import JOURNAL, open_storage
 from brats_train.tuning.study import RETRY_OF, RUN, best_of, finished_trials
@@ -189,13 +190,22 @@ def test_failed_trials_count_and_are_never_the_best(tmp_path: Path) -> None:
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
-    open_study(tmp_path, settings={"recipe": {"lr": 1, "loss": {"name": "dice"}}, "fold": 0})
+    recipe = recipe_to_dict(BASE)
+    open_study(tmp_path, settings={"recipe": recipe | {"loss": {"name": "dice"}}, "fold": 0})
+    other = recipe_to_dict(apply_settings(BASE, ["loss.name=iou"]))
     with pytest.raises(BratsError, match=r"holds a study of other settings") as caught:
-        open_study(tmp_path, settings={"recipe": {"lr": 1, "loss": {"name": "iou"}}, "fold": 1})
+        open_study(tmp_path, settings={"recipe": other, "fold": 1})
     text = str(caught.value)
     assert 'loss.name: "dice" there, "iou" now' in text
     assert "fold: 0 there, 1 now" in text
     assert "lr" not in text
+
+
+def test_a_study_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    """Its recipe lacks fields, which have the values that they had then."""
+    recipe = recipe_to_dict(BASE)
+    open_study(tmp_path, settings={"recipe": {k: recipe[k] for k in recipe if k != "optimizer"}})
+    open_study(tmp_path, settings={"recipe": recipe})
 
 
 def test_a_study_of_somebody_elses_is_not_continued(tmp_path: Path) -> None:
