@@ -6,6 +6,7 @@ its value is the validation IoU of the epoch whose weights its best.pt holds.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -242,6 +243,8 @@ class _Search:
         if end.rows:
             epoch, value = objective(end.rows, recipe)
             trial.set_user_attr(BEST_EPOCH, epoch)
+            if not math.isfinite(value):
+                end = TrialEnd("failed", end.rows, "there are no validation slices of its rows")
         if end.kind == "failed":
             trial.set_user_attr(REASON, end.reason)
             study.tell(trial, state=TrialState.FAIL)
@@ -296,7 +299,7 @@ class _Search:
         if best is not None:
             text += f", best val iou {best.value:.4f} (trial {best.number})"
         left = seconds_left(
-            [trial.duration.total_seconds() for trial in finished if trial.duration],
+            [one.duration.total_seconds() for one in finished if one.duration and one.values],
             num_wanted - len(finished),
             len(self.study.running()),
             elapsed=elapsed,

@@ -126,6 +126,14 @@ def test_a_failed_trial_is_not_the_end(job: TuneJob, monkeypatch: pytest.MonkeyP
     assert any("Trial 1 failed: out of memory" in line for line in said)
 
 
+def test_a_trial_without_a_validation_iou_has_failed(
+    job: TuneJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows, which a space can hold, are none of the validation cases'."""
+    run(job, monkeypatch, [0.5], [float("nan")], [0.6])
+    assert states(job) == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+
+
 def test_failures_from_the_first_are_the_end_and_typed_again_it_goes_on(
     job: TuneJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
