@@ -129,6 +129,7 @@ def settings_of(job: TuneJob) -> dict[str, Any]:
         "space": job.space.to_dict(),
         "caches": check_data(train),
         "fold": train.fold,
+        "classify": train.classify,
         "init_from": absolute(train.init_from) if train.init_from else None,
         "max_minutes": train.max_minutes,
     }
