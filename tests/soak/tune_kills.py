@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from brats_cache.synthetic.write_phantom import write_phantom
 from brats_train.training.run_dir import RunDir
@@ -94,8 +94,11 @@ def _soak(folder: Path, num_kills: int, num_processes: int, rng: random.Random) 
     for number, trial in finished.items():
         run = RunDir(study / trial.user_attrs.get("run", f"trials/{number:04}"))
         num_taken += "run" in trial.user_attrs
-        assert len(run.read_metrics()) == EPOCHS, f"{run.path} is not whole"
-        assert run.read_metrics()[trial.user_attrs["best_epoch"] - 1]["val_iou"] == trial.value
+        assert trial.state != TrialState.FAIL, f"{run.path}: {trial.user_attrs.get('reason')}"
+        if trial.state == TrialState.COMPLETE:  # others were pruned
+            rows = run.read_metrics()
+            assert len(rows) == EPOCHS, f"{run.path} is not whole"
+            assert rows[trial.user_attrs["best_epoch"] - 1]["val_iou"] == trial.value
     print(
         f"{hits} kills hit, {num_processes} at once; {len(finished)} trials are finished, ", end=""
     )
