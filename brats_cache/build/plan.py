@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ class Plan:
     set_fingerprint: str
     warnings: tuple[str, ...]
 
-    @property
+    @cached_property
     def num_rows(self) -> int:
         """N, the number of rows of the file."""
         return sum(len(case.slices) for case in self.cases)

@@ -20,6 +20,7 @@ from brats_cache.build.plan import IMAGE_BYTES, Plan
 from brats_cache.build.tables import about, cases_table, plain_attributes, slices_table
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.format.checksum import (
+    MAX_METADATA_BYTES,
     ByteRange,
     ChecksumRecord,
     find_checksum_record,
@@ -30,6 +31,7 @@ __all__ = ["Layout", "create", "finish", "write_all"]
 
 ALIGNMENT = 4096
 _FIRST_BYTES = 1 << 17  # where both attributes lie
+_OTHER_METADATA = 1 << 20  # bytes, more than everything but the rows and the tables takes
 _MAX_ATTRIBUTE = 60_000  # bytes; the library ends at 64 KiB
 
 
@@ -99,7 +101,8 @@ def create(path: Path, plan: Plan) -> Layout:
         The byte layout of the file.
 
     Raises:
-        BratsError: The disk has too little space, or the names of the DATA arguments are too long.
+        BratsError: The disk has too little space, the names of the DATA arguments are too long, or
+            the tables too large.
     """
     try:
         path.unlink(missing_ok=True)
@@ -185,6 +188,13 @@ def _lay_out(path: Path, plan: Plan) -> dict[str, ByteRange]:
             f"{printable(path)}: the names of {len(plan.data_dirs)} DATA arguments are too long to "
             "be kept. Name a folder that holds them all instead."
         )
+    cases, slices = cases_table(plan), slices_table(plan)
+    if cases.nbytes + slices.nbytes > MAX_METADATA_BYTES - _OTHER_METADATA:
+        raise BratsError(
+            f"{printable(path)}: tables of {len(cases):,} cases and {rows:,} rows take more than "
+            f"the {MAX_METADATA_BYTES >> 20} MiB that a cache may have. Build it in parts "
+            "(--shards N, or --shard I/N), or choose fewer --slices."
+        )
     with _new_file(path, alignment_threshold=rows * size * size) as file:
         # The checksum record comes first, so that it lies in the file's first bytes.
         file.attrs.create("seal", np.bytes_(str(ChecksumRecord.blank()).encode()))
@@ -192,10 +202,10 @@ def _lay_out(path: Path, plan: Plan) -> dict[str, ByteRange]:
         for name, value in plain_attributes(plan).items():
             file.attrs.create(name, value)
         return {
-            "cases": _put_table(file, "cases", cases_table(plan)),
+            "cases": _put_table(file, "cases", cases),
             "images": _reserve(file, "images", np.dtype("<f2"), plan.image_shape),
             "masks": _reserve(file, "masks", np.dtype("u1"), (rows, 1, size, size)),
-            "slices": _put_table(file, "slices", slices_table(plan)),
+            "slices": _put_table(file, "slices", slices),
         }
 
 

@@ -27,7 +27,7 @@ from brats_train.runtime.distributed import World
 from brats_train.training.checkpoint_writer import CheckpointWriter
 from brats_train.training.setup import common_scheme
 
-__all__ = ["bench_cache", "bench_predict"]
+__all__ = ["bench_cache", "bench_predict", "save_untrained_model"]
 
 SHAPE = (240, 240, 155)
 
@@ -93,7 +93,7 @@ def bench_predict(
     """
     with phantom_scans(num_cases=num_cases, shape=SHAPE, gz=True) as folder:
         build_phantom_cache(folder, size=size)
-        checkpoint = _save_untrained_model(folder)
+        checkpoint = save_untrained_model(folder)
         ensemble = load_ensemble([checkpoint], world.device, amp).overruled(tta, None)
         clock = _ModelClock(ensemble.models[0], world.device)
         job = PredictionJob(
@@ -154,7 +154,7 @@ class _ModelClock:
         self.seconds += time.perf_counter() - self._started
 
 
-def _save_untrained_model(folder: Path) -> Path:
+def save_untrained_model(folder: Path) -> Path:
     """Writes a checkpoint of the paper's network with random weights, for the cache in `folder`."""
     cache = open_cache(folder / "cache.h5")
     config = ModelConfig(in_channels=cache.shape[1], classes=1)

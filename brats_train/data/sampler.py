@@ -11,7 +11,7 @@ from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import REGIONS
 from brats_train.data.selection import RowSet
 
-__all__ = ["Sampler", "make_sampler"]
+__all__ = ["Sampler", "is_near_tumor", "make_sampler"]
 
 NEAR_SLICES = 3  # slices from the tumour, where most false positives are
 NEAR_WEIGHT = 3.0
@@ -133,3 +133,21 @@ def make_sampler(
         num_drawn=num_drawn,
         num_passes=-(-MIN_SAMPLES // max(1, round(num_tumor) + num_drawn)),
     )
+
+
+def is_near_tumor(case: np.ndarray, z: np.ndarray, has_tumor: np.ndarray) -> np.ndarray:
+    """Whether a row with tumour of the same case is within `NEAR_SLICES`, in n log n steps.
+
+    Args:
+        case: (n,) int64 numbers of cases, in any order.
+        z: (n,) int64, 0 or more.
+        has_tumor: (n,) bool, at least one true.
+    """
+    _, number = np.unique(case, return_inverse=True)
+    place = number * (z.max() + NEAR_SLICES + 1) + z  # cases are farther apart than near slices
+    tumors = np.sort(place[has_tumor])
+    after = np.searchsorted(tumors, place)
+    before = np.maximum(after - 1, 0)
+    after = np.minimum(after, len(tumors) - 1)
+    distance = np.minimum(np.abs(place - tumors[before]), np.abs(place - tumors[after]))
+    return distance <= NEAR_SLICES

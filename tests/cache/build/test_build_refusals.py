@@ -272,6 +272,17 @@ def test_a_name_that_is_no_text_is_refused(brats: Commands) -> None:
     assert r"caf\udce9" in said
 
 
+def test_tables_too_large_to_be_read_again_are_refused_before_rows_are_written(
+    brats: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_case(Path("data"), "p0", labels=mask())
+    monkeypatch.setattr("brats_cache.build.writer.MAX_METADATA_BYTES", (1 << 20) + 100)
+    said = brats("build-cache", *SMALL, code=1).err
+    assert "tables of 1 cases and 4 rows" in said
+    assert "--shards N" in said
+    assert not list(Path("data").glob("brats*"))
+
+
 def test_a_build_killed_half_way_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
     for n in range(12):
         shape = (200, 200, 40)

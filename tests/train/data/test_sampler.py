@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import REGIONS
-from brats_train.data.sampler import MIN_SAMPLES, NEAR_SLICES, make_sampler
+from brats_train.data.sampler import MIN_SAMPLES, NEAR_SLICES, is_near_tumor, make_sampler
 from brats_train.data.selection import RowSet, select_rows
 
 
@@ -43,6 +45,21 @@ def test_every_pass_holds_all_tumour_and_some_other_slices(
         others = one[~is_tumor[one]]
         assert len(np.unique(others)) == len(others) == num_others
     assert np.array_equal(order, sampler.order(3))
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from([0, 1, 1 << 32]), st.integers(0, 12), st.booleans()), min_size=1
+    )
+)
+def test_near_is_within_three_slices_of_the_same_case(rows: list[tuple[int, int, bool]]) -> None:
+    tumors = [(case, z) for case, z, has_tumor in rows if has_tumor]
+    assume(tumors)
+    expected = [
+        any(case == one and abs(z - at) <= NEAR_SLICES for one, at in tumors) for case, z, _ in rows
+    ]
+    case, z, has_tumor = (np.array(column) for column in zip(*rows, strict=True))
+    assert is_near_tumor(case, z, has_tumor).tolist() == expected
 
 
 def test_slices_near_a_tumour_are_drawn_more_often(cache: Cache, rows: RowSet) -> None:
