@@ -47,6 +47,9 @@ LOCAL = "local"  # instead of an address
 MAX_TASKS_AT_ONCE = 32  # a task of dask costs about a millisecond, one header hardly more
 SECONDS_BETWEEN_REPORTS = 0.2
 CONNECT_TIMEOUT = 10  # seconds
+# Errors reach the command itself. Dask logs some at the highest level too: "Failed to deserialize"
+# was seen, with a traceback, when a worker was killed in a build that went on and ended well.
+SILENT = logging.CRITICAL + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +211,7 @@ def connect(address: str, num_workers: int, place: Place) -> Iterator[Cluster]:
     Raises:
         BratsError: No scheduler answers.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # errors reach the command itself
+    logging.getLogger("distributed").setLevel(SILENT)
     settings = {
         "distributed.admin.large-graph-warning-threshold": "1TB",
         "distributed.comm.timeouts.connect": CONNECT_TIMEOUT,
@@ -246,7 +249,7 @@ def _local_cluster(num_workers: int) -> LocalCluster:
         scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         security=True,
         memory_limit=0,  # none: a worker near one would be paused, then killed
-        silence_logs=logging.CRITICAL,
+        silence_logs=SILENT,
     )
 
 
