@@ -18,9 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from brats_train.evaluation.bootstrap import MIN_PATIENTS  # noqa: E402
 from brats_train.evaluation.results import Results, read_results  # noqa: E402
 
-MIN_CASES_FOR_INTERVAL = 5
 REGIONS = ("wt", "tc", "et")
 
 
@@ -110,7 +110,7 @@ def _cell(results: Results, region: str) -> str:
     if not values:
         return ""
     dice = results.summary["regions"][region]["dice"]
-    if len(values) < MIN_CASES_FOR_INTERVAL:
+    if len(values) < MIN_PATIENTS:
         return f"{dice['mean']:.3f} ({', '.join(f'{value:.3f}' for value in values)})"
     return (
         f"{dice['mean']:.3f} [{dice['low']:.3f}, {dice['high']:.3f}], median {dice['median']:.3f}"

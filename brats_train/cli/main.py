@@ -59,6 +59,7 @@ COMMANDS = {
         "report",
         "Make the figures and the report page of a run.",
     ),
+    "compare": ("brats_train.cli.compare", "compare", "Compare runs: settings, curves, scores."),
     "tune": ("brats_train.cli.tune", "tune", "Search for better hyper-parameters."),
     "view": ("brats_train.cli.view", "view", "Show a scan and its masks in the browser."),
     "demo": ("brats_train.cli.demo", "demo", "Run the whole pipeline on synthetic cases."),

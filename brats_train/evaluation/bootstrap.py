@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = ["bootstrap_interval"]
+__all__ = ["MIN_PATIENTS", "bootstrap_interval"]
+
+MIN_PATIENTS = 5  # an interval from fewer promises a certainty that nobody has
 
 _DRAWS_PER_BATCH = 1 << 22  # 32 MiB of indices, whatever the number of patients
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from brats_train.evaluation.bootstrap import MIN_PATIENTS
+
 __all__ = ["ClassifiedCase", "area_under_curve", "summarise_classes"]
 
 NUM_RESAMPLES = 2000
-MIN_PATIENTS = 5  # an interval of fewer says nothing
 NUM_BINS = 10  # of the calibration error
 Score = Callable[[np.ndarray, np.ndarray], float]  # truth (n,) and probabilities (n, L)
 

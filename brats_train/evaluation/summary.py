@@ -13,7 +13,7 @@ import numpy as np
 
 from brats_cache.common.csv_names import csv_text, written_name
 from brats_cache.common.errors import printable, wrapped
-from brats_train.evaluation.bootstrap import bootstrap_interval
+from brats_train.evaluation.bootstrap import MIN_PATIENTS, bootstrap_interval
 from brats_train.evaluation.calibration import (
     best_threshold,
     brier_score,
@@ -49,7 +49,7 @@ DEFINITIONS: Mapping[str, str] = {
     "empty official": "both empty: Dice 1, HD95 0; one empty: Dice 0, HD95 374 (BraTS)",
     "empty nan": "both empty: left out of the mean; one empty: Dice 0, HD95 374",
     "mean": "over cases; low and high are its 95 % percentile bootstrap interval, 10,000 "
-    "resamples of patients (Efron 1979)",
+    "resamples of patients (Efron 1979), none for fewer than five patients",
     "brier_score": "mean squared difference of probability and truth, voxels of cached slices "
     "(Brier 1950)",
     "calibration_error": "expected calibration error of the foreground probability, 16 equal "
@@ -196,7 +196,7 @@ def _summarise_metric(
 ) -> dict[str, Any]:
     """Mean with its 95 % interval, median and quantiles of what is defined.
 
-    The cases of one patient alone give no interval.
+    Fewer than `MIN_PATIENTS` patients give no interval.
     """
     scored = [
         (float(value), patient)
@@ -207,7 +207,7 @@ def _summarise_metric(
         return {"mean": None, "num_cases": 0}
     known, their_patients = [value for value, _ in scored], [patient for _, patient in scored]
     low, high = math.nan, math.nan
-    if len(set(their_patients)) > 1:
+    if len(set(their_patients)) >= MIN_PATIENTS:
         low, high = bootstrap_interval(known, their_patients)
     return {
         "mean": _mean(known),

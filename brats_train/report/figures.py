@@ -23,6 +23,7 @@ __all__ = [
     "GREEN",
     "ORANGE",
     "REGION_STYLES",
+    "RUN_STYLES",
     "best_epoch",
     "draw_curves",
     "draw_reliability",
@@ -39,6 +40,13 @@ REGION_STYLES: Mapping[str, tuple[str, str, str]] = {
     "tc": (ORANGE, "s", "--"),
     "et": (PURPLE, "^", ":"),
 }
+# The same for runs beside each other.
+RUN_STYLES: Sequence[tuple[str, str, str]] = (
+    (BLUE, "o", "-"),
+    (ORANGE, "s", "--"),
+    (GREEN, "^", "-."),
+    (PURPLE, "v", ":"),
+)
 _CURVES = (
     ("loss", "combined loss"),
     ("bce", "binary cross-entropy"),
