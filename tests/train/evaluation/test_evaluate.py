@@ -257,7 +257,7 @@ def test_an_interrupted_evaluation_leaves_the_one_before(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("brats_train.inference.ensemble.Ensemble.probabilities", interrupt)
+    monkeypatch.setattr("brats_train.inference.ensemble.Ensemble.predict", interrupt)
     call("eval", "--run", run, "--save-masks", "--tta", "--device", "cpu", code=130)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 

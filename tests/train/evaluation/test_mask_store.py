@@ -29,13 +29,13 @@ KEY = b"k" * 16
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of slices that models were given, a pass of an ensemble each."""
     seen: list[int] = []
-    plain = Ensemble.probabilities
+    plain = Ensemble.predict
 
     def counted(self: Ensemble, images: np.ndarray, *rest: Any, **named: Any) -> Any:
         seen.append(len(images))
         return plain(self, images, *rest, **named)
 
-    monkeypatch.setattr(Ensemble, "probabilities", counted)
+    monkeypatch.setattr(Ensemble, "predict", counted)
     return seen
 
 

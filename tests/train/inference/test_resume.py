@@ -23,13 +23,13 @@ def test_resuming_makes_what_is_missing_and_no_more(
     lost = sorted(out.glob("*_prob.nii.gz"))[0]
     lost.unlink()
     calls: list[int] = []
-    ask = Ensemble.probabilities
+    ask = Ensemble.predict
 
     def counted(self: Ensemble, images: np.ndarray, *rest: Any) -> Any:
         calls.append(len(images))
         return ask(self, images, *rest)
 
-    monkeypatch.setattr(Ensemble, "probabilities", counted)
+    monkeypatch.setattr(Ensemble, "predict", counted)
     predict(run, scans, out, "--resume", "--probabilities")
     assert len(calls) == 1
     assert contents(out) == whole
@@ -52,7 +52,7 @@ def test_an_interrupted_run_keeps_its_masks_and_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ask, calls = Ensemble.probabilities, []
+    ask, calls = Ensemble.predict, []
 
     def interrupted(self: Ensemble, images: np.ndarray, *rest: Any) -> Any:
         calls.append(len(images))
@@ -61,7 +61,7 @@ def test_an_interrupted_run_keeps_its_masks_and_says_how_to_go_on(
         return ask(self, images, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ensemble, "probabilities", interrupted)
+        patch.setattr(Ensemble, "predict", interrupted)
         predict(run, scans, tmp_path / "out", code=130)
     assert "--resume" in capsys.readouterr().err
     kept = contents(tmp_path / "out")
@@ -102,7 +102,7 @@ def test_scans_that_were_moved_are_the_same_scans(
     def asked(*_: object) -> None:
         raise AssertionError("a mask that could be kept was made again")
 
-    monkeypatch.setattr(Ensemble, "probabilities", asked)
+    monkeypatch.setattr(Ensemble, "predict", asked)
     predict(run, tmp_path / "moved", tmp_path / "out", "--resume")
 
 
