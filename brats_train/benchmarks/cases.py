@@ -19,17 +19,22 @@ from brats_train.benchmarks.harness import (
     synchronize,
 )
 from brats_train.inference.case_sources import find_scans
-from brats_train.inference.ensemble import load_ensemble
+from brats_train.inference.ensemble import Ensemble, load_ensemble
 from brats_train.inference.predict import PredictionJob, predict
 from brats_train.models.checkpoint import SegmenterSpec, pack
+from brats_train.models.description import Description
 from brats_train.models.network import ModelConfig, build_model
+from brats_train.models.onnx_file import has_onnx, make_onnx
+from brats_train.models.sources import load_models
 from brats_train.runtime.distributed import World
+from brats_train.runtime.precision import choose_amp
 from brats_train.training.checkpoint_writer import CheckpointWriter
 from brats_train.training.setup import common_scheme
 
 __all__ = ["bench_cache", "bench_predict", "save_untrained_model"]
 
 SHAPE = (240, 240, 155)
+TORCH, ONNX = "predict", "predict, onnxruntime"
 
 
 def bench_cache(*, num_cases: int, num_rounds: int, size: int) -> BenchmarkReport:
@@ -80,6 +85,8 @@ def bench_predict(
 ) -> BenchmarkReport:
     """Measures `brats predict` with an untrained model on synthetic cases of 240 x 240 x 155.
 
+    On a CPU with the packages of the extra [onnx], also with the same model as an ONNX file.
+
     Args:
         world: This process.
         num_cases: Cases to segment in a round.
@@ -93,42 +100,56 @@ def bench_predict(
     """
     with phantom_scans(num_cases=num_cases, shape=SHAPE, gz=True) as folder:
         build_phantom_cache(folder, size=size)
-        checkpoint = save_untrained_model(folder)
-        ensemble = load_ensemble([checkpoint], world.device, amp).overruled(tta, None)
-        clock = _ModelClock(ensemble.models[0], world.device)
-        job = PredictionJob(
-            findings=find_scans([folder / "scans"], ensemble.spec),
-            out_dir=folder / "masks",
-            overwrite=True,
-        )
-        in_model: list[float] = []
+        sources = {TORCH: save_untrained_model(folder)}
+        if world.device.type == "cpu" and has_onnx():
+            sources[ONNX] = _save_as_onnx(sources[TORCH])
+        workloads, in_model = [], dict[str, list[float]]()
+        for name, source in sources.items():
+            ensemble = load_ensemble([source], world.device, amp).overruled(tta, None)
+            clock = _ModelClock(ensemble.models[0], world.device)
+            job = PredictionJob(
+                findings=find_scans([folder / "scans"], ensemble.spec),
+                out_dir=folder / "masks",
+                overwrite=True,
+            )
+            seconds_of_rounds = in_model[name] = []
 
-        def run() -> int:
-            before = clock.seconds
-            predict(job, ensemble, world, lambda done, total: None)
-            in_model.append((clock.seconds - before) / num_cases)
-            return num_cases
+            def run(
+                job: PredictionJob = job,
+                ensemble: Ensemble = ensemble,
+                clock: _ModelClock = clock,
+                seconds_of_rounds: list[float] = seconds_of_rounds,
+            ) -> int:
+                before = clock.seconds
+                predict(job, ensemble, world, lambda done, total: None)
+                seconds_of_rounds.append((clock.seconds - before) / num_cases)
+                return num_cases
 
-        workload = Workload(name="predict", run=run)
-        throughput = measure_in_turn([workload], num_rounds=num_rounds, device=world.device)
-    seconds = 1 / throughput.median("predict")
-    model_seconds = statistics.median(in_model[1:])  # the first round warms up
+            workloads.append(Workload(name=name, run=run))
+        throughput = measure_in_turn(workloads, num_rounds=num_rounds, device=world.device)
+    seconds = 1 / throughput.median(TORCH)
+    # The first round warms up.
+    model_seconds = {name: statistics.median(values[1:]) for name, values in in_model.items()}
+    figures = {
+        "seconds a case": seconds,
+        "of that in the model": model_seconds[TORCH],
+        "and in the rest": seconds - model_seconds[TORCH],
+    }
+    if ONNX in model_seconds:
+        figures["in the model, by onnxruntime"] = model_seconds[ONNX]
     return BenchmarkReport(
         name="predict",
         unit="cases",
         settings={
             "cases": num_cases,
             "size": size,
-            "amp": ensemble.amp,
+            "amp": choose_amp(amp, world.device),
             "flips": tta,
             "rounds": num_rounds,
         },
         throughput=throughput,
-        figures={
-            "seconds a case": seconds,
-            "of that in the model": model_seconds,
-            "and in the rest": seconds - model_seconds,
-        },
+        ratios=((ONNX, TORCH),) if ONNX in sources else (),
+        figures=figures,
     )
 
 
@@ -168,4 +189,12 @@ def save_untrained_model(folder: Path) -> Path:
     path = folder / "untrained.pt"
     with CheckpointWriter() as saver:
         saver.submit(path, pack(segmenter, build_model(config).state_dict()))
+    return path
+
+
+def _save_as_onnx(checkpoint: Path) -> Path:
+    """Writes the model of a checkpoint as an ONNX file beside it."""
+    models = load_models(checkpoint)
+    path = checkpoint.with_suffix(".onnx")
+    path.write_bytes(make_onnx(models, Description.of(models, {})))
     return path

@@ -128,10 +128,11 @@ def _preprocessing(description: Description) -> str:
     preparation = description.spec.preparation
     names = ", ".join(preparation.modalities)
     fit = _FITS[preparation.fit].format(size=preparation.size)
+    missing = ", and so is a missing modality" if description.spec.accepts_missing else ""
     return f"""\
 - modalities, in this order: {names}; on one grid, skull-stripped, about 1 mm
 - intensities: {_NORMALIZATIONS[preparation.normalize]}
-- the brain is where any modality is not 0; all else is 0
+- the brain is where any modality is not 0; all else is 0{missing}
 - axial slices: {fit}
 
 `brats` does this by itself, in any orientation of the axes."""
@@ -225,13 +226,18 @@ def _cell(score: Mapping[str, Any], digits: int) -> str:
 def _limits(description: Description) -> str:
     missing = [name for name in ("wt", "tc", "et") if name not in description.spec.regions]
     regions = f"\n- It does not tell {', '.join(map(str.upper, missing))} apart." if missing else ""
+    needed = (
+        "Modalities may be missing, at a cost that no figure here tells."
+        if description.spec.accepts_missing
+        else "Every modality is needed."
+    )
     return f"""\
 - For research; not a medical device, and not for decisions about patients.
 - Trained on adult brain tumours as the data above hold them. Other diseases, children, scans after
   surgery, other scanners and other preparation are not covered by any figure here.
 - Scans that are not skull-stripped, not registered to each other or far from 1 mm give useless
   masks; `brats predict` warns of them.
-- Every modality is needed.{regions}
+- {needed}{regions}
 - It segments slice by slice; a tumour of a few voxels is easily missed."""
 
 

@@ -79,7 +79,7 @@ def export_onnx(job: ExportJob, log: Log) -> None:
             "keeps the model as it is."
         )
     if not are_real:
-        log("Note: the cache that the model was trained on is not at hand, so noise was compared.")
+        log("Note: no cache is at hand that has the slices of this training; noise was compared.")
     log(f"onnxruntime and torch on {what}: probabilities differ by at most {difference:.1e}")
     job.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(job.out, content)

@@ -9,6 +9,7 @@ before onnxruntime sees a byte.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import re
 import warnings
@@ -28,10 +29,11 @@ from brats_train.models.description import Description, canonical_json
 from brats_train.models.loaded_model import LoadedModel
 from brats_train.models.network import split_output
 
-__all__ = ["OPSET", "is_onnx", "load_onnx", "make_onnx", "parse_onnx"]
+__all__ = ["OPSET", "has_onnx", "is_onnx", "load_onnx", "make_onnx", "parse_onnx"]
 
 OPSET = 18  # the oldest that torch's exporter makes; onnxruntime knows it since 1.14
 MAX_BYTES = (1 << 31) - 1  # of a protocol buffer
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _DESCRIPTION, _DIGEST = "brats", "brats_digest"
 _MARK = b"xxh3_128:"
 _STAMP = re.compile(re.escape(_MARK) + rb"([0-9a-f]{32})")
@@ -41,6 +43,11 @@ _AGAIN = "Copy the file again, or export the model again with brats export."
 def is_onnx(path: Path) -> bool:
     """Whether a source is meant as an ONNX file, by its name."""
     return path.suffix.lower() == ".onnx"
+
+
+def has_onnx() -> bool:
+    """Whether the packages that ONNX files need are installed."""
+    return all(importlib.util.find_spec(name) for name in _PACKAGES)
 
 
 def make_onnx(models: Sequence[LoadedModel], description: Description) -> bytes:
@@ -53,7 +60,7 @@ def make_onnx(models: Sequence[LoadedModel], description: Description) -> bytes:
     Raises:
         BratsError: A package is missing, the network cannot be exported, or is too large.
     """
-    _require("onnx", "onnxscript", "onnxruntime")
+    _require(*_PACKAGES)
     spec = description.spec
     pixels = torch.zeros(2, spec.model.in_channels, spec.preparation.size, spec.preparation.size)
     network = _Average([model.network for model in models]).eval()

@@ -12,7 +12,7 @@ import xxhash
 
 from brats_cache.common.errors import RunNotFoundError
 from brats_train.models.checkpoint import load_network
-from brats_train.models.exported_folder import is_exported, load_exported
+from brats_train.models.exported_folder import WEIGHTS, is_exported, load_exported
 from brats_train.models.hub import fetch_model, hub_name
 from brats_train.models.loaded_model import LoadedModel
 from brats_train.models.onnx_file import is_onnx, load_onnx
@@ -55,13 +55,16 @@ def load_models(source: str | Path, checkpoint: str = "best") -> list[LoadedMode
 def exported_folder_of(source: str | Path) -> Path | None:
     """The folder of an exported model, fetched where it lies on the hub; None for other sources.
 
+    Its file of weights stands for the folder: `LoadedModel.path` can be loaded again.
+
     Raises:
         CheckpointError: It lies on the hub and cannot be had.
     """
     if name := hub_name(source):
         return fetch_model(name)
     path = Path(source)
-    return path if path.is_dir() and is_exported(path) else None
+    folder = path.parent if path.name == WEIGHTS else path
+    return folder if folder.is_dir() and is_exported(folder) else None
 
 
 def absolute(source: str | Path) -> str:

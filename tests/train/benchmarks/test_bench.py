@@ -12,6 +12,7 @@ from brats_cache.format.reader import Cache
 from brats_train.benchmarks import cases as bench_cases
 from brats_train.benchmarks.harness import BenchmarkReport, Throughput, Workload, measure_in_turn
 from brats_train.benchmarks.loader import evenly_spread_rows
+from brats_train.models.onnx_file import has_onnx
 from tests.train.runs import call
 
 CPU = torch.device("cpu")
@@ -87,7 +88,10 @@ def test_whole_cases_are_measured(
     monkeypatch.setattr(bench_cases, "SHAPE", (48, 48, 16))
     for what, figures in {
         "cache": {"slices a case", "source MiB a case"},
-        "predict": {"seconds a case", "of that in the model", "and in the rest"},
+        "predict": {
+            *("seconds a case", "of that in the model", "and in the rest"),
+            *(("in the model, by onnxruntime",) if has_onnx() else ()),
+        },
     }.items():
         call("bench", what, "--cases", 1, "--size", 64, "--rounds", 1, "--json")
         values = json.loads(capsys.readouterr().out)
