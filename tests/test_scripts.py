@@ -68,3 +68,9 @@ def test_a_cold_cache_is_read_with_and_without_prefetching(cache: Path) -> None:
     speeds = json.loads(done.stdout)["speeds"]
     assert set(speeds) == {"disk, in order", "prefetching", "no prefetching"}
     assert min(speeds.values()) > 0
+
+
+def test_the_dockerfiles_steps_are_understood() -> None:
+    done = run_script("check_dockerfile", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert 'ENTRYPOINT ["brats"]' in done.stdout
