@@ -1,7 +1,8 @@
 """A model as an ONNX file, which onnxruntime computes without torch's network classes.
 
 The graph takes `pixels` (batch, C, S, S) float32, prepared slices, and gives `logits` (batch, K, S,
-S); of several networks, the logits of their mean probability. Its metadata hold the description of
+S); of several networks, the logits of their mean probability. A model that tells labels of whole
+cases gives `labels` (batch, L) as well, logits for a softmax. Its metadata hold the description of
 the model (`brats`, JSON) and a digest of the whole file (`brats_digest`), which reading compares
 before onnxruntime sees a byte.
 """
@@ -71,7 +72,7 @@ def make_onnx(models: Sequence[LoadedModel], description: Description) -> bytes:
                 network,
                 (pixels,),
                 input_names=["pixels"],
-                output_names=["logits"],
+                output_names=["logits", "labels"] if spec.labels else ["logits"],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 opset_version=OPSET,
                 external_data=False,
@@ -163,11 +164,12 @@ class _OnnxNetwork(nn.Module):
         super().__init__()
         self._session = session
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, C, S, S) float32 pixels to (B, K, S, S) logits, on the device of the pixels."""
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """What `build_model`'s networks return, on the device of the pixels."""
         values = pixels.detach().cpu().contiguous().numpy()
-        (logits,) = self._session.run(["logits"], {"pixels": values})
-        return torch.from_numpy(logits).to(pixels.device)
+        outputs = self._session.run(None, {"pixels": values})
+        tensors = tuple(torch.from_numpy(output).to(pixels.device) for output in outputs)
+        return tensors if len(tensors) > 1 else tensors[0]
 
 
 class _Average(nn.Module):
@@ -177,14 +179,24 @@ class _Average(nn.Module):
         super().__init__()
         self.networks = nn.ModuleList(networks)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        logits = [split_output(network(pixels))[0] for network in self.networks]
-        if len(logits) == 1:
-            return logits[0]
-        # log(p / (1 - p)) of the mean p, from sums in logarithms that no logit can overflow.
-        stack = torch.stack(logits)
-        inside, outside = (F.logsigmoid(sign * stack).logsumexp(0) for sign in (1, -1))
-        return inside - outside
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        outputs = [split_output(network(pixels)) for network in self.networks]
+        logits = _mean_logits([masks for masks, _ in outputs])
+        labels = [label for _, label in outputs if label is not None]
+        if not labels:
+            return logits
+        # A softmax of the logarithm of the mean probability, but for a constant, is that mean.
+        return logits, torch.stack([one.log_softmax(1) for one in labels]).logsumexp(0)
+
+
+def _mean_logits(logits: Sequence[Tensor]) -> Tensor:
+    """The logits of the mean of several probabilities, each given by its logits."""
+    if len(logits) == 1:
+        return logits[0]
+    # log(p / (1 - p)) of the mean p, from sums in logarithms that no logit can overflow.
+    stack = torch.stack(list(logits))
+    inside, outside = (F.logsigmoid(sign * stack).logsumexp(0) for sign in (1, -1))
+    return inside - outside
 
 
 def _require(*names: str) -> list[ModuleType]:
