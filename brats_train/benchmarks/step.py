@@ -17,6 +17,7 @@ from brats_train.data.augmentation import AugmentConfig
 from brats_train.data.feeders import make_feeder
 from brats_train.data.loader import Batch, Batches
 from brats_train.data.sampler import Sampler
+from brats_train.runtime.compile import CompileMode
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import configure_torch
 from brats_train.training.recipe import Recipe
@@ -38,7 +39,7 @@ def bench_step(
     num_steps: int,
     num_rounds: int,
     resident: str,
-    is_compiled: bool,
+    compile_mode: CompileMode,
 ) -> BenchmarkReport:
     """Measures the training step of a recipe. A round is `num_steps` steps.
 
@@ -55,7 +56,7 @@ def bench_step(
         num_steps: Steps of a round.
         num_rounds: Timed rounds.
         resident: "auto", "never" or "always".
-        is_compiled: Use torch.compile.
+        compile_mode: Whether and how to use torch.compile.
 
     Returns:
         Throughput in slices per second, the share of time spent waiting for data, and peak memory.
@@ -73,7 +74,7 @@ def bench_step(
         least=recipe.batch_size,
         micro_batch="auto",
         init_from=None,
-        is_compiled=is_compiled,
+        compile_mode=compile_mode,
     )
     train_step.model.train()
     if device.type == "cuda":  # without what choosing the micro-batch has used
@@ -88,7 +89,7 @@ def bench_step(
             "micro-batch": train_step.micro_batch,
             "slice": " x ".join(map(str, caches[0].shape[1:])),
             "amp": train_step.amp,
-            "compiled": is_compiled,
+            "compiled": compile_mode,
             "network": f"{recipe.model.architecture}, {recipe.model.encoder}",
             "steps a round": num_steps,
             "rounds": num_rounds,

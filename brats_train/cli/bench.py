@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from brats_train.cli.options import PATH
+from brats_train.cli.options import PATH, compile_option
 
 __all__ = ["bench"]
 
@@ -41,7 +41,7 @@ _DEFAULTS = {"cpu": {"batch_size": 8, "steps": 3}, "cuda": {"batch_size": 64, "s
     show_default=True,
     help="step, predict: mixed precision.",
 )
-@click.option("--compile", "is_compiled", is_flag=True, help="step: torch.compile the model.")
+@compile_option("step: torch.compile the model.")
 @click.option(
     "--resident",
     type=click.Choice(["auto", "never", "always"]),
@@ -133,7 +133,7 @@ def _measure_step(caches: list[Any], world: Any, options: dict[str, Any]) -> Any
         num_steps=options["steps"] or default["steps"],
         num_rounds=options["rounds"],
         resident=options["resident"],
-        is_compiled=options["is_compiled"],
+        compile_mode=options["compile_mode"],
     )
 
 

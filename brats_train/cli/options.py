@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PATH",
     "checkpoint_option",
+    "compile_option",
     "device_option",
     "model_sources",
     "open_run_caches",
@@ -42,6 +43,36 @@ tta_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
+
+
+class _CompileMode(click.ParamType[bool | str]):
+    """A `CompileMode`: what a flag may be in the environment, or the name of a mode."""
+
+    name = "mode"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> bool | str:
+        if value in (True, False, "reduce-overhead"):
+            return value
+        try:
+            return click.BOOL.convert(value, param, context)
+        except click.BadParameter:
+            self.fail(f"{value!r} is not reduce-overhead, the one mode.", param, context)
+
+
+def compile_option(text: str) -> Callable[[Any], Any]:
+    """The option --compile, alone or with a mode; `text` is its help."""
+    return click.option(
+        "--compile",
+        "compile_mode",
+        type=_CompileMode(),
+        is_flag=False,
+        flag_value=True,
+        default=False,
+        metavar="[reduce-overhead]",
+        help=text,
+    )
 
 
 def model_sources(run_dirs: Sequence[Path], checkpoint: str) -> list[Path]:

@@ -14,7 +14,7 @@ import click
 
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.process import module_environment, usable_cores
-from brats_train.cli.options import PATH
+from brats_train.cli.options import PATH, compile_option
 
 __all__ = ["given_settings", "make_job", "train"]
 
@@ -93,7 +93,7 @@ def _fold(context: click.Context, option: click.Parameter, value: str | None) ->
     type=click.Choice(["auto", "never", "always"]),
     help="Keep the rows on the device.  [default: auto]",
 )
-@click.option("--compile", "is_compiled", is_flag=True, help="torch.compile the model.")
+@compile_option("torch.compile the model; reduce-overhead: replay CUDA graphs.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--seed", type=int, help="Decides first weights, order and augmentation.")
 @click.option("--deterministic", is_flag=True, help="Equal runs give equal bytes, more slowly.")
@@ -241,7 +241,7 @@ def make_job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> An
 
     def option(key: str, default: Any) -> Any:
         """What the command line says, else the run that is resumed, else the default."""
-        value = options["is_compiled" if key == "compile" else key]
+        value = options["compile_mode" if key == "compile" else key]
         return held.get(key, default) if value in (None, False, ()) else value
 
     init_from = option("init_from", None)
@@ -257,7 +257,7 @@ def make_job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> An
         micro_batch=str(option("micro_batch", "auto")),
         resident=option("resident", "auto"),
         init_from=Path(init_from) if init_from else None,
-        compile=bool(option("compile", False)),
+        compile=option("compile", False),
         deterministic=bool(option("deterministic", False)),
         trackers=tuple(option("trackers", ())),
         allow_no_tumor=options["allow_no_tumor"] or bool(held),  # it has been trained on before

@@ -24,11 +24,12 @@ from brats_train.data.channels import all_modalities
 from brats_train.data.context import with_neighbors
 from brats_train.data.mmap_gather import CopyThreadPool, MappedRows
 from brats_train.data.selection import RowSet
+from brats_train.runtime.gpu_memory import free_memory
 
-__all__ = ["Feeder", "make_feeder"]
+__all__ = ["Feeder", "make_feeder", "resident_bytes"]
 
 NUM_SLOTS = 4  # two being filled or full, two being copied to the device or in use
-RESIDENT_SHARE = 0.1  # of the device's free memory: the model needs the rest
+RESIDENT_SHARE = 0.5  # of the memory that a step leaves: validation and other programs take some
 Chunks = Sequence[np.ndarray]  # (n,) int64 positions in a RowSet for each batch
 
 
@@ -63,6 +64,7 @@ def make_feeder(
     largest: int,
     device: torch.device,
     resident: str = "auto",
+    step_bytes: int = 0,
 ) -> Feeder:
     """Makes a feeder.
 
@@ -73,17 +75,17 @@ def make_feeder(
         largest: The most rows of a batch.
         device: Where the batches are needed.
         resident: "always" keeps all rows on the device, "never" streams them, "auto" keeps them
-            where they take at most a tenth of a CUDA device's free memory.
+            where they take at most half of the memory that a step leaves free on a CUDA device.
+        step_bytes: The memory that a step takes beside what is on the device already.
 
     Raises:
         BratsError: The rows do not fit on the device, with "always".
     """
-    channels, (height, width) = len(all_modalities(caches)), caches[0].shape[2:]
     stored, stacks = with_neighbors(caches, rows, context)
-    num_bytes = len(stored) * height * width * (2 * channels + 1)
+    num_bytes = len(stored) * _bytes_of_a_row(caches)
     if resident == "auto":
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-        resident = "always" if num_bytes < RESIDENT_SHARE * free else "never"
+        room = RESIDENT_SHARE * (free_memory(device) - step_bytes)
+        resident = "always" if num_bytes < room else "never"
     if resident == "never":
         return RingFeeder(MappedRows(caches, rows, context), largest=largest, device=device)
     try:
@@ -92,6 +94,16 @@ def make_feeder(
         raise BratsError(
             f"{num_bytes / 2**30:.1f} GiB of rows do not fit on {device}. Use --resident never."
         ) from error
+
+
+def resident_bytes(caches: Sequence[Cache], rows: RowSet, context: int) -> int:
+    """Bytes that the selected rows and their neighbours take on a device."""
+    return len(with_neighbors(caches, rows, context)[0]) * _bytes_of_a_row(caches)
+
+
+def _bytes_of_a_row(caches: Sequence[Cache]) -> int:
+    channels, (height, width) = len(all_modalities(caches)), caches[0].shape[2:]
+    return height * width * (2 * channels + 1)
 
 
 class RingFeeder:

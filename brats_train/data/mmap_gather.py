@@ -79,9 +79,7 @@ class MappedRows:
             ):
                 for one in wanted:
                     first = start + one * row_bytes
-                    os.posix_fadvise(
-                        self._files[number], first, row_bytes, os.POSIX_FADV_WILLNEED
-                    )
+                    os.posix_fadvise(self._files[number], first, row_bytes, os.POSIX_FADV_WILLNEED)
 
     def start_copying(
         self, indices: np.ndarray, images: np.ndarray, masks: np.ndarray, pool: CopyThreadPool

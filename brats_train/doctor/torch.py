@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch.distributed as dist
 
 from brats_cache.common.text import human_bytes
 from brats_train.doctor.check import Check
+from brats_train.runtime.environment import why_gpu_is_unused
 from brats_train.runtime.precision import choose_amp
 
 __all__ = ["check_encoder_weights", "check_torch"]
@@ -82,25 +82,15 @@ def _gpu(index: int) -> Check:
 
 def _no_gpu() -> Check:
     """Why there is no GPU: no device, no driver for it, or a torch that cannot use it."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():
+    fix = why_gpu_is_unused()
+    if fix is None:
         return Check(
             name="gpu",
             state="warning",
             found="no NVIDIA GPU",
             fix="Training runs on the CPU: the paper's recipe takes hours instead of minutes.",
         )
-    if not torch.version.cuda:
-        fix = "This torch is built for CPUs; install one with CUDA."
-    elif os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        fix = "CUDA_VISIBLE_DEVICES is empty; unset it."
-    else:
-        fix = f"Update the driver for CUDA {torch.version.cuda}; nvidia-smi shows which it is for."
-    return Check(
-        name="gpu",
-        state="warning",
-        found="a GPU that torch cannot use",
-        fix=fix,
-    )
+    return Check(name="gpu", state="warning", found="a GPU that torch cannot use", fix=fix)
 
 
 def _driver_version() -> str:

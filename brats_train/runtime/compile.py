@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import click
+import torch
 from torch import nn
 
 from brats_cache.common.errors import printable
 
-__all__ = ["compile_model"]
+__all__ = ["CompileMode", "compile_model", "compiling"]
+
+CompileMode = bool | Literal["reduce-overhead"]
+"""False for eager mode; "reduce-overhead" replays the compiled passes as CUDA graphs."""
 
 
-def compile_model(model: nn.Module) -> nn.Module:
+def compile_model(model: nn.Module, mode: CompileMode) -> nn.Module:
     """Compiles a model; parts that the compiler fails on run eagerly, with a warning of one line.
+
+    Args:
+        model: The network.
+        mode: Returns the network itself where it is False.
 
     Returns:
         The compiled model, which shares its parameters with `model`.
     """
+    if not mode:
+        return model
     import torch._dynamo
     import torch._functorch.config
 
@@ -25,7 +37,17 @@ def compile_model(model: nn.Module) -> nn.Module:
     # Else the backward pass is compiled at its first use, where an error is not suppressed.
     torch._functorch.config.force_non_lazy_backward_lowering = True
     logging.getLogger("torch._dynamo.convert_frame").addFilter(_OneWarning())
-    return torch.compile(model)  # type: ignore[return-value]
+    # Each shape by itself: code for any shape is slower, and is compiled at the second shape.
+    name = None if mode is True else mode
+    return torch.compile(model, dynamic=False, mode=name)  # type: ignore[return-value]
+
+
+def compiling(is_wanted: bool) -> AbstractContextManager[object]:
+    """A context in which compiled models run compiled, or else eagerly.
+
+    Compiling takes a minute, and longer than all the steps of a shape that comes once an epoch.
+    """
+    return nullcontext() if is_wanted else torch.compiler.set_stance("force_eager")
 
 
 class _OneWarning(logging.Filter):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ import torch.distributed.nn.functional as dist_functional
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from brats_cache.common.errors import BratsError
+from brats_cache.common.errors import BratsError, print_message
 from brats_cache.common.process import die_with, keep_freed_memory
+from brats_train.runtime.environment import why_gpu_is_unused
+from brats_train.runtime.gpu_memory import keep_to_free_memory
 
 __all__ = ["World", "process_group", "same_error_on_all_ranks"]
 
@@ -120,8 +123,9 @@ class World:
     def wrap(self, model: nn.Module, *, has_unused: bool = False) -> nn.Module:
         """Wraps a model in DistributedDataParallel, which averages gradients over ranks.
 
-        The buffers of batch normalisation are copied from rank 0 at every forward pass, so they are
-        equal on all ranks when the model is validated or saved.
+        Buffers, the running statistics of batch normalisation, are not copied from rank 0 at every
+        forward pass: training does not read them. Rank 0's are saved, and `broadcast_buffers`
+        copies them before the model is validated.
 
         Args:
             model: The network.
@@ -133,6 +137,7 @@ class World:
         return nn.parallel.DistributedDataParallel(
             model,
             device_ids=devices,
+            broadcast_buffers=False,
             gradient_as_bucket_view=True,
             find_unused_parameters=has_unused,
         )
@@ -148,8 +153,9 @@ class World:
 def process_group(device: str = "auto") -> Iterator[World]:
     """Joins the process group that torchrun started, or makes a `World` of one process.
 
-    An error on one rank ends that rank at once, so that torchrun can end the others. No collective
-    waits longer than ten minutes.
+    An error on one rank ends that rank at once, so that torchrun can end the others: the process
+    group is aborted, because leaving it properly would wait for collectives that are under way. No
+    collective waits longer than ten minutes.
 
     Args:
         device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N".
@@ -158,7 +164,7 @@ def process_group(device: str = "auto") -> Iterator[World]:
         The `World` of this process.
 
     Raises:
-        BratsError: The device does not exist, or another process was lost.
+        BratsError: The device does not exist or is another process's, or a process was lost.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     size = int(os.environ.get("WORLD_SIZE", 1))
@@ -166,6 +172,7 @@ def process_group(device: str = "auto") -> Iterator[World]:
     chosen = _choose_device(device, local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+        keep_to_free_memory(chosen)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # a torchrun that is killed leaves its processes behind
         die_with(os.getppid(), signal.SIGTERM)
     if size == 1:
@@ -182,8 +189,15 @@ def process_group(device: str = "auto") -> Iterator[World]:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    is_failing = True
     try:
-        yield World(rank=dist.get_rank(), size=size, device=chosen)
+        world = World(rank=dist.get_rank(), size=size, device=chosen)
+        _check_own_gpu(world)
+        yield world
+        is_failing = False
+    except SystemExit:  # all ranks leave
+        is_failing = False
+        raise
     except BratsError as error:
         if not error.is_shared:
             error.rank = rank
@@ -195,7 +209,10 @@ def process_group(device: str = "auto") -> Iterator[World]:
         lost.rank = rank
         raise lost from error
     finally:
-        dist.destroy_process_group()
+        if is_failing:
+            dist.distributed_c10d._abort_process_group()
+        else:
+            dist.destroy_process_group()
 
 
 @contextmanager
@@ -213,9 +230,31 @@ def _is_about_peers(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistBackendError) or "gloo" in str(error).lower()
 
 
+def _check_own_gpu(world: World) -> None:
+    """Raises `BratsError`, on every rank, where two ranks compute on one GPU, as NCCL cannot."""
+    if world.device.type != "cuda":
+        return
+    gpu = str(torch.cuda.get_device_properties(world.device).uuid)
+    first: dict[str, int] = {}
+    for rank, (host, number, one) in enumerate(
+        world.all_gather((socket.gethostname(), world.device.index, gpu))
+    ):
+        if one in first:
+            error = BratsError(
+                f"Ranks {first[one]} and {rank} both compute on GPU {number} of {host}. Expected "
+                "one each: leave --device out, or start fewer processes."
+            )
+            error.is_shared = True
+            raise error
+        first[one] = rank
+
+
 def _choose_device(device: str, local_rank: int) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")  # on purpose
+        if device == "cpu" and not is_hidden and os.environ.get("RANK", "0") == "0":
+            _warn_of_unused_gpu()
     try:
         chosen = torch.device(device)
     except RuntimeError:
@@ -233,3 +272,11 @@ def _choose_device(device: str, local_rank: int) -> torch.device:
             f"{torch.cuda.device_count()}. Start fewer processes."
         )
     return torch.device("cuda", index)
+
+
+def _warn_of_unused_gpu() -> None:
+    if reason := why_gpu_is_unused():
+        print_message(
+            f"computes on the CPU, for torch cannot use this machine's GPU. {reason}",
+            prefix="Warning: ",
+        )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from brats_cache.common.errors import BratsError, RecipeError, printable
 from brats_cache.common.files import read_small_file
 from brats_train.evaluation.results import FileEntry
+from brats_train.runtime.compile import CompileMode
 from brats_train.training.recipe import recipe_from_dict, recipe_to_dict
 
 __all__ = ["parse_config"]
@@ -37,7 +38,7 @@ class _RunConfig(BaseModel):
     max_minutes: Minutes | None = None
     save_minutes: Minutes = 0.0
     resident: str = ""
-    compile: bool = False
+    compile: CompileMode = False
     trackers: list[str] = []
     micro_batch: int | str = 0
     amp: str = ""

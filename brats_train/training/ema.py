@@ -35,15 +35,15 @@ class MovingAverage:
     @torch.no_grad()
     def update_parameters(self, network: nn.Module) -> None:
         """Takes the weights of `network`, on its device, without the host waiting for it."""
-        averages, weights = _floating(self.module), _floating(network)
+        averages, counts = _tensors(self.module)
+        weights, network_counts = _tensors(network)
         if self._num_updates:
             decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
             torch._foreach_lerp_(averages, weights, 1 - decay)
         else:
             torch._foreach_copy_(averages, weights)
-        for average, buffer in zip(self.module.buffers(), network.buffers(), strict=True):
-            if not buffer.is_floating_point():  # batch norm's count of batches
-                average.copy_(buffer)
+        if counts:
+            torch._foreach_copy_(counts, network_counts)
         self._num_updates += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -55,9 +55,11 @@ class MovingAverage:
         self._num_updates = int(state["num_updates"])
 
 
-def _floating(network: nn.Module) -> list[Tensor]:
-    """The weights and the floating-point buffers of a network."""
-    return [
-        *network.parameters(),
-        *(buffer for buffer in network.buffers() if buffer.is_floating_point()),
-    ]
+def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """The weights and floating-point buffers of a network; and its other buffers, which are batch
+    norm's counts of batches."""
+    averaged: list[Tensor] = list(network.parameters())
+    others: list[Tensor] = []
+    for buffer in network.buffers():
+        (averaged if buffer.is_floating_point() else others).append(buffer)
+    return averaged, others

@@ -1,4 +1,4 @@
-"""How many samples are computed at once: tried out on a GPU, all of them on a CPU."""
+"""How many samples are computed at once, and the memory that takes: tried out on a GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from brats_train.runtime.precision import autocast, cudnn_autotuning
 
 __all__ = ["choose_micro_batch", "is_out_of_memory", "oom_as_error"]
 
-BYTES_A_PARAMETER = 12  # two moments and a gradient bucket, which the first step will allocate
+# For each parameter, beside what the trial allocates itself: two moments and a gradient bucket,
+# which the first step will allocate; and the snapshots of last.pt (weights, moments, their moving
+# average) and best.pt, which a thread fetches while training goes on.
+BYTES_A_PARAMETER = 4 * (2 + 1 + (1 + 2 + 1) + 1)
 COPIES_OF_IMAGES = 8  # float32 images that augmentation holds at once, at most
 
 
@@ -27,33 +30,47 @@ def choose_micro_batch(
     shape: tuple[int, int, int],
     amp: str,
     world: World,
-) -> int:
+    *,
+    resident_bytes: int = 0,
+) -> tuple[int, int]:
     """Chooses how many of a rank's samples are computed at once, the same on every rank.
 
     Args:
         wanted: "auto": as many as a GPU's memory holds, tried out; all of them on a CPU. Or a
             number.
-        model: The network on its device.
+        model: The network on its device, without layers that exchange anything between ranks, for
+            these may try sizes a different number of times.
         largest: Samples that this rank sees at most in a step.
         shape: Of a sample, (C, S, S).
         amp: "bf16", "fp16" or "off".
         world: This process among its peers.
+        resident_bytes: Of rows that will have to fit beside a step.
+
+    Returns:
+        The number, and the bytes of the GPU's memory that a step of this rank takes beside the
+        model; 0 on a CPU.
 
     Raises:
-        BratsError: Not even one sample fits, or `wanted` is something else.
+        BratsError: Not even one sample fits, or not the given number, or `wanted` is something
+            else.
     """
-    if wanted != "auto":
-        if not wanted.isdigit() or int(wanted) < 1:
-            raise BratsError(f"--micro-batch {wanted}: expected auto or a number of samples.")
-        return min(int(wanted), largest)
-    size = largest
-    if world.device.type == "cuda":
-        _keep_to_free_memory(world.device)
-    while world.device.type == "cuda" and not _fits(model, size, largest, shape, amp, world.device):
+    if wanted != "auto" and not (wanted.isdecimal() and int(wanted) > 0):
+        raise BratsError(f"--micro-batch {wanted}: expected auto or a number of samples.")
+    size = largest if wanted == "auto" else min(int(wanted), largest)
+    if world.device.type != "cuda":
+        return world.min_over_ranks(size), 0
+    trial = _Trial(model, largest, shape, amp, world.device, resident_bytes)
+    while (step_bytes := trial.bytes_of(size)) is None:
+        side = shape[-1]
+        if wanted != "auto":
+            raise BratsError(
+                f"--micro-batch {wanted}: so many samples of {side} x {side} do not fit on the GPU "
+                "at once. Choose auto or a smaller number, or close what else uses the GPU."
+            )
         if size == 1:
-            raise BratsError(f"Not even one {shape[-1]} x {shape[-1]} sample fits on the GPU.")
+            raise BratsError(f"Not even one {side} x {side} sample fits on the GPU.")
         size = -(-size // 2)
-    return world.min_over_ranks(size)
+    return world.min_over_ranks(size), step_bytes
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -77,53 +94,52 @@ def oom_as_error(micro_batch: str, world: World) -> Iterator[None]:
         ) from error
 
 
-def _keep_to_free_memory(device: torch.device) -> None:
-    """Has torch refuse, for the rest of the process, what does not fit into what is free of the
-    GPU's memory. Drivers under Windows would go on in the host's, many times slower."""
-    # Has the libraries loaded, which take memory that torch does not count.
-    pixels = torch.zeros(1, 1, 8, 8, device=device, requires_grad=True)
-    nn.functional.conv2d(pixels, torch.ones(1, 1, 3, 3, device=device)).sum().backward()
-    free, total = torch.cuda.mem_get_info(device)
-    fraction = (free + torch.cuda.memory_reserved(device)) / total
-    allowed = torch.cuda.get_per_process_memory_fraction(device)
-    torch.cuda.set_per_process_memory_fraction(min(fraction, allowed), device)
+class _Trial:
+    """Forward and backward passes beside all that a step holds, to see whether they fit."""
 
+    def __init__(
+        self,
+        model: nn.Module,
+        largest: int,
+        shape: tuple[int, int, int],
+        amp: str,
+        device: torch.device,
+        resident_bytes: int,
+    ) -> None:
+        """See `choose_micro_batch`."""
+        self._model, self._shape, self._amp, self._device = model, shape, amp, device
+        num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        image_bytes = largest * math.prod(shape) * 4
+        self._step_bytes = BYTES_A_PARAMETER * num_parameters + COPIES_OF_IMAGES * image_bytes
+        self._resident_bytes = resident_bytes
 
-def _fits(
-    model: nn.Module,
-    size: int,
-    largest: int,
-    shape: tuple[int, int, int],
-    amp: str,
-    device: torch.device,
-) -> bool:
-    """Whether a forward and backward pass of `size` samples fits beside all that a step holds."""
-    buffers = [buffer.clone() for buffer in model.buffers()]  # batch norm's statistics move
-    model.train()
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    image_bytes = largest * math.prod(shape) * 4
-    try:
-        reserve = torch.empty(
-            BYTES_A_PARAMETER * num_parameters + COPIES_OF_IMAGES * image_bytes,
-            dtype=torch.uint8,
-            device=device,
-        )
-        images = torch.randn(size, *shape, device=device)
-        with cudnn_autotuning(True):
-            with autocast(amp, device):
-                logits, _ = split_output(
-                    model(images.contiguous(memory_format=torch.channels_last))
-                )
-            logits.float().square().mean().backward()
-        torch.cuda.synchronize(device)  # before training: the answer is needed now
-        del reserve, images, logits
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return False
-    finally:
-        model.zero_grad(set_to_none=True)
-        for buffer, before in zip(model.buffers(), buffers, strict=True):
-            buffer.copy_(before)
-        torch.cuda.empty_cache()
-    return True
+    def bytes_of(self, size: int) -> int | None:
+        """The memory that a step of pieces of `size` samples takes; None where it does not fit."""
+        model, device = self._model, self._device
+        buffers = [buffer.clone() for buffer in model.buffers()]  # batch norm's statistics move
+        model.train()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_reserved(device)
+        try:
+            resident = torch.empty(self._resident_bytes, dtype=torch.uint8, device=device)
+            reserve = torch.empty(self._step_bytes, dtype=torch.uint8, device=device)
+            images = torch.randn(size, *self._shape, device=device)
+            with cudnn_autotuning(True):
+                with autocast(self._amp, device):
+                    logits, _ = split_output(
+                        model(images.contiguous(memory_format=torch.channels_last))
+                    )
+                logits.float().square().mean().backward()
+            torch.cuda.synchronize(device)  # before training: the answer is needed now
+            del resident, reserve, images, logits
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        finally:
+            model.zero_grad(set_to_none=True)
+            for buffer, value in zip(model.buffers(), buffers, strict=True):
+                buffer.copy_(value)
+            torch.cuda.empty_cache()
+        peak = torch.cuda.max_memory_reserved(device)
+        return peak - before - self._resident_bytes

@@ -20,6 +20,7 @@ from brats_train.models.network import ModelConfig, build_model
 from brats_train.models.onnx_file import is_onnx
 from brats_train.models.pretrained import load_encoder_weights
 from brats_train.models.sources import load_models
+from brats_train.runtime.compile import CompileMode
 from brats_train.runtime.distributed import World
 from brats_train.training.ema import MovingAverage
 from brats_train.training.recipe import TARGETS, Recipe
@@ -172,8 +173,14 @@ def check_data(
                 )
 
 
-def check_batch(recipe: Recipe, micro_batch: int, largest: int) -> None:
-    """Raises `BratsError` where the loss needs a whole batch that is computed in pieces."""
+def check_batch(recipe: Recipe, micro_batch: int, largest: int, compile_mode: CompileMode) -> None:
+    """Raises `BratsError` where a whole batch is needed that is computed in pieces."""
+    # A replayed graph writes the gradients of a piece where those of the piece before lie.
+    if compile_mode == "reduce-overhead" and micro_batch < largest:
+        raise BratsError(
+            f"--compile reduce-overhead: the {largest} samples of a step must be computed at once, "
+            f"and are in pieces of {micro_batch}. Choose a smaller --batch-size, or --compile."
+        )
     if recipe.loss.overlap == "batch" and micro_batch < largest:
         raise BratsError(
             f"--micro-batch {micro_batch}: loss.overlap=batch counts over the whole batch of "

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from brats_train.data.selection import Fold
+from brats_train.runtime.compile import CompileMode
 from brats_train.runtime.distributed import World
 from brats_train.training.recipe import Recipe
 from brats_train.training.validation import NAMES
@@ -37,7 +38,7 @@ class TrainJob:
         resident: See `data.feeders.make_feeder`.
         init_from: A model to take the weights from, instead of encoder weights, see
             `setup.initial_model`.
-        compile: Compile the model with torch.compile.
+        compile: Whether and how to compile the model with torch.compile.
         deterministic: Equal runs give equal bytes.
         trackers: Of `loggers.TRACKERS`.
         classify: Source of the labels of cases that a second head learns, see
@@ -55,7 +56,7 @@ class TrainJob:
     micro_batch: str = "auto"
     resident: str = "auto"
     init_from: Path | None = None
-    compile: bool = False
+    compile: CompileMode = False
     deterministic: bool = False
     trackers: tuple[str, ...] = ()
     classify: str | None = None
@@ -105,6 +106,22 @@ class Progress:
     best: float = math.inf
     best_epoch: int = -1
     totals: Tensor = field(default_factory=lambda: torch.zeros(len(NAMES), dtype=torch.float64))
+
+    @property
+    def is_schedule_over(self) -> bool:
+        """Whether every step of the learning-rate schedule has been taken."""
+        return self.steps_taken >= self.schedule[1]
+
+    def reason_to_stop(self, recipe: Recipe) -> str:
+        """Why no further epoch is begun, "" for none; the same on every rank."""
+        if self.epoch >= recipe.epochs:
+            return f"all {recipe.epochs} epochs are done"
+        if self.is_schedule_over:
+            return f"all {self.steps_taken} steps that --max-minutes allows are done"
+        num_worse = self.epoch - 1 - self.best_epoch
+        if recipe.patience and num_worse >= recipe.patience:
+            return f"{num_worse} epochs without a better {recipe.best_by} (patience)"
+        return ""
 
     def next_epoch(self) -> None:
         """Moves to the start of the following epoch."""

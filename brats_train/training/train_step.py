@@ -22,7 +22,7 @@ from brats_train.data.loader import Batch
 from brats_train.data.targets import region_targets
 from brats_train.models.checkpoint import SegmenterSpec
 from brats_train.models.network import split_output, try_model
-from brats_train.runtime.compile import compile_model
+from brats_train.runtime.compile import CompileMode, compile_model, compiling
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import autocast, choose_amp, cudnn_autotuning
 from brats_train.training import losses
@@ -54,6 +54,7 @@ class TrainStep:
         ema: The exponential moving average of the weights, or None.
         amp: "bf16", "fp16" or "off".
         micro_batch: Samples computed at once.
+        step_bytes: Memory of a GPU that a step takes beside the model; 0 on a CPU.
         num_slices: Slices of a sample, whose channels are stacked.
         window: Pixels of a slice that are trained on along each axis, 0 for all.
         first_nonfinite: () int64 on the device: the first step of this process whose loss was not
@@ -70,7 +71,8 @@ class TrainStep:
         least: int,
         micro_batch: str,
         init_from: Path | None,
-        is_compiled: bool,
+        compile_mode: CompileMode,
+        resident_bytes: int = 0,
         labels: SliceLabels | None = None,
     ) -> None:
         """Builds all of it.
@@ -83,7 +85,8 @@ class TrainStep:
             least: Samples that any rank sees at least in a step.
             micro_batch: See `choose_micro_batch`.
             init_from: A checkpoint to take the whole model from.
-            is_compiled: Whether to compile the network.
+            compile_mode: How to compile the network.
+            resident_bytes: Of rows that will be kept on the device.
             labels: The labels of the training rows, None without a second head.
 
         Raises:
@@ -101,13 +104,24 @@ class TrainStep:
         self.model, weights_from = initial_model(config, recipe.encoder_weights, init_from)
         smallest = side // 2 if recipe.half_resolution else side
         is_whole = try_model(self.model, config, smallest, least)  # on the CPU
+        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = make_ema(self.model, recipe.ema)
+        # Before batch norms are synchronised: ranks may try a different number of sizes.
+        self.micro_batch, self.step_bytes = choose_micro_batch(
+            micro_batch,
+            self.model,
+            largest,
+            (config.in_channels, side, side),
+            self.amp,
+            world,
+            resident_bytes=resident_bytes,
+        )
+        check_batch(recipe, self.micro_batch, largest, compile_mode)
         if recipe.sync_batchnorm and device.type == "cuda" and world.size > 1:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ddp_model = world.wrap(
-            compile_model(self.model) if is_compiled else self.model, has_unused=not is_whole
+            compile_model(self.model, compile_mode), has_unused=not is_whole
         )
-        self.ema = make_ema(self.model, recipe.ema)
         self.optimizer = make_optimizer(self.model, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp == "fp16")
         self._labels: _LabelTensors | None = None
@@ -127,15 +141,6 @@ class TrainStep:
             postprocessing=recipe.postprocessing,
             labels=labels.names if labels else (),
         )
-        self.micro_batch = choose_micro_batch(
-            micro_batch,
-            self.model,
-            largest,
-            (config.in_channels, side, side),
-            self.amp,
-            world,
-        )
-        check_batch(recipe, self.micro_batch, largest)
         self.first_nonfinite = torch.full((), NEVER, dtype=torch.int64, device=device)
 
     @property
@@ -203,11 +208,10 @@ class TrainStep:
             targets = F.avg_pool2d(targets.float(), 2) >= 0.5
         # An epoch's last and smaller batch comes once; its shapes are not worth preparing for.
         is_usual = -(-batch.global_size // self.world.size) == self.largest
-        model = self.ddp_model if is_usual or self.world.size > 1 else self.model
         with cudnn_autotuning(is_usual):
-            with autocast(self.amp, self.world.device):
+            with autocast(self.amp, self.world.device), compiling(is_usual):
                 logits, label_logits = split_output(
-                    model(images.contiguous(memory_format=torch.channels_last))
+                    self.ddp_model(images.contiguous(memory_format=torch.channels_last))
                 )
             terms = losses.compute(
                 self.recipe.loss, logits, targets, reduce=self._sum_over_ranks(batch.weight)

@@ -13,7 +13,7 @@ state of the optimizer, and a run can be stopped between any two steps and resum
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -21,24 +21,24 @@ from typing import Any
 import torch
 
 from brats_cache.common.errors import BratsError, CheckpointError
-from brats_cache.common.progress import duration, show_progress
+from brats_cache.common.progress import show_progress
 from brats_cache.format.cache_set import open_caches
 from brats_train.data.case_labels import label_cases, slice_labels
-from brats_train.data.feeders import make_feeder
+from brats_train.data.feeders import make_feeder, resident_bytes
 from brats_train.data.loader import Batches
 from brats_train.data.sampler import make_sampler
 from brats_train.data.selection import select_rows
 from brats_train.evaluation.tune_postprocessing import (
     choose_postprocessing,
-    estimate_choice_seconds,
     measure_cases,
     record_postprocessing,
 )
 from brats_train.inference.ensemble import load_ensemble
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
-from brats_train.runtime.precision import choose_amp, configure_torch
+from brats_train.runtime.precision import configure_torch
 from brats_train.runtime.signals import InterruptHandler
+from brats_train.runtime.stopwatch import Stopwatch
 from brats_train.training.checkpoint_writer import CheckpointWriter
 from brats_train.training.epoch_record import epoch_line, epoch_row
 from brats_train.training.loggers import Trackers, check_trackers
@@ -47,6 +47,7 @@ from brats_train.training.micro_batch import oom_as_error
 from brats_train.training.nonfinite import raise_if_nonfinite
 from brats_train.training.run_config import introduction, run_config
 from brats_train.training.run_dir import RunDir
+from brats_train.training.schedule_fit import ScheduleFit
 from brats_train.training.setup import (
     check_data,
     fewest_at_once,
@@ -56,13 +57,12 @@ from brats_train.training.setup import (
 )
 from brats_train.training.state import Finished, Progress, StepAction, TrainJob
 from brats_train.training.step_display import StepDisplay
-from brats_train.training.time_budget import TimeBudget, plan_epochs
+from brats_train.training.time_budget import TimeBudget
 from brats_train.training.train_step import TrainStep
-from brats_train.training.validation import NAMES, Validator
+from brats_train.training.validation import NAMES, Validator, means_of
 
 __all__ = ["Trainer", "train"]
 
-SAVING_SECONDS = 2.0
 STEPS_BETWEEN_CHECKS = 50  # of the loss on a GPU, where reading it makes the host wait
 
 Log = Callable[[str], None]
@@ -152,24 +152,14 @@ class Trainer:
         )
         # Samples that this rank sees at most in a step.
         largest = -(-min(recipe.batch_size, sampler.num_samples) // world.size)
-        # Resident rows come first: how many samples fit is tried out beside them.
-        feeder = make_feeder(
-            self.caches,
-            self.train_rows,
-            context=recipe.context,
-            largest=largest,
-            device=device,
-            resident=job.resident,
-        )
-        self.batches = Batches(feeder, sampler, batch_size=recipe.batch_size, world=world)
-        amp = choose_amp(recipe.amp, device)
-        self.validator = Validator(self.caches, val_rows, recipe, amp, world, job.resident)
         labels = None
         if job.classify:
             by_case = job.labels or label_cases(job.classify, self.caches)
             self.job = replace(self.job, labels=by_case)
             balanced = recipe.label_balance
             labels = slice_labels(self.caches, self.train_rows, by_case, is_balanced=balanced)
+        # The step comes first: it is tried out how much memory it takes, and leaves to the rows.
+        is_resident = job.resident == "always"
         self.train_step = TrainStep(
             recipe,
             self.caches,
@@ -180,8 +170,25 @@ class Trainer:
             ),
             micro_batch=job.micro_batch,
             init_from=job.init_from,
-            is_compiled=job.compile,
+            compile_mode=job.compile,
             labels=labels,
+            resident_bytes=resident_bytes(self.caches, self.train_rows, recipe.context)
+            if is_resident
+            else 0,
+        )
+        step_bytes = self.train_step.step_bytes
+        feeder = make_feeder(
+            self.caches,
+            self.train_rows,
+            context=recipe.context,
+            largest=largest,
+            device=device,
+            resident=job.resident,
+            step_bytes=step_bytes,
+        )
+        self.batches = Batches(feeder, sampler, batch_size=recipe.batch_size, world=world)
+        self.validator = Validator(
+            self.caches, val_rows, recipe, self.train_step.amp, world, job.resident, step_bytes
         )
         self.progress = Progress(
             schedule=(0, recipe.epochs * self.batches.num_steps),
@@ -190,26 +197,37 @@ class Trainer:
             totals=torch.zeros(len(NAMES), dtype=torch.float64, device=device),
         )
         self.time_budget = TimeBudget(job.max_minutes, started)
+        self.schedule_fit = ScheduleFit(
+            self.job,
+            world,
+            self.caches,
+            time_budget=self.time_budget,
+            train_step=self.train_step,
+            validator=self.validator,
+            num_steps=self.batches.num_steps,
+            is_to_choose=self.is_to_choose,
+            log=log,
+        )
         self.first_step = 0  # of this process in the running epoch
         self.validation_seconds = 0.0  # of the last epoch
 
     def fit(self, interrupts: InterruptHandler) -> Finished:
         """Trains epoch after epoch until there is a reason to stop."""
         progress, stopped = self.progress, ""
-        while not (reason := stopped or self.reason_to_stop()):
+        while not (reason := stopped or progress.reason_to_stop(self.recipe)):
             self._check_caches()
-            epoch_started = time.monotonic()
+            epoch_started, watch = time.monotonic(), Stopwatch(self.world.device)
             action = self.train_epoch(interrupts)
+            watch.stop()
             if action is StepAction.INTERRUPT:
                 self.save_last()
                 return Finished("interrupted", progress.best_epoch + 1, is_resumable=True)
             if action is StepAction.STOP:
                 stopped = f"--max-minutes {self.job.max_minutes:g} are over"
-            train_seconds = time.monotonic() - epoch_started
 
-            training = self._training_means()
             self.display.say(f"epoch {progress.epoch + 1}/{self.recipe.epochs}  validating")
-            validation = self.validator.evaluate(self.train_step.eval_model)
+            training, validation = self._read_epoch()
+            train_seconds = watch.seconds()
             is_best = self.keep_best(validation)
             self._record(training, validation, train_seconds, epoch_started, is_best)
             self.validation_seconds = time.monotonic() - epoch_started - train_seconds
@@ -235,27 +253,21 @@ class Trainer:
             lr = learning_rate(
                 self.recipe, progress.steps_taken, progress.schedule, self.batches.num_steps
             )
-            train_step(batch, progress.epoch, lr, progress.totals, is_coarse=self._is_coarse_step())
+            is_coarse = self.schedule_fit.is_coarse_step(progress)
+            train_step(batch, progress.epoch, lr, progress.totals, is_coarse=is_coarse)
             progress.step, progress.steps_taken = batch.step + 1, progress.steps_taken + 1
 
             if not progress.schedule_is_final:
-                self._fit_schedule_to_time()
-            is_last = self.is_schedule_over or progress.step >= progress.steps_per_epoch
-            # Reading the loss makes the host wait for a GPU, hence not at every step there.
-            is_checked = (
-                self.is_loss_read_each_step or is_last or progress.step % STEPS_BETWEEN_CHECKS == 0
+                self.schedule_fit.count_step(progress)
+            is_last = progress.is_schedule_over or progress.step >= progress.steps_per_epoch
+            # Reading the loss makes the host wait for a GPU, hence not at every step there; at the
+            # end of an epoch it is read with all else.
+            is_checked = self.is_loss_read_each_step or (
+                progress.step % STEPS_BETWEEN_CHECKS == 0 and not is_last
             )
             action = self._agree(self._next_action(interrupts.requested))
             if is_checked or action is not StepAction.CONTINUE:
-                # Before anything is saved: a state with a bad loss must not replace a good one.
-                raise_if_nonfinite(
-                    int(train_step.first_nonfinite),
-                    progress.epoch,
-                    self.batches,
-                    self.train_rows,
-                    self.caches,
-                    self.world,
-                )
+                self._raise_if_nonfinite(int(train_step.first_nonfinite))
             if action in (StepAction.STOP, StepAction.INTERRUPT):
                 return action
             if is_checked and self.display.is_due():
@@ -275,23 +287,6 @@ class Trainer:
     def is_compared(self) -> bool:
         """Whether epochs are compared on validation slices; else the last one is the best."""
         return self.recipe.best_by != "last" and self.validator.num_rows > 0
-
-    @property
-    def is_schedule_over(self) -> bool:
-        """Whether every step of the learning-rate schedule has been taken."""
-        return self.progress.steps_taken >= self.progress.schedule[1]
-
-    def reason_to_stop(self) -> str:
-        """Why no further epoch is begun, "" for none; the same on every rank."""
-        recipe, progress = self.recipe, self.progress
-        if progress.epoch >= recipe.epochs:
-            return f"all {recipe.epochs} epochs are done"
-        if self.is_schedule_over:
-            return f"all {progress.steps_taken} steps that --max-minutes allows are done"
-        num_worse = progress.epoch - 1 - progress.best_epoch
-        if recipe.patience and num_worse >= recipe.patience:
-            return f"{num_worse} epochs without a better {recipe.best_by} (patience)"
-        return ""
 
     def keep_best(self, means: dict[str, float]) -> bool:
         """Writes best.pt where the criterion is better than ever before.
@@ -369,7 +364,13 @@ class Trainer:
             now = self.config()
             place = {name: now[name] for name in ("caches", "torchrun_id", "launcher")}
             self.run.write_config({**held, **place})
-        self._extend(held)
+        is_extended = self.schedule_fit.extend(
+            self.progress,
+            epochs=held["recipe"]["epochs"],
+            max_minutes=held.get("max_minutes") or 0,
+        )
+        if is_extended and self.world.is_main:
+            self.run.write_config(self.config())
 
     def config(self) -> dict[str, Any]:
         """Everything that decides the run, for config.json."""
@@ -381,72 +382,6 @@ class Trainer:
             num_train_rows=len(self.train_rows),
             num_val_rows=self.validator.num_rows,
         )
-
-    def _extend(self, held: Mapping[str, Any]) -> None:
-        """Starts a second learning-rate schedule where more epochs or minutes than config.json,
-        `held`, says are asked for."""
-        recipe, progress = self.recipe, self.progress
-        has_more_time = self.job.max_minutes > (held.get("max_minutes") or 0) > 0
-        if recipe.epochs <= held["recipe"]["epochs"] and not has_more_time:
-            return
-        first = progress.steps_taken
-        num_epochs = max(1, recipe.epochs - progress.epoch)
-        progress.schedule = (first, first + num_epochs * self.batches.num_steps)
-        progress.steps_per_epoch = self.batches.num_steps
-        progress.schedule_is_final = not self.job.max_minutes
-        if self.world.is_main:
-            self.run.write_config(self.config())
-        if recipe.schedule != "constant":
-            self.log("Extended: a second learning-rate schedule begins here.")
-
-    def _is_coarse_step(self) -> bool:
-        """Whether the next step is taken at half resolution."""
-        share, progress = self.recipe.half_resolution, self.progress
-        if share and not progress.schedule_is_final:
-            return self.time_budget.kind == 0  # one kind after the other is timed
-        first, end = progress.schedule
-        return progress.steps_taken < first + share * (end - first)
-
-    def _fit_schedule_to_time(self) -> None:
-        """Fixes the number of steps once the first ones have been timed."""
-        progress, num_steps, share = (
-            self.progress,
-            self.batches.num_steps,
-            self.recipe.half_resolution,
-        )
-        # Reading the loss waits for the device, a few times in a run.
-        seconds = self.time_budget.time_step(
-            lambda: int(self.train_step.first_nonfinite), kinds=2 if share else 1
-        )
-        if seconds is None:
-            return
-        step = share * seconds[0] + (1 - share) * seconds[-1]
-        validation = self.validator.estimate_seconds(self.train_step.eval_model)
-        self.train_step.model.train()
-        per_slice = validation / max(1, self.validator.num_rows)
-        choice = 0.0
-        if self.is_to_choose:
-            choice = estimate_choice_seconds(self.caches, self.job.fold, per_slice)
-        planned = plan_epochs(
-            self.time_budget.left(progress.seconds),
-            step=step,
-            validation=validation,
-            ending=SAVING_SECONDS + choice,
-            steps_per_epoch=num_steps,
-            num_epochs=self.recipe.epochs - progress.epoch,
-        )
-        steps, each = self.world.broadcast(planned)  # the main rank decides
-        end = progress.steps_taken + steps
-        progress.schedule = (progress.schedule[0], min(progress.schedule[1], end))
-        progress.schedule_is_final, progress.steps_per_epoch = True, each
-        left = progress.schedule[1] - progress.steps_taken
-        seconds_left = left * step + -(-left // each) * validation + choice
-        self.log(
-            f"{step:.2f} s a step: {left} more steps, {left / num_steps:.1f} epochs, fit into "
-            f"--max-minutes {self.job.max_minutes:g}; about {duration(seconds_left)} to go"
-        )
-        if each < num_steps:
-            self.log(f"Epochs are cut to {each} of {num_steps} steps, for a curve of many points")
 
     def _show_step(self) -> None:
         """Shows where the run stands; reads the loss, so it is called where that was read."""
@@ -493,11 +428,37 @@ class Trainer:
                     "and go on with --resume; the last good checkpoint is kept."
                 )
 
-    def _training_means(self) -> dict[str, float]:
-        """Means over the samples of the running epoch, by `NAMES`."""
-        totals = self.world.sum_over_ranks(self.progress.totals.clone())
+    def _read_epoch(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Validates, and reads all figures of the epoch: the one time that the host has to wait.
+
+        Returns:
+            Means over its training samples and over the validation slices, by `NAMES`.
+
+        Raises:
+            BratsError: A loss was not finite.
+        """
+        bad_step = self.train_step.first_nonfinite.double()[None]  # exact: a power of two, or small
+        training = self.world.sum_over_ranks(self.progress.totals.clone())
+        validation = self.validator.sums(self.train_step.eval_model)
+        first_bad_step, *sums = torch.cat([bad_step, training, validation]).tolist()
+        self._raise_if_nonfinite(int(first_bad_step))
         num_samples = self.batches.num_samples_in(self.progress.step)
-        return dict(zip(NAMES, (totals / num_samples).tolist(), strict=True))
+        return (
+            means_of(sums[: len(NAMES)], num_samples),
+            means_of(sums[len(NAMES) :], self.validator.num_rows),
+        )
+
+    def _raise_if_nonfinite(self, first_bad_step: int) -> None:
+        """See `raise_if_nonfinite`; before anything is saved, for a state with a bad loss must not
+        replace a good one."""
+        raise_if_nonfinite(
+            first_bad_step,
+            self.progress.epoch,
+            self.batches,
+            self.train_rows,
+            self.caches,
+            self.world,
+        )
 
     def _record(
         self,

@@ -25,7 +25,7 @@ from brats_train.runtime.precision import autocast
 from brats_train.training import losses
 from brats_train.training.recipe import Recipe
 
-__all__ = ["NAMES", "Validator", "sums_of"]
+__all__ = ["NAMES", "Validator", "means_of", "sums_of"]
 
 
 NAMES = ("loss", "bce", "iou_loss", "iou")
@@ -49,6 +49,11 @@ def sums_of(terms: losses.LossTerms, logits: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([part.detach().double().sum() for part in parts])
 
 
+def means_of(sums: Sequence[float], num: int) -> dict[str, float]:
+    """Means by `NAMES` from their sums over `num` samples; NaN for none."""
+    return {name: value / num if num else math.nan for name, value in zip(NAMES, sums, strict=True)}
+
+
 class Validator:
     """Validates a model on the selected validation rows.
 
@@ -67,7 +72,9 @@ class Validator:
         amp: str,
         world: World,
         resident: str,
+        step_bytes: int = 0,
     ) -> None:
+        """Takes this rank's share of `rows`; see `make_feeder` for `resident` and `step_bytes`."""
         self.num_rows = len(rows)
         self._recipe, self._amp, self._world = recipe, amp, world
         mine = rows[world.local_slice(len(rows))]
@@ -82,27 +89,34 @@ class Validator:
             largest=ROWS_AT_ONCE,
             device=world.device,
             resident=resident,
+            step_bytes=step_bytes,
         )
 
-    @torch.inference_mode()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Returns the means over all validation rows, by `NAMES`; NaN where there are none."""
-        if not self.num_rows:
-            return dict.fromkeys(NAMES, math.nan)
+        return means_of(self.sums(model).tolist(), self.num_rows)
+
+    @torch.inference_mode()
+    def sums(self, model: nn.Module) -> Tensor:
+        """The sums of `NAMES` over all validation rows, (4,) float64 on the device.
+
+        The host does not wait for them, so that it can read them together with others.
+        """
         world, recipe = self._world, self._recipe
         # By sample, so that the means do not depend on how slices are batched.
         loss = replace(recipe.loss, overlap="sample")
+        totals = torch.zeros(len(NAMES), dtype=torch.float64, device=world.device)
+        if not self.num_rows:
+            return totals
         world.broadcast_buffers(model)
         model.eval()
-        totals = torch.zeros(len(NAMES), dtype=torch.float64, device=world.device)
         for images, masks in self._feeder.feed(self._chunks):
             targets = region_targets(masks, recipe.regions)
             pixels = images.to(torch.float32, memory_format=torch.channels_last)
             with autocast(self._amp, world.device):
                 logits, _ = split_output(model(pixels))
             totals += sums_of(losses.compute(loss, logits, targets), logits, targets)
-        means = world.sum_over_ranks(totals) / self.num_rows
-        return dict(zip(NAMES, means.tolist(), strict=True))  # one synchronisation an epoch
+        return world.sum_over_ranks(totals)
 
     @torch.inference_mode()
     def estimate_seconds(self, model: nn.Module) -> float:

@@ -13,6 +13,7 @@ from brats_train.data.feeders import make_feeder
 from brats_train.data.loader import Batches
 from brats_train.data.sampler import Sampler
 from brats_train.data.selection import select_rows
+from brats_train.runtime.compile import CompileMode
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import configure_torch
 from brats_train.training.recipe import Recipe, apply_settings
@@ -46,7 +47,9 @@ def cache(device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Cac
 def make_train_step(cache: Cache, device: torch.device) -> MakeTrainStep:
     """What learns by the paper's recipe with the given changes, from random weights."""
 
-    def make(*settings: str, micro_batch: str = "auto") -> TrainStep:
+    def make(
+        *settings: str, micro_batch: str = "auto", compile_mode: CompileMode = False
+    ) -> TrainStep:
         recipe = apply_settings(Recipe(), ["encoder_weights=none", *settings])
         configure_torch(device, deterministic=False)
         train_step = TrainStep(
@@ -57,7 +60,7 @@ def make_train_step(cache: Cache, device: torch.device) -> MakeTrainStep:
             least=recipe.batch_size,
             micro_batch=micro_batch,
             init_from=None,
-            is_compiled=False,
+            compile_mode=compile_mode,
         )
         train_step.model.train()
         return train_step

@@ -1,10 +1,14 @@
-"""A small phantom and its cache, made once for the tests of training."""
+"""A small phantom and its cache, made once for the tests of training; a compiler unused before."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch._dynamo
+import torch._functorch.config
 
 from brats_cache.format.reader import Cache, open_cache
 from brats_cache.synthetic.write_phantom import write_phantom
@@ -33,3 +37,18 @@ def cache_path(phantom_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def cache(cache_path: Path) -> Cache:
     return open_cache(cache_path)
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Nothing compiled before, and settings as they were afterwards."""
+    logger = logging.getLogger("torch._dynamo.convert_frame")
+    filters = list(logger.filters)
+    torch._dynamo.reset()
+    with (
+        torch._dynamo.config.patch(suppress_errors=False),
+        torch._functorch.config.patch(force_non_lazy_backward_lowering=False),
+    ):
+        yield
+    logger.filters[:] = filters
+    torch._dynamo.reset()

@@ -86,3 +86,49 @@ def test_a_run_in_use_is_refused(
     assert "holds a run already (config.json)" in capsys.readouterr().err
     assert not started
     assert json.loads(run.config.read_text())["fold"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "value", "expected"),
+    [
+        ((), None, False),
+        (("--compile",), None, True),
+        (("--compile", "--epochs", 2), None, True),
+        (("--compile", "reduce-overhead"), None, "reduce-overhead"),
+        ((), "1", True),
+        ((), "false", False),
+        ((), "reduce-overhead", "reduce-overhead"),
+    ],
+)
+def test_compile_is_a_flag_that_may_name_a_mode(
+    started: list[Started],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[object, ...],
+    value: str | None,
+    expected: bool | str,
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("BRATS_TRAIN_COMPILE", value)
+    call("train", "--run", "r", "--device", "cpu", *words)
+    assert started[0].job.compile == expected
+
+
+def test_a_resumed_run_compiles_as_before(
+    started: list[Started], cache_path: Path, tmp_path: Path
+) -> None:
+    for name, mode in (("a", True), ("b", "reduce-overhead")):  # the first as in older versions
+        run = RunDir(tmp_path / name)
+        run.path.mkdir()
+        caches = [{"path": str(cache_path), "fingerprint": "0" * 16}]
+        config = {"recipe": {"lr": 0.25}, "caches": caches, "fold": None, "compile": mode}
+        run.write_config(config)
+        call("train", "--resume", "--run", name, "--device", "cpu")
+        assert started[-1].job.compile == mode
+
+
+def test_a_mode_of_the_compiler_that_is_none_is_wrong_usage(
+    started: list[Started], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("train", "--compile", "fast", "--device", "cpu", code=2)
+    assert "'fast' is not reduce-overhead" in capsys.readouterr().err
+    assert not started

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from brats_cache.common.errors import BratsError, CacheCorruptError
 from brats_cache.format.reader import Cache, open_cache
 from brats_cache.imaging.labels import region_table
-from brats_train.data.feeders import make_feeder
+from brats_train.data.feeders import make_feeder, resident_bytes
 from brats_train.data.loader import Batches
 from brats_train.data.mmap_gather import CopyThreadPool, MappedRows
 from brats_train.data.sampler import Sampler
@@ -174,6 +174,40 @@ def test_targets_are_the_regions() -> None:
     for channel, region in enumerate(("wt", "tc", "et")):
         expected = region_table(region)[masks[0, 0].numpy()]
         np.testing.assert_array_equal(targets[0, channel].numpy(), expected)
+
+
+@pytest.mark.parametrize(("spare", "expected"), [(1, "ResidentFeeder"), (-2, "RingFeeder")])
+def test_rows_stay_on_the_device_where_a_step_leaves_twice_their_size(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, spare: int, expected: str
+) -> None:
+    rows = select_rows([cache], "train", "all")
+    num_bytes = resident_bytes([cache], rows, 0)
+    assert num_bytes == sum(cache.images[row].nbytes + cache.masks[row].nbytes for row in rows.row)
+    step_bytes = 1000
+    free = step_bytes + 2 * (num_bytes + spare)
+    monkeypatch.setattr("brats_train.data.feeders.free_memory", lambda device: free)
+    feeder = make_feeder([cache], rows, largest=4, device=CPU, step_bytes=step_bytes)
+    assert type(feeder).__name__ == expected
+
+
+def test_prefetching_reads_exactly_the_rows(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def advise(file: int, start: int, length: int, advice: int) -> None:
+        assert os.fstat(file).st_ino == cache.path.stat().st_ino
+        asked.append((start, length, advice))
+
+    rows = select_rows([cache], "train", "all")
+    source = MappedRows([cache], rows, context=1)
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    source.prefetch(np.array([1]))
+    whole = cache.path.read_bytes()
+    found = [np.frombuffer(whole[start : start + length], "u1") for start, length, _ in asked]
+    row = int(rows.row[1])
+    for pixels, one in zip(found, (row - 1, row, row + 1), strict=False):
+        np.testing.assert_array_equal(pixels, cache.images[one].reshape(-1).view("u1"))
+    np.testing.assert_array_equal(found[-1], cache.masks[row].reshape(-1))
+    assert [advice for *_, advice in asked] == [os.POSIX_FADV_WILLNEED] * 4
 
 
 @pytest.mark.parametrize("where", ["start_copying", "_copy"])

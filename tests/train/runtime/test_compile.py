@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-import torch._dynamo
-import torch._functorch.config
 from functorch.compile import make_boxed_func
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 
 from brats_train.runtime.compile import compile_model
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    """Nothing compiled before, and settings as they were afterwards."""
-    logger = logging.getLogger("torch._dynamo.convert_frame")
-    filters = list(logger.filters)
-    torch._dynamo.reset()
-    with (
-        torch._dynamo.config.patch(suppress_errors=False),
-        torch._functorch.config.patch(force_non_lazy_backward_lowering=False),
-    ):
-        yield
-    logger.filters[:] = filters
-    torch._dynamo.reset()
 
 
 def fail(*_: Any) -> Any:
@@ -42,7 +23,10 @@ def succeed(graph: Any, _: Any) -> Any:
 
 @pytest.mark.parametrize("forward", [fail, succeed])
 def test_a_failing_compiler_is_said_in_one_line_and_gone_without(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], forward: Any
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fresh_compiler: None,
+    forward: Any,
 ) -> None:
     """Of both passes, or of the backward pass alone."""
     backend = aot_autograd(fw_compiler=forward, bw_compiler=fail)
@@ -51,7 +35,7 @@ def test_a_failing_compiler_is_said_in_one_line_and_gone_without(
         lambda graph, inputs, **_: backend(graph, inputs),
     )
     plain = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    model = compile_model(plain)
+    model = compile_model(plain, True)
     images = torch.randn(5, 3)
     for _ in range(2):
         outputs = model(images)

@@ -18,6 +18,7 @@ from brats_train.data.selection import select_rows
 from brats_train.runtime.distributed import World
 from brats_train.training.recipe import Recipe, apply_settings, load_recipe
 from brats_train.training.setup import (
+    check_batch,
     check_data,
     fewest_at_once,
     make_optimizer,
@@ -142,3 +143,10 @@ def test_sgd_has_nesterovs_momentum() -> None:
     optimizer = make_optimizer(model, apply_settings(Recipe(), ["optimizer=sgd"]))
     (group,) = optimizer.param_groups
     assert (group["momentum"], group["nesterov"]) == (0.9, True)
+
+
+def test_graphs_are_not_replayed_over_the_gradients_of_another_piece() -> None:
+    check_batch(Recipe(), 32, 32, "reduce-overhead")
+    check_batch(Recipe(), 16, 32, True)
+    with pytest.raises(BratsError, match=r"reduce-overhead: the 32 samples .* pieces of 16"):
+        check_batch(Recipe(), 16, 32, "reduce-overhead")

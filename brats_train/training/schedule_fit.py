@@ -1,0 +1,122 @@
+"""Fits the learning-rate schedule of a run into its time, and extends it when there is more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from brats_cache.common.progress import duration
+from brats_cache.format.reader import Cache
+from brats_train.evaluation.tune_postprocessing import estimate_choice_seconds
+from brats_train.runtime.distributed import World
+from brats_train.training.state import Progress, TrainJob
+from brats_train.training.time_budget import TimeBudget, plan_epochs
+from brats_train.training.train_step import TrainStep
+from brats_train.training.validation import Validator
+
+__all__ = ["ScheduleFit"]
+
+SAVING_SECONDS = 2.0
+
+
+class ScheduleFit:
+    """Fixes the number of steps of a run with --max-minutes once the first ones have been timed."""
+
+    def __init__(
+        self,
+        job: TrainJob,
+        world: World,
+        caches: Sequence[Cache],
+        *,
+        time_budget: TimeBudget,
+        train_step: TrainStep,
+        validator: Validator,
+        num_steps: int,
+        is_to_choose: bool,
+        log: Callable[[str], None],
+    ) -> None:
+        """Takes what decides how long a run is.
+
+        Args:
+            job: What to train.
+            world: This process among its peers.
+            caches: The opened caches.
+            time_budget: The minutes that are left.
+            train_step: Its steps are timed.
+            validator: Its validations are timed.
+            num_steps: Steps of an epoch.
+            is_to_choose: Whether post-processing is chosen at the end.
+            log: Takes lines of text for a person.
+        """
+        self._job, self._world, self._caches, self._log = job, world, caches, log
+        self._time_budget, self._train_step, self._validator = time_budget, train_step, validator
+        self._num_steps, self._is_to_choose = num_steps, is_to_choose
+
+    def is_coarse_step(self, progress: Progress) -> bool:
+        """Whether the next step is taken at half resolution."""
+        share = self._job.recipe.half_resolution
+        if share and not progress.schedule_is_final:
+            return self._time_budget.kind == 0  # one kind after the other is timed
+        first, end = progress.schedule
+        return progress.steps_taken < first + share * (end - first)
+
+    def count_step(self, progress: Progress) -> None:
+        """Counts a step that has been taken, and fixes `progress.schedule` where it is timed."""
+        share = self._job.recipe.half_resolution
+        # Reading the loss waits for the device, a few times in a run.
+        seconds = self._time_budget.time_step(
+            lambda: int(self._train_step.first_nonfinite), kinds=2 if share else 1
+        )
+        if seconds is None:
+            return
+        step = share * seconds[0] + (1 - share) * seconds[-1]
+        validation = self._validator.estimate_seconds(self._train_step.eval_model)
+        self._train_step.model.train()
+        per_slice = validation / max(1, self._validator.num_rows)
+        choice = 0.0
+        if self._is_to_choose:
+            choice = estimate_choice_seconds(self._caches, self._job.fold, per_slice)
+        planned = plan_epochs(
+            self._time_budget.left(progress.seconds),
+            step=step,
+            validation=validation,
+            ending=SAVING_SECONDS + choice,
+            steps_per_epoch=self._num_steps,
+            num_epochs=self._job.recipe.epochs - progress.epoch,
+        )
+        steps, each = self._world.broadcast(planned)  # the main rank decides
+        end = progress.steps_taken + steps
+        progress.schedule = (progress.schedule[0], min(progress.schedule[1], end))
+        progress.schedule_is_final, progress.steps_per_epoch = True, each
+        left = progress.schedule[1] - progress.steps_taken
+        seconds_left = left * step + -(-left // each) * validation + choice
+        self._log(
+            f"{step:.2f} s a step: {left} more steps, {left / self._num_steps:.1f} epochs, fit "
+            f"into --max-minutes {self._job.max_minutes:g}; about {duration(seconds_left)} to go"
+        )
+        if each < self._num_steps:
+            self._log(
+                f"Epochs are cut to {each} of {self._num_steps} steps, for a curve of many points"
+            )
+
+    def extend(self, progress: Progress, *, epochs: int, max_minutes: float) -> bool:
+        """Starts a second schedule where the job has more epochs or minutes than the run had.
+
+        Args:
+            progress: Where the run stands.
+            epochs: Of the run so far.
+            max_minutes: Of the run so far, 0 for no limit.
+
+        Returns:
+            Whether it did.
+        """
+        has_more_time = self._job.max_minutes > max_minutes > 0
+        if self._job.recipe.epochs <= epochs and not has_more_time:
+            return False
+        first = progress.steps_taken
+        num_epochs = max(1, self._job.recipe.epochs - progress.epoch)
+        progress.schedule = (first, first + num_epochs * self._num_steps)
+        progress.steps_per_epoch = self._num_steps
+        progress.schedule_is_final = not self._job.max_minutes
+        if self._job.recipe.schedule != "constant":
+            self._log("Extended: a second learning-rate schedule begins here.")
+        return True
