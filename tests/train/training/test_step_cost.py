@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from functorch.compile import make_boxed_func
@@ -58,7 +59,14 @@ class CountLaunches(TorchDispatchMode):
 def batch_of(cache: Cache, recipe: Recipe, num: int, step: int = 0) -> Batch:
     images = torch.tensor(cache.images[:num]).tile(1, 2 * recipe.context + 1, 1, 1)
     masks = torch.tensor(cache.masks[:num])
-    return Batch(images=images, masks=masks, step=step, global_size=num, part=slice(0, num))
+    return Batch(
+        images=images,
+        masks=masks,
+        step=step,
+        global_size=num,
+        part=slice(0, num),
+        indices=np.arange(num),
+    )
 
 
 def train_step_of(
