@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from brats_train.cli.options import open_run_caches
-from brats_train.cli.train import _job, train
+from brats_train.cli.train import make_job, train
 from brats_train.data.selection import select_rows
 from brats_train.report.page import make_page
 from brats_train.training.recipe import load_recipe, recipe_from_dict, recipe_to_dict
 from brats_train.training.run_dir import RunDir
+from brats_train.training.trained_on import trained_on
 from tests.hostile.caches import small_cache
 from tests.hostile.mutations import Files, spoil_json
 
@@ -53,9 +54,10 @@ def read(folder: Path) -> None:
     recipe = recipe_from_dict(config["recipe"])
     assert recipe_to_dict(recipe) == config["recipe"]
     options = train.make_context("train", ["--resume"]).params
-    job = _job(options, config)
+    job = make_job(options, config)
     assert job.recipe == recipe
     assert make_page("a run", config, [], None, None, [], [])
-    for cache in open_run_caches(config, ()):
-        select_rows([cache], "val", recipe.rows, job.fold)
+    trained = trained_on(folder)
+    for cache in open_run_caches(trained, ()):
+        select_rows([cache], "val", trained.rows, trained.fold)
     run.check_same(CONFIG)
