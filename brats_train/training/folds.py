@@ -24,6 +24,7 @@ from brats_train.inference.ensemble import load_ensemble
 from brats_train.runtime.distributed import World
 from brats_train.training.run_config import job_config
 from brats_train.training.run_dir import RunDir
+from brats_train.training.setup import resolve_recipe
 from brats_train.training.state import Finished, TrainJob
 from brats_train.training.trainer import Log, train
 
@@ -52,6 +53,7 @@ def train_folds(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: 
             f"--fold all: {caches[0].path} has no folds. Build it with --folds K, K at least 2."
         )
     runs = {fold: RunDir(run.path / f"fold{fold}") for fold in folds}
+    job = replace(job, recipe=resolve_recipe(job.recipe, caches, log))
     if world.is_main:
         if not resume:
             run.begin(job_config(job, caches))

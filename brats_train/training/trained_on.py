@@ -12,7 +12,7 @@ from brats_train.data.selection import ROWS, Fold
 from brats_train.models.exported_folder import read_description
 from brats_train.models.hub import hub_name
 from brats_train.models.sources import exported_folder_of, is_run_dir
-from brats_train.training.recipe import recipe_from_dict
+from brats_train.training.recipe import TARGETS, recipe_from_dict
 from brats_train.training.run_dir import RUNS, RunDir
 
 __all__ = ["TrainedOn", "results_home", "trained_on"]
@@ -24,7 +24,8 @@ class TrainedOn:
 
     Attributes:
         rows: Which rows the recipe took of each case, see `selection.rows_by_rule`.
-        regions: The regions of the model.
+        regions: The regions of the model; all, where config.json leaves them to the data, as older
+            versions did for a cross-validation.
         fold: The fold that validated, see `selection.case_splits`.
         caches: Fingerprint of each cache, and where it lay; None where that is not told.
         facts: What else is known for a reader: recipe, numbers of rows, versions.
@@ -74,7 +75,7 @@ def trained_on(source: str | Path) -> TrainedOn:
     }
     return TrainedOn(
         rows=recipe.rows,
-        regions=recipe.regions,
+        regions=TARGETS["regions"] if recipe.target == "auto" else recipe.regions,
         fold=config["fold"],
         caches=tuple((one["fingerprint"], Path(one["path"])) for one in config["caches"]),
         facts={name: value for name, value in facts.items() if value},

@@ -47,7 +47,9 @@ def make(rng: np.random.Generator) -> Files:
 def _forged(line: bytes, rng: np.random.Generator) -> bytes:
     """A line that says something else, with the right checksum."""
     record = json.loads(line.rpartition(b"\t")[0])
-    if record and rng.random() < 0.9:  # below the keys, without which a line is not looked at
+    if (
+        isinstance(record, dict) and record and rng.random() < 0.9
+    ):  # below the keys, without which a line is not looked at
         key = choose(rng, list(record))
         record[key] = spoil_value(record[key], rng)
     else:
