@@ -91,7 +91,9 @@ def evaluate(
     --predictions scores masks instead, without a model; with --cache and without --run it writes
     eval/SPLIT into their folder.
     """
+    from brats_train.data.case_labels import grades_of
     from brats_train.evaluation import evaluate as evaluation
+    from brats_train.evaluation.classification import describe_classes
     from brats_train.evaluation.summary import describe, to_json
     from brats_train.training.trained_on import results_home, trained_on
 
@@ -102,6 +104,7 @@ def evaluate(
     needs_run = predictions is None or run_dirs or not caches
     runs = model_sources(run_dirs, "best") if needs_run else []
     trained = trained_on(runs[0]) if runs else None
+    opened = open_run_caches(trained, caches)
     job = evaluation.EvaluationJob(
         split=split,
         rows=trained.rows if trained else "all",
@@ -110,8 +113,8 @@ def evaluate(
         tta=tta,
         threshold=threshold,
         without=tuple(name for name in MODALITIES if name in without),
+        labels={**grades_of(opened), **(trained.labels if trained else {})},
     )
-    opened = open_run_caches(trained, caches)
     if predictions is None:
         name = "-".join([split, *(("without", *job.without) if without else ())])
         folder = results_home(runs[0]) / "eval" / name
@@ -136,6 +139,8 @@ def evaluate(
         click.echo(to_json(result.summary), nl=False)
     else:
         click.echo(describe(result.cases, result.summary))
+        if "classification" in result.summary:
+            click.echo(f"\n{describe_classes(result.summary['classification'])}")
         click.echo(f"\n{folder}/summary.json and cases.csv")
 
 

@@ -14,7 +14,7 @@ from brats_cache.discovery.tables import read_csv
 from brats_cache.format.reader import Cache
 from brats_train.data.selection import RowSet
 
-__all__ = ["GRADE", "UNLABELLED", "SliceLabels", "label_cases", "slice_labels"]
+__all__ = ["GRADE", "UNLABELLED", "SliceLabels", "grades_of", "label_cases", "slice_labels"]
 
 GRADE = "grade"  # takes the grades that the caches hold
 UNLABELLED = -1
@@ -36,11 +36,7 @@ def label_cases(source: str, caches: Sequence[Cache]) -> dict[str, str]:
             no case of the caches has a label.
     """
     if source == GRADE:
-        known = {
-            record["id"].decode(): record["grade"].decode()
-            for cache in caches
-            for record in cache.cases
-        }
+        known = grades_of(caches)
         where = f"--classify grade: {printable(caches[0].path)}"
     else:
         known = _read_labels(Path(source))
@@ -53,6 +49,15 @@ def label_cases(source: str, caches: Sequence[Cache]) -> dict[str, str]:
             "scans with their name_mapping.csv, or name a CSV with the columns case and label."
         )
     return labels
+
+
+def grades_of(caches: Sequence[Cache]) -> dict[str, str]:
+    """The grade of each case, "" where the caches hold none."""
+    return {
+        record["id"].decode(): record["grade"].decode()
+        for cache in caches
+        for record in cache.cases
+    }
 
 
 def _read_labels(path: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from brats_train.evaluation.calibration import NUM_BINS, Table, probability_tabl
 from brats_train.inference.mask_files import grid_of
 from brats_train.inference.postprocess import regions_of
 from brats_train.models.postprocessing import Postprocessing
+
+if TYPE_CHECKING:
+    from brats_train.models.checkpoint import SegmenterSpec
 
 __all__ = [
     "CaseMasks",
@@ -43,11 +47,23 @@ class MaskRules:
         regions: The K regions.
         slice_rows: Rule of the rows that the slice-wise score counts, as in the recipe.
         postprocessing: How the probabilities of a volume become its masks.
+        num_labels: L, the labels of whole cases that the model tells apart.
     """
 
     regions: tuple[str, ...]
     slice_rows: str
     postprocessing: Postprocessing
+    num_labels: int = 0
+
+    @classmethod
+    def of(cls, spec: SegmenterSpec, slice_rows: str) -> MaskRules:
+        """The rules of a model."""
+        return cls(
+            regions=spec.regions,
+            slice_rows=slice_rows,
+            postprocessing=spec.postprocessing,
+            num_labels=len(spec.labels),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,10 +75,12 @@ class CaseProbabilities:
             outside the brain.
         slices: (m, K, S, S) bool, the masks of the rows that the slice-wise score counts, on the
             cache's grid.
+        labels: (L,) float64, the probability of each label of the case.
     """
 
     volume: np.ndarray
     slices: np.ndarray
+    labels: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,11 +92,13 @@ class CaseMasks:
         slices: As of `CaseProbabilities`.
         tables: See `calibration.probability_table`, over the cached slices, by region; none for a
             region that the case's labels do not know, nor for a case without a mask.
+        labels: As of `CaseProbabilities`.
     """
 
     volumes: np.ndarray
     slices: np.ndarray
     tables: dict[str, Table]
+    labels: np.ndarray
 
 
 def make_masks(
@@ -109,7 +129,12 @@ def make_masks(
         for region in _known(cache, case, rules)
         if truth is not None
     }
-    return CaseMasks(volumes=volumes, slices=probabilities.slices, tables=tables)
+    return CaseMasks(
+        volumes=volumes,
+        slices=probabilities.slices,
+        tables=tables,
+        labels=probabilities.labels,
+    )
 
 
 def slice_rows_of(cache: Cache, case: int, rules: MaskRules) -> np.ndarray:
@@ -124,13 +149,14 @@ def slice_rows_of(cache: Cache, case: int, rules: MaskRules) -> np.ndarray:
 
 
 def encode_masks(masks: CaseMasks) -> bytes:
-    """Packs the masks of a case: a bit a voxel, then the tables, deflated.
+    """Packs the masks of a case: a bit a voxel, then tables and labels, deflated.
 
     Nothing describes their shapes, which follow from the case and the rules.
     """
     tables = [np.asarray(table, "<i8").tobytes() for table in masks.tables.values()]
     bits = [np.packbits(part).tobytes() for part in (masks.volumes, masks.slices)]
-    return zlib.compress(b"".join([*bits, *tables]), _COMPRESSION)
+    labels = np.asarray(masks.labels, "<f8").tobytes()
+    return zlib.compress(b"".join([*bits, *tables, labels]), _COMPRESSION)
 
 
 def decode_masks(content: bytes, cache: Cache, case: int, rules: MaskRules) -> CaseMasks:
@@ -145,6 +171,7 @@ def decode_masks(content: bytes, cache: Cache, case: int, rules: MaskRules) -> C
     known = _known(cache, case, rules)
     lengths = [-(-int(np.prod(shape)) // 8) for shape in (volume_shape, slices_shape)]
     lengths += [8 * int(np.prod(_TABLE_SHAPE))] * len(known)
+    lengths.append(8 * rules.num_labels)
     try:
         parts = _cut(_inflate(content, sum(lengths)), lengths)
     except ValueError as error:
@@ -156,9 +183,9 @@ def decode_masks(content: bytes, cache: Cache, case: int, rules: MaskRules) -> C
         volumes=_unpack(next(parts), volume_shape),
         slices=_unpack(next(parts), slices_shape),
         tables={
-            region: np.frombuffer(part, "<i8").reshape(_TABLE_SHAPE)
-            for region, part in zip(known, parts, strict=True)
+            region: np.frombuffer(next(parts), "<i8").reshape(_TABLE_SHAPE) for region in known
         },
+        labels=np.frombuffer(next(parts), "<f8"),
     )
 
 

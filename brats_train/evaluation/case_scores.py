@@ -74,6 +74,7 @@ class CaseScores:
             elsewhere.
         uncached_slices: Slices of the scan that are not in the cache and count as background.
         uncached_voxels: True voxels in them, which no score sees.
+        labels: The probability of each label of the case; empty where none is told.
     """
 
     case: str
@@ -83,6 +84,7 @@ class CaseScores:
     tables: dict[str, Table]
     uncached_slices: int
     uncached_voxels: int
+    labels: tuple[float, ...] = ()
 
 
 def score_case(task: ScoringTask) -> CaseScores:
@@ -133,6 +135,7 @@ def _score_masks(
         tables=masks.tables,
         uncached_slices=len(truth) - int(cache.cases["rows"][task.case]),
         uncached_voxels=_num_labelled(cache, task.case) - int(np.count_nonzero(truth)),
+        labels=tuple(masks.labels.tolist()),
     )
 
 

@@ -7,16 +7,24 @@ bootstrap intervals over patients, each drawn with all of its cases.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from brats_cache.common.csv_names import csv_text, written_name
+from brats_cache.common.errors import printable
 from brats_train.evaluation.bootstrap import MIN_PATIENTS
 
-__all__ = ["ClassifiedCase", "area_under_curve", "summarise_classes"]
+__all__ = [
+    "ClassifiedCase",
+    "area_under_curve",
+    "describe_classes",
+    "labels_csv",
+    "summarise_classes",
+]
 
 NUM_RESAMPLES = 2000
 NUM_BINS = 10  # of the calibration error
@@ -92,6 +100,33 @@ def summarise_classes(cases: Sequence[ClassifiedCase], classes: Sequence[str]) -
         "brier_score": _brier(truth, given),
         "calibration_error": _calibration_error(truth, given),
     }
+
+
+def labels_csv(cases: Sequence[ClassifiedCase], classes: Sequence[str]) -> str:
+    """Writes a row a case: true label, predicted label, the probability of each."""
+    rows = [["case", "label", "predicted", *(written_name(f"p_{name}") for name in classes)]]
+    for one in cases:
+        predicted = classes[int(np.argmax(one.probabilities))]
+        names = [written_name(name) for name in (one.case, one.label, predicted)]
+        rows.append([*names, *(f"{value:.6f}" for value in one.probabilities)])
+    return csv_text(rows)
+
+
+def describe_classes(summary: Mapping[str, Any]) -> str:
+    """The scores of `summarise_classes` as lines for a terminal."""
+    names = [printable(name) for name in summary["classes"]]
+    lines = [f"labels        {summary['num_cases']} cases ({', '.join(names)})"]
+    for label, key in (
+        ("accuracy", "accuracy"),
+        ("balanced", "balanced_accuracy"),
+        ("AUC", "auc"),
+    ):
+        score = summary[key]
+        text = f"{score['value']:.3f}"
+        if not math.isnan(score["low"]):
+            text += f" [{score['low']:.3f}, {score['high']:.3f}]"
+        lines.append(f"{label:<14}{text}")
+    return "\n".join(lines)
 
 
 def _confusion(truth: np.ndarray, given: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ what is stored.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from brats_cache.format.reader import Cache
 from brats_train.data.selection import Fold, case_splits
 from brats_train.evaluation.case_masks import CaseProbabilities, MaskRules, slice_rows_of
 from brats_train.evaluation.case_scores import CaseScores, ScoringTask
+from brats_train.evaluation.classification import ClassifiedCase, summarise_classes
 from brats_train.evaluation.mask_store import Computed, MaskStore, key_of
 from brats_train.evaluation.metrics import EmptyRule
 from brats_train.evaluation.scoring_pool import Progress, score_all
@@ -57,6 +58,7 @@ class EvaluationJob:
         threshold: 0 to 1; None for what was chosen in training, where the slice-wise score takes
             0.5 as the training loop does.
         without: Modalities to leave out.
+        labels: The true label by case, of a model that tells labels apart.
     """
 
     split: str
@@ -66,6 +68,7 @@ class EvaluationJob:
     tta: bool | None = None
     threshold: float | None = None
     without: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,11 +79,13 @@ class Evaluation:
         cases: All of its cases, in order of their ids.
         summary: What summary.json holds.
         num_stored: For how many cases no model had to run.
+        classified: The label of each case, as `cases`; none of a model that tells none.
     """
 
     cases: tuple[CaseScores, ...]
     summary: dict[str, Any]
     num_stored: int = 0
+    classified: tuple[ClassifiedCase, ...] = ()
 
 
 def evaluate(
@@ -138,7 +143,24 @@ def evaluate(
     if not job.without:
         del facts["without"]
     result = _gather(job, models.spec.regions, caches, scored, world, facts)
+    if models.spec.labels:
+        result = _classified(result, models.spec.labels, job.labels)
     return replace(result, num_stored=sum(world.all_gather(num_stored)))
+
+
+def _classified(result: Evaluation, names: Sequence[str], truth: Mapping[str, str]) -> Evaluation:
+    """The evaluation with the scores of its labels."""
+    cases = tuple(
+        ClassifiedCase(
+            case=one.case,
+            patient=one.patient,
+            label=truth.get(one.case, ""),
+            probabilities=one.labels,
+        )
+        for one in result.cases
+    )
+    summary = {**result.summary, "classification": summarise_classes(cases, names)}
+    return replace(result, classified=cases, summary=summary)
 
 
 def _facts(models: CaseModels) -> dict[str, Any]:
@@ -239,11 +261,7 @@ def _task(
     """What is to be scored of a case: the model runs here, where nothing is stored."""
     cache, index = case
     ensemble = models.for_case(cache, index)
-    rules = MaskRules(
-        regions=ensemble.spec.regions,
-        slice_rows=job.rows,
-        postprocessing=ensemble.spec.postprocessing,
-    )
+    rules = MaskRules.of(ensemble.spec, job.rows)
     key = key_of(cache, index, ensemble, rules, computed)
     stored = None if store is None else store.find(cache, index, key)
     prediction: CaseProbabilities | bytes = stored or predict_probabilities(
@@ -269,7 +287,9 @@ def predict_probabilities(
     )
     rows = slice_rows_of(cache, index, rules) - cache.row_slice(index).start
     slices = (prediction.network_output >= computed.slice_threshold).cpu().numpy()[rows]
-    return CaseProbabilities(volume=prediction.probabilities, slices=slices)
+    return CaseProbabilities(
+        volume=prediction.probabilities, slices=slices, labels=prediction.labels
+    )
 
 
 def _find_masks(folder: Path, names: Sequence[str]) -> list[Path]:

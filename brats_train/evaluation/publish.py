@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from brats_cache.common.errors import BratsError
 from brats_cache.common.files import sync_folder, write_atomically
+from brats_train.evaluation.classification import labels_csv
 from brats_train.evaluation.summary import cases_csv, to_json
 from brats_train.runtime.distributed import World
 
@@ -65,6 +66,10 @@ def publish_evaluation(evaluation: Evaluation, folder: Path, masks: Path | None 
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir(parents=True)
         write_atomically(scratch / "cases.csv", cases_csv(evaluation.cases).encode())
+        if evaluation.classified:
+            names = evaluation.summary["classification"]["classes"]
+            table = labels_csv(evaluation.classified, names)
+            write_atomically(scratch / "labels.csv", table.encode())
         write_atomically(scratch / "summary.json", to_json(evaluation.summary).encode())
         if folder.exists():
             _exchange(scratch, folder)

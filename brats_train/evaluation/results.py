@@ -51,6 +51,33 @@ class _Mean(BaseModel):
         return self
 
 
+class _Score(BaseModel):
+    """A score of labels and its interval, each None where it is undefined."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class _Classification(BaseModel):
+    """Scores of labels, see `classification.summarise_classes`."""
+
+    model_config = ConfigDict(strict=True)
+    classes: Annotated[list[str], Field(min_length=2)]
+    num_cases: int
+    accuracy: _Score
+    balanced_accuracy: _Score
+    auc: _Score
+    confusion: list[list[int]]
+
+    @model_validator(mode="after")
+    def _is_square(self) -> _Classification:
+        if [len(row) for row in self.confusion] != [len(self.classes)] * len(self.classes):
+            raise ValueError("expected a row and a column of confusion for each class")
+        return self
+
+
 class _Region(BaseModel):
     dice: _Mean
 
@@ -70,6 +97,7 @@ class _Summary(_Fold):
     predictions: Name = "none"
     definitions: dict[str, str] = {}
     folds: list[_Fold] = []
+    classification: _Classification | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

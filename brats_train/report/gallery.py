@@ -121,11 +121,7 @@ def model_predictor(
 
     def predict(cache: Cache, index: int, labels: np.ndarray | None) -> Predicted:
         ensemble = models.for_case(cache, index)
-        rules = MaskRules(
-            regions=ensemble.spec.regions,
-            slice_rows=slice_rows,
-            postprocessing=ensemble.spec.postprocessing,
-        )
+        rules = MaskRules.of(ensemble.spec, slice_rows)
         here = replace(scored, device=ensemble.device.type, amp=ensemble.amp)
         by_eval, by_report = (key_of(cache, index, ensemble, rules, one) for one in (scored, here))
         content = store.find(cache, index, by_eval, by_report)

@@ -114,6 +114,7 @@ def make_page(
         scripts=[asset("table.js").decode(), asset("report.js").decode()],
         texts={"title": f"Run {name}", "summary": _summary_text(config, epochs, best, results)},
         figures=f'<div class="figures">{"".join(map(_figure, pictures))}</div>',
+        labels=_labels(results.summary.get("classification")) if results else "",
         cases=_table(results, entries) if results else "",
         data=embedded_json("data", browser),
     )
@@ -173,6 +174,42 @@ def _figure(picture: Picture) -> str:
         f"<figure{' class=wide' if is_wide else ''}><h2>{escape(heading)}</h2>{image}"
         f"<figcaption>{escape(text)}</figcaption></figure>"
     )
+
+
+def _labels(scores: Mapping[str, Any] | None) -> str:
+    """The labels of whole cases: scores in words, and the confusion matrix."""
+    if not scores:
+        return ""
+    told = "; ".join(
+        f"{label} {_with_interval(scores[key])}"
+        for label, key in (
+            ("accuracy", "accuracy"),
+            ("balanced accuracy", "balanced_accuracy"),
+            ("area under the ROC curve", "auc"),
+        )
+    )
+    names = [escape(name) for name in scores["classes"]]
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    rows = "".join(
+        f'<tr><th scope="row">{name}</th>{"".join(f"<td>{count}</td>" for count in counts)}</tr>'
+        for name, counts in zip(names, scores["confusion"], strict=True)
+    )
+    return (
+        '<section aria-labelledby="labels"><h2 id="labels">Labels</h2>'
+        f"<p>Of {scores['num_cases']} cases with a label: {told}.</p>"
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="labels"><table>'
+        "<caption>Cases by true label (rows) and predicted label (columns).</caption>"
+        f'<thead><tr><th scope="col">true</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        "</div></section>"
+    )
+
+
+def _with_interval(score: Mapping[str, Any]) -> str:
+    if score["value"] is None:
+        return "undefined"
+    if score["low"] is None:
+        return f"{score['value']:.3f}"
+    return f"{score['value']:.3f} (95 % interval {score['low']:.3f} to {score['high']:.3f})"
 
 
 def _table(results: Results, entries: Sequence[CaseEntry]) -> str:

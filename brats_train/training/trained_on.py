@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class TrainedOn:
         fold: The fold that validated, see `selection.case_splits`.
         caches: Fingerprint of each cache, and where it lay; None where that is not told.
         facts: What else is known for a reader: recipe, numbers of rows, versions.
+        labels: Label by case, of a run with --classify; they do not travel with an exported model.
     """
 
     rows: str
@@ -36,6 +37,7 @@ class TrainedOn:
     fold: Fold
     caches: tuple[tuple[str, Path | None], ...]
     facts: Mapping[str, Any]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def pack(self) -> dict[str, Any]:
         """Plain values for the description of an exported model: no path of this machine."""
@@ -79,6 +81,7 @@ def trained_on(source: str | Path) -> TrainedOn:
         fold=config["fold"],
         caches=tuple((one["fingerprint"], Path(one["path"])) for one in config["caches"]),
         facts={name: value for name, value in facts.items() if value},
+        labels=config.get("labels") or {},
     )
 
 

@@ -271,7 +271,9 @@ def test_labels_that_do_not_know_a_region_give_no_row_for_it(
     prediction = predict_cached_case(cache, index, ensemble, tta=False)
     rules = MaskRules(regions=REGIONS, slice_rows="all", postprocessing=Postprocessing())
     probabilities = CaseProbabilities(
-        volume=prediction.probabilities, slices=(prediction.network_output >= 0.5).numpy()
+        volume=prediction.probabilities,
+        slices=(prediction.network_output >= 0.5).numpy(),
+        labels=prediction.labels,
     )
     task = scoring.ScoringTask(
         cache_path=cache.path, case=index, rules=rules, empty="official", prediction=probabilities

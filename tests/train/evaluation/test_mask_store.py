@@ -22,6 +22,7 @@ from brats_train.report import build
 from tests.train.runs import call, contents, ids, index_of, make_run
 
 RULES = MaskRules(regions=("wt",), slice_rows="all", postprocessing=Postprocessing())
+LABELLED = replace(RULES, num_labels=2)
 KEY = b"k" * 16
 
 
@@ -206,16 +207,18 @@ def some_masks(cache: Cache, case: int) -> CaseMasks:
         volumes=rng.random((1, cache.depth(case), 64, 64)) < 0.1,
         slices=rng.random((rows, 1, size, size)) < 0.5,
         tables={"wt": rng.integers(0, 1 << 40, (2, 3, 128))},
+        labels=np.array([0.25, 0.75]),
     )
 
 
 def test_masks_come_back_as_they_were(cache: Cache) -> None:
     case = index_of(cache, ids(cache, "val")[0])
     masks = some_masks(cache, case)
-    found = decode_masks(encode_masks(masks), cache, case, RULES)
+    found = decode_masks(encode_masks(masks), cache, case, LABELLED)
     assert (found.volumes == masks.volumes).all()
     assert (found.slices == masks.slices).all()
     assert (found.tables["wt"] == masks.tables["wt"]).all()
+    assert (found.labels == masks.labels).all()
 
 
 @pytest.mark.parametrize("forged", [b"", b"no deflate", b"x" * 1000])
@@ -228,7 +231,7 @@ def test_a_case_with_other_shapes_is_refused(cache: Cache) -> None:
     case = index_of(cache, ids(cache, "val")[0])
     content = encode_masks(some_masks(cache, case))
     with pytest.raises(BratsError, match="eval_store"):
-        decode_masks(content, cache, case, replace(RULES, regions=("wt", "tc")))
+        decode_masks(content, cache, case, replace(LABELLED, regions=("wt", "tc")))
 
 
 def test_a_key_finds_its_own_content_alone(cache: Cache, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -102,6 +103,20 @@ def test_a_run_learns_labels_and_goes_on_without_their_table(
     assert logits.shape == (2, 2)
     config = json.loads((run / "config.json").read_text())
     assert config["labels"] == dict(line.split(",") for line in lines)
+
+    run_brats("eval", "--run-dir", run, "--split", "train")
+    summary = json.loads((run / "eval" / "train" / "summary.json").read_text())
+    told = summary["classification"]
+    assert told["classes"] == ["even", "odd"]
+    with (run / "eval" / "train" / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert told["num_cases"] == len(rows) == 6
+    assert {row["case"]: row["label"] for row in rows}.items() <= config["labels"].items()
+    right = [row["label"] == row["predicted"] for row in rows]
+    assert told["accuracy"]["value"] == pytest.approx(np.mean(right))
+    run_brats("eval", "--run-dir", run)
+    run_brats("report", "--run-dir", run)
+    assert "Cases by true label" in (run / "report.html").read_text()
 
     run_brats("predict", phantom_dir, "--run-dir", run, "--out", tmp_path / "masks")
     details = json.loads((tmp_path / "masks" / f"{names[0]}.json").read_text())
