@@ -335,7 +335,7 @@ def test_a_time_limit_fits_the_schedule(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The number of steps is fixed after the first ones, and the rate ends at zero."""
-    monkeypatch.setattr("brats_train.training.trainer.plan_epochs", lambda *_, **__: (5, 10))
+    monkeypatch.setattr("brats_train.training.schedule_fit.plan_epochs", lambda *_, **__: (5, 10))
     job = job_of(cache_path, "epochs=1000", "schedule=cosine", "batch_size=8", max_minutes=30.0)
     done = run_it(job, tmp_path / "run")
     steps = WARM_UP_STEPS + TIMED_STEPS + 5
@@ -386,7 +386,7 @@ def test_a_time_limit_cuts_epochs_for_a_curve(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut epochs are counted, validated and resumed like whole ones."""
-    monkeypatch.setattr("brats_train.training.trainer.plan_epochs", lambda *_, **__: (6, 2))
+    monkeypatch.setattr("brats_train.training.schedule_fit.plan_epochs", lambda *_, **__: (6, 2))
     job = job_of(cache_path, "epochs=1000", "schedule=cosine", "batch_size=2", max_minutes=30.0)
     run_it(job, tmp_path / "run")
     first = WARM_UP_STEPS + TIMED_STEPS
