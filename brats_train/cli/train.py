@@ -112,6 +112,7 @@ def _fold(context: click.Context, option: click.Parameter, value: str | None) ->
 )
 @click.option("--resume", is_flag=True, help="Go on with --run where it ended, or begin it.")
 @click.option("--nproc", type=click.IntRange(1), help="Start so many processes with torchrun.")
+@click.option("--dry-run", is_flag=True, help="Say what would be trained, memory and time.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in --run.")
 def train(
     run_dir: Path | None,
@@ -119,6 +120,7 @@ def train(
     overwrite: bool,
     nproc: int | None,
     device: str,
+    dry_run: bool,
     **options: Any,
 ) -> None:
     """Train the U-Net on a cache.
@@ -131,6 +133,14 @@ def train(
     from brats_train.runtime.distributed import process_group
     from brats_train.training import folds, trainer
     from brats_train.training.run_dir import RunDir
+
+    if dry_run:
+        from brats_train.training.dry_run import describe_training
+
+        with process_group(device) as world:
+            say = click.echo if world.is_main else lambda text: None
+            describe_training(make_job(options, None), world, say)
+        return
 
     with process_group(device) as world, ExitStack() as stack:
         # The main rank decides, so that all ranks do the same whatever each sees of the disk.

@@ -22,7 +22,7 @@ __all__ = ["tune"]
 
 _LIBRARIES = ("optuna", "tomli_w")
 # Of train's options, those that a trial does not leave to the person.
-_NOT_FOR_TRIALS = ("run_dir", "resume", "overwrite", "debug")
+_NOT_FOR_TRIALS = ("run_dir", "resume", "overwrite", "dry_run", "debug")
 
 
 def _trial_options() -> list[click.Option]:

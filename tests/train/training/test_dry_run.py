@@ -1,0 +1,50 @@
+"""A dry run says what would happen, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.train.runs import call
+
+TRAINING = (
+    *("--encoder-weights", "none", "--set", "model.encoder=resnet18", "--amp", "off"),
+    *("--device", "cpu", "--batch-size", "8", "--epochs", "7"),
+)
+
+
+@pytest.mark.parametrize("fold", [None, "all"])
+def test_a_dry_run_tells_memory_and_time(
+    cache_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fold: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("--fold", fold) if fold else ()
+    call("train", "--cache", cache_path, *TRAINING, *words, "--dry-run")
+    said = capsys.readouterr().out
+    assert "A step of 8 slices takes" in said
+    assert re.search(r"At most 7 epochs take \S+", said)
+    assert re.search(r"Memory: \d+\.\d GiB of cpu", said)
+    assert ("each of 3 folds" in said) is (fold == "all")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_finds_what_a_run_would(
+    cache_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(
+        "train",
+        "--cache",
+        cache_path,
+        *TRAINING,
+        "--encoder-weights",
+        "gone.pth",
+        "--dry-run",
+        code=1,
+    )
+    assert "gone.pth" in capsys.readouterr().err
