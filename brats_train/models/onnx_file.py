@@ -206,7 +206,7 @@ def _require(*names: str) -> list[ModuleType]:
     except ImportError as error:
         raise BratsError(
             f"ONNX files need packages that are not installed ({first_line(error)}): "
-            "pip install 'brats-unet[onnx]'."
+            "pip install -e '.[onnx]' in the checkout."
         ) from error
 
 

@@ -95,4 +95,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _missing(name: str) -> BratsError:
-    return BratsError(f"--track {name}: not installed. Install it: pip install brats-unet[{name}].")
+    return BratsError(
+        f"--track {name}: not installed. Install it: pip install -e '.[{name}]' in the checkout."
+    )

@@ -165,4 +165,4 @@ def test_what_cannot_begin_says_so(brats: Commands, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "distributed", None)
     said = brats(*words, "--scheduler", "local", code=1).err
     assert "distributed is not installed" in said
-    assert "pip install brats-unet[cluster]" in said
+    assert "pip install -e '.[cluster]'" in said

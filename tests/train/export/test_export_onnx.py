@@ -192,4 +192,4 @@ def test_a_missing_package_is_named_with_what_to_install(
         call(*words, code=1)
         told = capsys.readouterr().err
         assert "onnxruntime" in told
-        assert "pip install 'brats-unet[onnx]'" in told
+        assert "pip install -e '.[onnx]'" in told

@@ -60,7 +60,7 @@ def test_a_missing_extra_says_how_to_install_it(
 ) -> None:
     for module in [name, *(m for m in sys.modules if m.startswith("torch.utils.tensorboard"))]:
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(BratsError, match=rf"pip install brats-unet\[{name}\]"):
+    with pytest.raises(BratsError, match=rf"pip install -e '.\[{name}\]'"):
         log_to(name, tmp_path)
-    with pytest.raises(BratsError, match=rf"pip install brats-unet\[{name}\]"):
+    with pytest.raises(BratsError, match=rf"pip install -e '.\[{name}\]'"):
         check_trackers([name])  # before a run directory is made
