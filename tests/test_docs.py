@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import shlex
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -17,11 +19,12 @@ from brats_train.cli.main import COMMANDS, cli
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("brats_cache", "brats_train")
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "data" / "README.md"],
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "data" / "README.md"],
     key=lambda page: page.as_posix(),
 )
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 MIN_BEHAVIOURS = 20
+MIN_COMMANDS = 40
 
 each_page = pytest.mark.parametrize(
     "page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()
@@ -113,6 +116,101 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         flags = re.findall(r"(?<![\w-])--[a-z][\w-]*", rest)
         unknown += [f"{name} {flag}" for flag in flags if flag not in {*known, "--help"}]
     assert not unknown
+
+
+def typed_commands(text: str) -> Iterator[tuple[str, ...]]:
+    """The words after `brats` of every command in a page's blocks of shell.
+
+    Left out are synopses (`brats predict CASE... [--run DIR]`), which nobody types.
+    """
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        if language:
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            if found := re.search(r"(?:^|[\s/])brats ([a-z].*)", line):
+                if "[--" in found[1] or "..." in found[1]:
+                    continue
+                words = shlex.split(found[1], comments=True)
+                yield tuple(word for word in words if word != "&")
+
+
+def spans_of(text: str) -> Iterator[tuple[str, ...]]:
+    """The words after `brats` of commands in code spans, but for names in capitals and ellipses."""
+    for span in re.findall(r"`[^`\n]*\bbrats ([a-z][^`\n]*)`", text):
+        if not re.search(r"\b[A-Z]+\b|\.\.\.|…|\[", span):
+            yield tuple(shlex.split(span))
+
+
+def parse(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parses a command as the program does, values too; files need not be there.
+
+    Raises:
+        click.UsageError: There is no such command, argument, option or value.
+    """
+    command: click.Command = cli
+    context = click.Context(cli)
+    while isinstance(command, click.Group):
+        name, found, rest = command.resolve_command(context, list(words))
+        assert name is not None
+        assert found is not None
+        for parameter in found.params:
+            if isinstance(parameter.type, click.Path):
+                monkeypatch.setattr(parameter.type, "exists", False)
+        try:
+            context = found.make_context(name, list(rest), parent=context)
+        except click.exceptions.Exit:  # --help
+            return
+        command, words = found, (*context._protected_args, *context.args)
+
+
+@each_page
+def test_every_command_is_understood(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, by click. Most need scans, a training or a GPU, so none is carried out here."""
+    text = page.read_text()
+    wrong = []
+    for words in typed_commands(text):
+        try:
+            parse(words, monkeypatch)
+        except click.UsageError as error:
+            wrong.append(f"brats {shlex.join(words)}: {error.format_message()}")
+    for words in spans_of(text):
+        try:
+            parse(words, monkeypatch)
+        except (click.MissingParameter, click.BadOptionUsage):  # prose need not repeat them
+            continue
+        except click.UsageError as error:
+            wrong.append(f"brats {shlex.join(words)}: {error.format_message()}")
+    assert not wrong
+
+
+def test_the_commands_of_the_pages_are_found() -> None:
+    commands = [words for page in PAGES for words in typed_commands(page.read_text())]
+    assert len(commands) >= MIN_COMMANDS
+    assert ("eval", "--split", "val") in commands
+
+
+@pytest.mark.parametrize(
+    "line", ["train --no-such-option", "train --epochs many", "trains", "eval x"]
+)
+def test_a_command_that_does_not_exist_is_noticed(
+    line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (words,) = typed_commands(f"```\nbrats {line}\n```\n")
+    with pytest.raises(click.UsageError):
+        parse(words, monkeypatch)
+
+
+def test_the_readme_promises_what_was_measured() -> None:
+    section = re.search(
+        r"^## What to expect\n(.*?)^## ", (ROOT / "README.md").read_text(), re.S | re.M
+    )
+    assert section is not None
+    measured = "".join(
+        (ROOT / "docs" / f"{name}.md").read_text() for name in ("accuracy", "performance")
+    )
+    figures = re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", section[1])
+    assert len(figures) >= 5
+    assert not [figure for figure in figures if figure not in measured]
 
 
 @each_page

@@ -34,8 +34,8 @@ try:
     )
 except ImportError as error:
     raise BratsError(
-        f"--scheduler: {error.name} is not installed. Install it: pip install -e '.[cluster]' in the "
-        "checkout."
+        f"--scheduler: {error.name} is not installed. Install it: pip install -e '.[cluster]' in "
+        "the checkout."
     ) from error
 
 __all__ = ["Cluster", "Place", "connect"]

@@ -79,8 +79,8 @@ def tune(
         )
     if missing := [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]:
         raise BratsError(
-            f"brats tune: {missing[0]} is not installed. Install it: pip install -e '.[tune]' in the "
-            "checkout."
+            f"brats tune: {missing[0]} is not installed. Install it: pip install -e '.[tune]' in "
+            "the checkout."
         )
     from brats_train.tuning import search
     from brats_train.tuning.space import load_space
