@@ -35,7 +35,7 @@ from brats_cache.build.journal_records import (
 )
 from brats_cache.build.plan import Plan
 from brats_cache.build.survey import Survey
-from brats_cache.build.writer import Layout
+from brats_cache.build.writer import Layout, read_layout
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.files import open_regular_file, sync_folder
 from brats_cache.common.text import first_few
@@ -130,11 +130,7 @@ class Journal:
             self._refuse_or_drop(differences)
             return None
         layout = Layout(**stored["layout"])
-        if (
-            not self.partial.is_file()
-            or self.partial.stat().st_size != layout.file_bytes
-            or not layout.fits(plan)
-        ):
+        if read_layout(self.partial, plan) != layout:
             self._rewrite()
             return None
         return layout

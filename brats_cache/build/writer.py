@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from h5py import h5d, h5f, h5p, h5s, h5t
 from brats_cache.build.plan import IMAGE_BYTES, Plan
 from brats_cache.build.tables import about, cases_table, plain_attributes, slices_table
 from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.files import open_regular_file
 from brats_cache.format.checksum import (
     MAX_METADATA_BYTES,
     ByteRange,
@@ -27,7 +29,7 @@ from brats_cache.format.checksum import (
     metadata_digest,
 )
 
-__all__ = ["Layout", "create", "finish", "write_all"]
+__all__ = ["Layout", "create", "finish", "read_layout", "write_all"]
 
 ALIGNMENT = 4096
 _FIRST_BYTES = 1 << 17  # where both attributes lie
@@ -54,17 +56,6 @@ class Layout:
     image_row_bytes: int
     mask_row_bytes: int
     file_bytes: int
-
-    def fits(self, plan: Plan) -> bool:
-        """Whether the rows of a plan have these sizes, and lie within the file."""
-        _, channels, size, _ = plan.image_shape
-        images, masks = self.rows(0, plan.num_rows)
-        return (
-            self.image_row_bytes == channels * size * size * IMAGE_BYTES
-            and self.mask_row_bytes == size * size
-            and min(self.images_offset, self.masks_offset, self.cases_offset) >= 0
-            and max(images.end, masks.end, self.cases_offset) <= self.file_bytes
-        )
 
     def rows(self, first: int, num: int) -> tuple[ByteRange, ByteRange]:
         """Returns the byte ranges of consecutive rows.
@@ -125,15 +116,24 @@ def create(path: Path, plan: Plan) -> Layout:
             f"{printable(path)}: cannot reserve {plan.num_bytes:,} bytes "
             f"({error.strerror or error}). Free some disk, choose another --out, or fewer --slices."
         ) from error
-    _, channels, size, _ = plan.image_shape
-    return Layout(
-        images_offset=byte_ranges["images"].offset,
-        masks_offset=byte_ranges["masks"].offset,
-        cases_offset=byte_ranges["cases"].offset,
-        image_row_bytes=channels * size * size * IMAGE_BYTES,
-        mask_row_bytes=size * size,
-        file_bytes=file_bytes,
-    )
+    return _layout(plan, byte_ranges, file_bytes)
+
+
+def read_layout(path: Path, plan: Plan) -> Layout | None:
+    """Reads the layout of a file that `create` made for a plan.
+
+    Returns:
+        None where there is no such file, or it has another length than it was made with.
+    """
+    try:
+        with open_regular_file(path) as file:
+            record = find_checksum_record(file.read(_FIRST_BYTES))
+            num_bytes = os.fstat(file.fileno()).st_size
+    except OSError:
+        return None
+    if record is None or record.file_bytes != num_bytes:
+        return None
+    return _layout(plan, record.byte_ranges, num_bytes)
 
 
 def finish(path: Path, plan: Plan, layout: Layout, checksums: np.ndarray) -> None:
@@ -177,6 +177,18 @@ def write_all(descriptor: int, array: np.ndarray, offset: int) -> None:
     while remaining:
         written = os.pwrite(descriptor, remaining, offset)
         remaining, offset = remaining[written:], offset + written
+
+
+def _layout(plan: Plan, byte_ranges: Mapping[str, ByteRange], file_bytes: int) -> Layout:
+    _, channels, size, _ = plan.image_shape
+    return Layout(
+        images_offset=byte_ranges["images"].offset,
+        masks_offset=byte_ranges["masks"].offset,
+        cases_offset=byte_ranges["cases"].offset,
+        image_row_bytes=channels * size * size * IMAGE_BYTES,
+        mask_row_bytes=size * size,
+        file_bytes=file_bytes,
+    )
 
 
 def _lay_out(path: Path, plan: Plan) -> dict[str, ByteRange]:

@@ -139,6 +139,7 @@ def test_a_record_of_another_form_counts_as_not_written(brats: Commands, journal
         {"plan": plan, "layout": {**layout, "masks_offset": "x"}},
         {"plan": plan, "layout": {**layout, "masks_offset": layout["file_bytes"]}},
         {"plan": plan, "layout": {**layout, "images_offset": -4096}},
+        {"plan": plan, "layout": {**layout, "cases_offset": 255}},
         {"plan": plan, "layout": {**layout, "image_row_bytes": 1}},
         {"plan": {**plan, "cases": [[]]}, "layout": layout},
         {"plan": {**plan, "options": "x"}, "layout": layout},
