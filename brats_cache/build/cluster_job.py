@@ -107,8 +107,7 @@ def _run(job: BuildJob, num_parts: int, address: str) -> list[Path] | None:
     if tasks:
         names = printable(job.out.with_name(_all_parts(job.out, num_parts, "*")))
         click.echo(
-            f"{num_parts} parts are complete. Next: torchrun brats train "
-            f"$(printf -- '--cache %s ' {names})"
+            f"{num_parts} parts are complete. Next: brats train $(printf -- '--cache %s ' {names})"
         )
     else:
         click.echo(

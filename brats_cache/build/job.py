@@ -172,7 +172,7 @@ def _run(job: BuildJob) -> Path | None:
         assert journal is not None, "only a dry run and a refused one have none"
         _write(job.out, plan, table, workers, journal)
     name = shlex.quote(printable(job.out))
-    click.echo(f"{name} is complete. Next: torchrun brats train --cache {name}")
+    click.echo(f"{name} is complete. Next: brats train --cache {name}")
     return job.out
 
 

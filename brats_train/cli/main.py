@@ -6,6 +6,7 @@ numpy. Exit codes: 0 done, 1 the data or the run failed, 2 wrong usage, 130 inte
 
 from __future__ import annotations
 
+import difflib
 import faulthandler
 import importlib
 import os
@@ -68,6 +69,21 @@ COMMANDS = {
 }
 
 
+# What other programs call an option of ours, where the spelling alone is no help.
+_OTHER_WORDS = {
+    "--learning-rate": "--lr",
+    "--bs": "--batch-size",
+    "--gpus": "--nproc",
+    "--gpu": "--device",
+    "--output": "--out",
+    "--max-epochs": "--epochs",
+    "--num-workers": "--workers",
+    "--pretrained": "--encoder-weights",
+    "--augment": "--set augment.FIELD",
+}
+_OTHER_COMMANDS = {"version": "--version", "evaluate": "eval", "test": "eval", "infer": "predict"}
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
@@ -83,6 +99,17 @@ class LazyGroup(click.Group):
             command.params.append(_debug_option(allow_from_autoenv=False))
             name_variables(cmd_name, command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name.lower().replace("_", "-"), COMMANDS, n=1)
+            meant = _OTHER_COMMANDS.get(name.lower()) or (near[0] if near else None)
+            hint = f" Did you mean brats {meant}?" if meant else " brats --help lists them."
+            ctx.fail(f"No such command {name!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -130,6 +157,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _warn_of_unknown_variables()
     try:
         code = cli.main(words, prog_name="brats", standalone_mode=False)
+    except click.NoSuchOption as error:
+        if rank == 0:
+            error.show()
+            if meant := _OTHER_WORDS.get(error.option_name):
+                print_message(f"Did you mean {meant}?")
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         if rank == 0:
             error.show()

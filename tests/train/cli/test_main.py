@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 
+import click
 import numpy as np
 import pytest
 
-from brats_train.cli.main import COMMANDS, cli
+from brats_train.cli.main import _OTHER_COMMANDS, _OTHER_WORDS, COMMANDS, cli
 from tests.train.runs import call
 
 
@@ -104,3 +105,32 @@ def test_a_death_that_cannot_be_caught_says_where_it_was() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGBUS
     assert "Fatal Python error: Bus error" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("trian",), "Did you mean brats train?"),
+        (("build_cache",), "Did you mean brats build-cache?"),
+        (("version",), "Did you mean brats --version?"),
+        (("nothing",), "brats --help"),
+        (("train", "--learning-rate", "3"), "Did you mean --lr?"),
+    ],
+)
+def test_a_slip_gets_a_suggestion(
+    words: tuple[str, ...], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(*words, code=2)
+    assert hint in capsys.readouterr().err
+
+
+def test_what_is_suggested_exists() -> None:
+    options = {
+        name
+        for command in COMMANDS
+        for parameter in cli.get_command(click.Context(cli), command).params  # type: ignore[union-attr]
+        for name in parameter.opts
+    }
+    for meant in _OTHER_WORDS.values():
+        assert meant.split()[0] in options
+    assert set(_OTHER_COMMANDS.values()) <= {*COMMANDS, "--version"}
