@@ -224,6 +224,13 @@ def test_environment_variables_are_read(page: Path) -> None:
     assert not unknown_variables(names, COMMANDS, get_command)
 
 
+def test_every_page_has_its_place_on_the_site() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text().partition("nav:")[2]
+    folder = ROOT / "docs"
+    pages = {path.relative_to(folder).as_posix() for path in folder.rglob("*.md")}
+    assert not pages - set(re.findall(r"[\w/-]+\.md", nav))
+
+
 def table_rows(text: str, heading: str) -> list[list[str]]:
     """The cells of the tables of one section, without their headings."""
     section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)

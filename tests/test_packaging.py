@@ -115,6 +115,20 @@ def test_every_import_is_a_declared_dependency(package: str) -> None:
     assert not missing
 
 
+def test_messages_name_extras_that_can_be_installed() -> None:
+    """From a checkout: no index has the project, and one has another of a similar name."""
+    named = []
+    for path in [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]:
+        text = re.sub(r'"\s*\n\s*f?"', "", path.read_text())
+        named += re.findall(r"pip install (?:-c \S+ )?(.+?)(?: in the checkout)", text)
+        assert text.count("pip install") == len(
+            re.findall(r"pip install .+? in the checkout", text)
+        )
+    assert named
+    extras = {extra for words in named for extra in re.findall(r"\[(\w+)\]", words)}
+    assert {"tune", "onnx", "cluster"} <= extras <= PROJECT["optional-dependencies"].keys()
+
+
 def test_cache_code_knows_nothing_of_training() -> None:
     assert not imported_names("brats_cache") & {"torch", "torchvision", "kornia", "brats_train"}
 
