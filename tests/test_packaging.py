@@ -100,6 +100,20 @@ def test_launcher_costs_a_spawned_worker_nothing(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_launcher_completes_commands_and_values(tmp_path: Path) -> None:
+    for words, wanted in (("brats tra", "train"), ("brats train --target ", "regions")):
+        asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        result = subprocess.run(
+            [sys.executable, ROOT / "brats"],
+            env={**os.environ, **asked, "_BRATS_COMPLETE": "bash_complete"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert f"plain,{wanted}" in result.stdout.splitlines(), result.stderr
+
+
 def test_launcher_without_the_libraries_says_what_to_do(tmp_path: Path) -> None:
     result = run_python("-S", ROOT / "brats", "--help", cwd=tmp_path)
     assert result.returncode == 1
