@@ -231,6 +231,11 @@ def test_every_page_has_its_place_on_the_site() -> None:
     assert not pages - set(re.findall(r"[\w/-]+\.md", nav))
 
 
+def test_pictures_are_small() -> None:
+    large = [path for path in (ROOT / "docs" / "images").iterdir() if path.stat().st_size > 150_000]
+    assert not large
+
+
 def table_rows(text: str, heading: str) -> list[list[str]]:
     """The cells of the tables of one section, without their headings."""
     section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
