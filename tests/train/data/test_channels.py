@@ -17,6 +17,7 @@ from brats_train.data.feeders import make_feeder
 from brats_train.data.selection import RowSet
 from brats_train.models.checkpoint import load_network
 from tests.commands import run_brats
+from tests.train.runs import call
 
 CPU = torch.device("cpu")
 
@@ -65,15 +66,16 @@ def test_only_training_takes_caches_of_different_modalities(cache: Cache, other:
 
 
 def test_a_run_on_both_learns_to_do_without_and_is_scored_on_both(
-    cache: Cache, other: Cache, tmp_path: Path
+    cache: Cache, other: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     caches = ("--cache", cache.path, "--cache", other.path)
     words = ("--epochs", 1, "--set", "model.encoder=resnet18", "--encoder-weights", "none")
-    run_brats("train", *caches, *words, "--batch-size", 8, "--run-dir", tmp_path / "run")
+    call("train", *caches, *words, "--batch-size", 8, "--run-dir", tmp_path / "run")
     spec, _, _ = load_network(tmp_path / "run" / "best.pt")
     assert spec.accepts_missing
     assert spec.preparation.modalities == ("t1", "t1ce", "t2", "flair")
-    run_brats("eval", "--run-dir", tmp_path / "run", "--split", "train")
+    call("eval", "--run-dir", tmp_path / "run", "--split", "train")
     scored = (tmp_path / "run" / "eval" / "train" / "cases.csv").read_text()
     assert "other0" in scored
     assert "BraTS20" in scored

@@ -16,7 +16,7 @@ from brats_train.data.case_labels import UNLABELLED, label_cases, slice_labels
 from brats_train.data.selection import select_rows
 from brats_train.models.checkpoint import load_network
 from brats_train.training.losses import label_loss
-from tests.commands import run_brats
+from tests.train.runs import call
 
 TRAINING = (
     *("--encoder-weights", "none", "--set", "model.encoder=resnet18", "--set", "rows=tumor"),
@@ -85,17 +85,18 @@ def test_one_label_is_nothing_to_tell_apart(cache: Cache) -> None:
 
 
 def test_a_run_learns_labels_and_goes_on_without_their_table(
-    cache: Cache, phantom_dir: Path, tmp_path: Path
+    cache: Cache, phantom_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The labels are those of the file when the run began; a resumed run needs it no more."""
+    monkeypatch.chdir(tmp_path)
     table, run = tmp_path / "labels.csv", tmp_path / "run"
     names = [name.decode() for name in cache.cases["id"].tolist()]
     lines = [f"{name},{'odd' if number % 2 else 'even'}" for number, name in enumerate(names)]
     table.write_text("\n".join(["case,label", *lines]))
     words = ("--cache", cache.path, "--run-dir", run, *TRAINING)
-    run_brats("train", *words, "--classify", table, "--epochs", 1)
+    call("train", *words, "--classify", table, "--epochs", 1)
     table.unlink()
-    run_brats("train", "--run-dir", run, "--resume", "--epochs", 2)
+    call("train", "--run-dir", run, "--resume", "--epochs", 2)
     spec, model, _ = load_network(run / "best.pt")
     assert spec.labels == ("even", "odd")
     masks, logits = model(torch.zeros(2, 4, 64, 64))
@@ -104,7 +105,7 @@ def test_a_run_learns_labels_and_goes_on_without_their_table(
     config = json.loads((run / "config.json").read_text())
     assert config["labels"] == dict(line.split(",") for line in lines)
 
-    run_brats("eval", "--run-dir", run, "--split", "train")
+    call("eval", "--run-dir", run, "--split", "train")
     summary = json.loads((run / "eval" / "train" / "summary.json").read_text())
     told = summary["classification"]
     assert told["classes"] == ["even", "odd"]
@@ -114,12 +115,12 @@ def test_a_run_learns_labels_and_goes_on_without_their_table(
     assert {row["case"]: row["label"] for row in rows}.items() <= config["labels"].items()
     right = [row["label"] == row["predicted"] for row in rows]
     assert told["accuracy"]["value"] == pytest.approx(np.mean(right))
-    run_brats("eval", "--run-dir", run)
-    run_brats("report", "--run-dir", run)
+    call("eval", "--run-dir", run)
+    call("report", "--run-dir", run)
     assert "Cases by true label" in (run / "report.html").read_text()
 
-    run_brats("predict", phantom_dir, "--run-dir", run, "--out", tmp_path / "masks")
+    call("predict", phantom_dir, "--run-dir", run, "--out", tmp_path / "masks")
     details = json.loads((tmp_path / "masks" / f"{names[0]}.json").read_text())
     assert sum(details["label_probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert details["label"] in ("even", "odd")
-    run_brats("predict", phantom_dir, "--run-dir", run, "--out", tmp_path / "masks", "--resume")
+    call("predict", phantom_dir, "--run-dir", run, "--out", tmp_path / "masks", "--resume")
