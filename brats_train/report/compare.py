@@ -59,13 +59,13 @@ def make_page(
         text = f"A dot is a case: Dice against that of {runs[0].name}. Above the line it is better."
         figures.append(_figure("Case by case", text, draw_cases(runs, dice)))
     return assemble(
-        "compare.html",
+        "sections.html",
         style=asset("report.css").decode(),
         scripts=[],
         texts={"title": " against ".join(run.name for run in runs), "summary": summary},
         figures="".join(figures),
-        scores=_score_table(runs, scores) if scores else "",
-        differences=_difference_table(runs, differences),
+        sections=(_score_table(runs, scores) if scores else "")
+        + _difference_table(runs, differences),
     )
 
 

@@ -65,7 +65,7 @@ def make_page(study: Study, num_wanted: int, best_recipe: str) -> bytes:
     drawn = _draw(study, trials)
     recipe = f"<h2>Best recipe</h2><pre>{escape(best_recipe)}</pre>" if best_recipe else ""
     return assemble(
-        "study.html",
+        "sections.html",
         style=asset("report.css").decode(),
         scripts=[asset("table.js").decode()],
         texts={
@@ -73,8 +73,7 @@ def make_page(study: Study, num_wanted: int, best_recipe: str) -> bytes:
             "summary": _summary(trials, num_wanted),
         },
         figures="".join(_figure(name, one) for name, one in drawn.items()),
-        trials=_table(study, trials),
-        recipe=recipe,
+        sections=_table(study, trials) + recipe,
     )
 
 
