@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +39,8 @@ class CaseEntry:
     def of(cls, slices: CaseSlices, ml_per_voxel: float) -> CaseEntry:
         """Encodes slices for the page.
 
-        The slices of a modality become one image, one below the other. Masks become a byte for each
-        pixel: bit k is region k of the truth, bit 4 + k of the prediction.
+        The slices of a modality become one image, in rows of `columns` slices. Masks become a byte
+        for each pixel: bit k is region k of the truth, bit 4 + k of the prediction.
         """
         num, channels, height, width = slices.images.shape
         truth = np.zeros_like(slices.prediction) if slices.truth is None else slices.truth
@@ -47,18 +48,22 @@ class CaseEntry:
         for index in range(len(slices.regions)):
             bits |= truth[:, index].astype(np.uint8) << index
             bits |= slices.prediction[:, index].astype(np.uint8) << (4 + index)
+        columns = max(1, min(num, round(math.sqrt(num * height / width))))
         sheets = {
-            name: _webp(slices.images[:, channel].reshape(num * height, width))
+            name: _webp(_sheet(slices.images[:, channel], columns))
             for channel, name in zip(range(channels), slices.modalities, strict=True)
         }
         browser = {
             "case": slices.case,
             "z_indices": slices.z_indices.tolist(),
             "depth": slices.depth,
+            "columns": columns,
+            "is_whole": slices.is_whole,
             "first": slices.widest(slices.regions[0]),
             "height": height,
             "width": width,
-            "aspect": slices.aspect,
+            "pixel_mm": slices.pixel_mm,
+            "windows": dict(zip(slices.modalities, slices.windows.round(1).tolist(), strict=True)),
             "known": list(slices.known),
             "sheets": sheets,
             "masks": base64.b64encode(run_length(bits)).decode(),
@@ -69,6 +74,16 @@ class CaseEntry:
             modalities=slices.modalities,
             browser=browser,
         )
+
+
+def _sheet(images: np.ndarray, columns: int) -> np.ndarray:
+    """Puts (n, Y, X) images into rows of `columns`; WebP takes no side above 16383 pixels."""
+    num, height, width = images.shape
+    rows = -(-num // columns)
+    padded = np.zeros((rows * columns, height, width), images.dtype)
+    padded[:num] = images
+    sheet: np.ndarray = padded.reshape(rows, columns, height, width).swapaxes(1, 2)
+    return sheet.reshape(rows * height, columns * width)
 
 
 def run_length(values: np.ndarray) -> bytes:

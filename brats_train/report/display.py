@@ -7,14 +7,20 @@ import numpy as np
 
 __all__ = [
     "MODALITY_NAMES",
-    "PERCENTILES",
     "bounding_box",
     "choose_slices",
+    "choose_window",
     "on_scan_grid",
+    "scale_bar_mm",
     "to_grey",
+    "without_tumour",
 ]
 
-PERCENTILES = (0.5, 99.5)  # of the brain, shown as the darkest and brightest grey
+_RANGE = (0.1, 99.9)  # percentiles of the brain that grey values span
+# A window: percentiles, and how bright the median of the brain without the tumour is at least.
+_BLACK, _WHITE, _MEDIAN_SHARE = 1.0, 99.5, 0.3
+_MIN_SHARE = 0.1  # of the brain that must be left beside the tumour
+_BARS_MM = (10, 20, 50, 100)
 MODALITY_NAMES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
 
 
@@ -83,19 +89,58 @@ def to_grey(images: np.ndarray, brain: np.ndarray) -> np.ndarray:
         brain: (n, Y, X) bool.
 
     Returns:
-        (n, C, Y, X) uint8; in the brain 1 to 255, from the 0.5th to the 99.5th percentile of each
-        modality.
+        (n, C, Y, X) uint8; in the brain 1 to 255, from the 0.1th to the 99.9th percentile of each
+        modality. What is shown of it is a window, see `choose_window`.
     """
     grey = np.zeros(images.shape, np.uint8)
     if not brain.any():
         return grey
     for channel in range(images.shape[1]):
         values = images[:, channel][brain]
-        low, high = np.percentile(values, PERCENTILES)
+        low, high = np.percentile(values, _RANGE)
         # Above 0, so that the darkest tissue can be told from outside the head.
         scaled = 1 + 254 * (values - low) / max(float(high - low), 1e-6)
         grey[:, channel][brain] = np.clip(scaled, 1, 255).round()
     return grey
+
+
+def choose_window(brain: np.ndarray, beside: np.ndarray) -> tuple[float, float]:
+    """Chooses the values that are shown black and white.
+
+    Black is the 1st percentile of the brain without the tumour. White is as far above it as gives
+    the median 0.3 of the grey scale, so that a bright tumour keeps its texture and does not darken
+    the tissue around it, or the 99.5th percentile of the whole brain where that is less.
+
+    Args:
+        brain: (n,) values in the brain, of any real dtype.
+        beside: (m,) those without the tumour.
+
+    Returns:
+        Low and high, of which high is larger.
+    """
+    if not brain.size or not beside.size:
+        return 0.0, 1.0
+    low, median = (float(value) for value in np.percentile(beside, (_BLACK, 50)))
+    white = float(np.percentile(brain, _WHITE))
+    high = min(white, low + (median - low) / _MEDIAN_SHARE)
+    return low, max(high, low + 1e-6 * max(1.0, abs(low)))
+
+
+def without_tumour(brain: np.ndarray, tumour: np.ndarray) -> np.ndarray:
+    """The brain beside a tumour; all of it where a mask leaves less than a tenth, as a bad one may.
+
+    Args:
+        brain: bool, of any shape.
+        tumour: bool, of the same shape.
+    """
+    beside = brain & ~tumour
+    is_enough = np.count_nonzero(beside) >= _MIN_SHARE * np.count_nonzero(brain)
+    return beside if is_enough else brain
+
+
+def scale_bar_mm(width_mm: float) -> int:
+    """The length of a picture's scale bar: the longest up to 0.45 of its width, 10 mm at least."""
+    return max((bar for bar in _BARS_MM if bar <= 0.45 * width_mm), default=_BARS_MM[0])
 
 
 def bounding_box(array: np.ndarray, margin: int = 2) -> tuple[slice, slice]:

@@ -1,7 +1,7 @@
 """Charts of a run: training curves, scores by case and by tumour volume, reliability.
 
-Each function takes plain values and returns a matplotlib figure. Colours are Okabe and Ito's, which
-colour-blind readers can tell apart; line styles and markers differ as well.
+Each function takes plain values and returns a matplotlib figure. Colours are those of `palette`,
+and Okabe and Ito's for runs; line styles and markers differ as well.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from brats_train.evaluation.calibration import Table, calibration_error, reliability
+from brats_train.report.palette import REGION_COLORS
 
 __all__ = [
     "BLUE",
@@ -36,9 +37,9 @@ DPI = 150
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 # Colour, marker and line style of each region.
 REGION_STYLES: Mapping[str, tuple[str, str, str]] = {
-    "wt": (BLUE, "o", "-"),
-    "tc": (ORANGE, "s", "--"),
-    "et": (PURPLE, "^", ":"),
+    "wt": (REGION_COLORS["wt"], "o", "-"),
+    "tc": (REGION_COLORS["tc"], "s", "--"),
+    "et": (REGION_COLORS["et"], "^", ":"),
 }
 # The same for runs beside each other.
 RUN_STYLES: Sequence[tuple[str, str, str]] = (

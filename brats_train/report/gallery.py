@@ -17,7 +17,14 @@ from brats_train.evaluation.evaluate import predict_probabilities
 from brats_train.evaluation.mask_store import Computed, MaskStore, key_of
 from brats_train.inference.case_models import CaseModels
 from brats_train.inference.mask_files import grid_of, mask_path, read_mask
-from brats_train.report.display import bounding_box, choose_slices, on_scan_grid, to_grey
+from brats_train.report.display import (
+    bounding_box,
+    choose_slices,
+    choose_window,
+    on_scan_grid,
+    to_grey,
+    without_tumour,
+)
 
 __all__ = [
     "CaseSlices",
@@ -56,25 +63,34 @@ class CaseSlices:
         modalities: The C channels of `images`.
         z_indices: (n,) int, z of each slice in the scan.
         depth: Number of slices of the scan.
+        is_whole: Whether these are all slices of the case that are cached.
         images: (n, C, Y, X) uint8, black outside the brain.
+        windows: (C, 2) float, the grey values of `images` to show black and white.
         regions: The K regions of the masks.
         prediction: (n, K, Y, X) bool.
         truth: (n, K, Y, X) bool, all False for a region that is not in `known`; None for a case
             without a mask.
         known: The regions that the labels of the truth define.
-        aspect: Height of a pixel divided by its width.
+        pixel_mm: Height and width of a pixel.
     """
 
     case: str
     modalities: tuple[str, ...]
     z_indices: np.ndarray
     depth: int
+    is_whole: bool
     images: np.ndarray
+    windows: np.ndarray
     regions: tuple[str, ...]
     prediction: np.ndarray
     truth: np.ndarray | None
     known: tuple[str, ...]
-    aspect: float
+    pixel_mm: tuple[float, float]
+
+    @property
+    def aspect(self) -> float:
+        """Height of a pixel divided by its width."""
+        return self.pixel_mm[0] / self.pixel_mm[1]
 
     def widest(self, region: str) -> int:
         """Index of the slice where a region is largest in the truth, else in the prediction."""
@@ -191,19 +207,33 @@ def select_slices(
     _, height, width = grid.canonical_shape
     _, dy, dx = grid.spacing_mm
     prepared = np.array(cache.images[rows[np.isin(z_indices, chosen)]])
+    images, brain = on_scan_grid(prepared, height, width, cache.preparation.fit)
+    grey = to_grey(images, brain)
+    prediction = predicted.masks[:, chosen].swapaxes(0, 1)
+    shown = None if truth is None else truth[:, chosen].swapaxes(0, 1)
+    tumour = prediction if shown is None or not shown.any() else shown
     whole = CaseSlices(
         case=_id_of(cache, index),
         modalities=tuple(cache.preparation.modalities),
         z_indices=chosen,
         depth=cache.depth(index),
-        images=to_grey(*on_scan_grid(prepared, height, width, cache.preparation.fit)),
+        is_whole=len(chosen) == len(z_indices),
+        images=grey,
+        windows=_windows(grey, brain, np.asarray(tumour.any(axis=1))),
         regions=regions,
-        prediction=predicted.masks[:, chosen].swapaxes(0, 1),
-        truth=None if truth is None else truth[:, chosen].swapaxes(0, 1),
+        prediction=prediction,
+        truth=shown,
         known=tuple(r for r in regions if truth is not None and r in cache.scheme(index).regions),
-        aspect=dy / dx,
+        pixel_mm=(dy, dx),
     )
     return whole.crop()
+
+
+def _windows(grey: np.ndarray, brain: np.ndarray, tumour: np.ndarray) -> np.ndarray:
+    """(C, 2) float windows of (n, C, Y, X) grey values, of two (n, Y, X) bool masks."""
+    beside = without_tumour(brain, tumour)
+    channels = grey.swapaxes(0, 1)
+    return np.array([choose_window(channel[brain], channel[beside]) for channel in channels])
 
 
 def _truth(cache: Cache, index: int, labels: np.ndarray, regions: tuple[str, ...]) -> np.ndarray:

@@ -12,6 +12,7 @@ from brats_train.evaluation.results import Results
 from brats_train.report.case_entry import CaseEntry
 from brats_train.report.display import MODALITY_NAMES
 from brats_train.report.html import assemble, asset, embedded_json
+from brats_train.report.palette import REGION_NAMES, TISSUES, page_colors
 
 __all__ = ["Picture", "make_page"]
 
@@ -102,6 +103,9 @@ def make_page(
         "regions": regions,
         "modalities": modalities,
         "names": {one: MODALITY_NAMES.get(one, one) for one in modalities},
+        "region_names": REGION_NAMES,
+        "colors": page_colors(),
+        "tissues": [_tissue(label) for label in (3, 1, 2)],  # the innermost first
         "cases": [
             {**entry.browser, "scores": _scores(results, entry.case)}
             for entry in entries
@@ -118,6 +122,11 @@ def make_page(
         cases=_table(results, entries) if results else "",
         data=embedded_json("data", browser),
     )
+
+
+def _tissue(label: int) -> dict[str, str]:
+    name, color = TISSUES[label]
+    return {"name": name, "color": color}
 
 
 def _summary_text(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,32 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from brats_cache.common.errors import printable
-from brats_train.report.display import MODALITY_NAMES
+from brats_cache.imaging.labels import REGIONS
+from brats_train.inference.postprocess import label_volume
+from brats_train.report.display import MODALITY_NAMES, scale_bar_mm
 from brats_train.report.gallery import CaseSlices
+from brats_train.report.palette import (
+    FALSE_ALARM,
+    FOUND,
+    MISSED,
+    PREDICTION,
+    REGION_NAMES,
+    TISSUES,
+    TRUTH,
+)
 
 __all__ = ["draw_panels", "draw_predictions"]
 
-# Okabe and Ito's colours, light enough for dark tissue: false negatives, false positives, both.
-TRUTH, PREDICTION, AGREEMENT = "#56B4E9", "#E69F00", "#F5F5F5"
-_LINES: dict[str, Any] = {"wt": "solid", "tc": "dashed", "et": "dotted"}
+_LINES: dict[str, Any] = {TRUTH: "solid", PREDICTION: "dashed", FOUND: "solid"}
 _CELL = 2.15  # inches
+_SHADOW = [withStroke(linewidth=2, foreground="black")]  # behind what is written over a scan
 
 
 def draw_panels(cases: Sequence[tuple[str, CaseSlices]]) -> Figure:
     """Draws one row for each case, like the paper's figure 12.
 
-    Scan, truth, prediction, then true positives, false negatives and false positives over FLAIR
-    (whole tumour) and T1ce (tumour core, where the model predicts it).
+    Scan, truth and prediction with their tissues, then true positives, false negatives and false
+    positives over FLAIR (whole tumour) and T1ce (tumour core, where the model predicts it).
 
     Args:
         cases: Heading of each row, such as "best, Dice 0.93", and the slices to choose from.
@@ -43,22 +54,21 @@ def draw_panels(cases: Sequence[tuple[str, CaseSlices]]) -> Figure:
         assert one.truth is not None
         for column, channel in enumerate((flair, flair, flair, flair, t1ce)[:columns]):
             _show(axes[column], one, channel)
-        for index, region in enumerate(one.regions):
-            _outline(axes[1], one.truth[0, index], TRUTH, region)
-            _outline(axes[2], one.prediction[0, index], PREDICTION, region)
+        _show_mask(axes[1], one.truth[0], one.regions, one.known, TRUTH)
+        _show_mask(axes[2], one.prediction[0], one.regions, one.regions, PREDICTION)
         _set_title(axes[0], heading, one.case, f"z = {one.z_indices[0]}")
         axes[1].set_title("truth", fontsize=8)
         axes[2].set_title("prediction", fontsize=8)
-        for column, region, channel in ((3, main, flair), (4, core, t1ce))[: columns - 3]:
+        for column, region in ((3, main), (4, core))[: columns - 3]:
             _show_agreement(axes[column], one, region)
-            axes[column].set_title(f"{region.upper()} over {_name(names[channel])}", fontsize=8)
-    white = [withStroke(linewidth=4, foreground="0.25")]
-    entries = [
-        Patch(facecolor=TRUTH, edgecolor="0.2", label="missed (FN)"),
-        Patch(facecolor=PREDICTION, edgecolor="0.2", hatch="////", label="false alarm (FP)"),
-        Line2D([], [], color=AGREEMENT, path_effects=white, label="found (TP)"),
+            axes[column].set_title(f"errors, {REGION_NAMES[region]}", fontsize=8)
+    roles = [
+        *_outlines({"truth": TRUTH, "prediction": PREDICTION}),
+        Patch(facecolor=MISSED, edgecolor="0.2", label="missed (FN)"),
+        Patch(facecolor=FALSE_ALARM, edgecolor="0.2", hatch="////", label="false alarm (FP)"),
+        *_outlines({"found (TP)": FOUND}),
     ]
-    return _add_legend(figure, [*entries, *_region_lines(cases[0][1].regions)])
+    return _add_legend(figure, roles, _tissues(slices for _, slices in cases))
 
 
 def draw_predictions(cases: Sequence[CaseSlices]) -> Figure:
@@ -72,15 +82,11 @@ def draw_predictions(cases: Sequence[CaseSlices]) -> Figure:
         channel = _channel(one.modalities, "flair")
         for axes in grid[:, column]:
             _show(axes, one, channel)
-        for index, region in enumerate(one.regions):
-            _outline(grid[1, column], one.prediction[0, index], PREDICTION, region)
-        _set_title(
-            grid[0, column], one.case, f"z = {one.z_indices[0]}, {_name(one.modalities[channel])}"
-        )
+        _show_mask(grid[1, column], one.prediction[0], one.regions, one.regions, PREDICTION)
+        _set_title(grid[0, column], one.case, f"z = {one.z_indices[0]}")
         if not one.prediction.any():
             grid[1, column].set_title("nothing predicted", fontsize=8)
-    entries = [Line2D([], [], color=PREDICTION, label="prediction")]
-    return _add_legend(figure, [*entries, *_region_lines(cases[0].regions)])
+    return _add_legend(figure, _outlines({"prediction": PREDICTION}), _tissues(cases))
 
 
 def _sheet(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
@@ -95,40 +101,71 @@ def _sheet(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
 
 
 def _show(axes: Any, one: CaseSlices, channel: int) -> None:
-    image = one.images[0, channel]
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=one.aspect, interpolation="nearest")
+    """A slice with what a reader needs: modality, sides and a scale."""
+    image, (low, high) = one.images[0, channel], one.windows[channel]
+    axes.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=one.aspect, interpolation="nearest")
     # A square around every head, so that all cells are of one size.
     height, width = image.shape
     side = max(height * one.aspect, width)
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     axes.set_xlim(middle_x - side / 2, middle_x + side / 2)
     axes.set_ylim(middle_y + side / one.aspect / 2, middle_y - side / one.aspect / 2)
+    about: dict[str, Any] = {"color": "white", "path_effects": _SHADOW, "transform": axes.transAxes}
+    modality = printable(_name(one.modalities[channel]))
+    axes.text(0.03, 0.97, modality, va="top", fontsize=7, parse_math=False, **about)
+    # Rows run towards posterior and columns towards left: the patient's right is on the left.
+    axes.text(0.03, 0.5, "R", va="center", fontsize=8, weight="bold", **about)
+    axes.text(0.97, 0.5, "L", va="center", ha="right", fontsize=8, weight="bold", **about)
+    side_mm = side * one.pixel_mm[1]
+    bar = scale_bar_mm(side_mm)
+    axes.plot(
+        [0.97 - bar / side_mm, 0.97],
+        [0.035, 0.035],
+        color="white",
+        linewidth=1.5,
+        solid_capstyle="butt",
+        path_effects=_SHADOW,
+        transform=axes.transAxes,
+    )
+    axes.text(0.97, 0.055, f"{bar / 10:g} cm", ha="right", va="bottom", fontsize=6, **about)
+
+
+def _show_mask(
+    axes: Any, mask: np.ndarray, regions: Sequence[str], known: Sequence[str], color: str
+) -> None:
+    """A mask, (K, Y, X) bool: its outline, within it the tissues where all regions are known."""
+    if set(known) == set(REGIONS):
+        labels = label_volume(mask, regions)
+        for label in (2, 1, 3):
+            _fill(axes, labels == label, TISSUES[label][1])
+    else:
+        _fill(axes, mask[0], color)
+    _outline(axes, mask[0], color)
 
 
 def _show_agreement(axes: Any, one: CaseSlices, region: str) -> None:
     index = one.regions.index(region)
     assert one.truth is not None
     truth, found = one.truth[0, index], one.prediction[0, index]
-    _fill(axes, truth & ~found, TRUTH)
-    _fill(axes, found & ~truth, PREDICTION, hatch="//////")
-    _outline(axes, truth & found, AGREEMENT)
+    _fill(axes, truth & ~found, MISSED)
+    _fill(axes, found & ~truth, FALSE_ALARM, hatch="//////")
+    _outline(axes, truth & found, FOUND)
 
 
 def _fill(axes: Any, mask: np.ndarray, color: str, hatch: str = "") -> None:
     if not mask.any():
         return
     sharp = _magnified(mask)
-    axes.contourf(*sharp, levels=(0.5, 1.5), colors=[color], alpha=0.55)
+    axes.contourf(*sharp, levels=(0.5, 1.5), colors=[color], alpha=0.5)
     if hatch:
         filled = axes.contourf(*sharp, levels=(0.5, 1.5), colors="none", hatches=[hatch])
         filled.set_edgecolor(color)
         filled.set_linewidth(0)
-    axes.contour(*sharp, levels=(0.5,), colors=[color], linewidths=0.9)
 
 
-def _outline(axes: Any, mask: np.ndarray, color: str, region: str = "wt") -> None:
+def _outline(axes: Any, mask: np.ndarray, color: str) -> None:
     if mask.any():
-        style = {"linewidths": 1.1, "linestyles": _LINES[region]}
+        style = {"linewidths": 1.2, "linestyles": _LINES[color]}
         axes.contour(*_magnified(mask), levels=(0.5,), colors=[color], **style)
 
 
@@ -148,15 +185,39 @@ def _set_title(axes: Any, *lines: str) -> None:
     axes.set_title(text, fontsize=8, loc="left", parse_math=False)
 
 
-def _region_lines(regions: Sequence[str]) -> list[Line2D]:
-    if len(regions) == 1:
+def _outlines(colors: dict[str, str]) -> list[Line2D]:
+    """Legend entries, bright lines on the dark of a scan."""
+    dark = [withStroke(linewidth=4, foreground="0.2")]
+    return [
+        Line2D([], [], color=color, linestyle=_LINES[color], path_effects=dark, label=label)
+        for label, color in colors.items()
+    ]
+
+
+def _tissues(cases: Iterable[CaseSlices]) -> list[Patch]:
+    """Legend entries of the tissues, where a mask with all regions tells them."""
+    if not any(set(one.regions) == set(REGIONS) for one in cases):
         return []
-    return [Line2D([], [], color="0.2", linestyle=_LINES[r], label=r.upper()) for r in regions]
+    return [
+        Patch(facecolor=TISSUES[label][1], edgecolor="0.2", label=TISSUES[label][0])
+        for label in (2, 1, 3)
+    ]
 
 
-def _add_legend(figure: Figure, entries: list[Any]) -> Figure:
+def _add_legend(figure: Figure, *rows: list[Any]) -> Figure:
+    """A legend below all, a row for each list; one column where the figure is narrow."""
+    most = max(map(len, rows))
+    is_narrow = figure.get_figwidth() < 1.7 * most
+    blank = Patch(alpha=0)
+    columns = [
+        entry for column in zip_longest(*filter(None, rows), fillvalue=blank) for entry in column
+    ]
     figure.legend(
-        handles=entries, loc="outside lower center", ncols=len(entries), frameon=False, fontsize=8
+        handles=[entry for row in rows for entry in row] if is_narrow else columns,
+        loc="outside lower center",
+        ncols=1 if is_narrow else most,
+        frameon=False,
+        fontsize=8,
     )
     return figure
 

@@ -29,7 +29,7 @@ from brats_cache.imaging.nifti import read_volume as volume_of
 from brats_cache.imaging.nifti_header import Header, read_header
 from brats_cache.imaging.nifti_writer import encode_volume
 from brats_cache.imaging.preprocess import brain_of
-from brats_train.report.display import MODALITY_NAMES, PERCENTILES
+from brats_train.report.display import MODALITY_NAMES, choose_window, without_tumour
 from brats_train.report.html import assemble, asset, embedded_json
 
 __all__ = ["make_view", "redirect_file", "serve", "start_server"]
@@ -74,7 +74,7 @@ def make_view(case_dir: Path, mask: Path | None = None) -> bytes:
         overlays.append((mask.name, "prediction", _read_mask(Scan(path=mask))))
     content = {
         "case": case.id,
-        "volumes": _encoded(volumes),
+        "volumes": _encoded(volumes, [volume.values for _, _, volume in overlays]),
         "masks": [
             {
                 "name": printable(name),
@@ -195,15 +195,15 @@ def _read_mask(scan: Scan) -> _Volume:
     return _Volume(values=labels_of(read_contents(header), scan.channel), header=header)
 
 
-def _encoded(volumes: dict[str, _Volume]) -> list[dict[str, Any]]:
+def _encoded(volumes: dict[str, _Volume], masks: Sequence[np.ndarray]) -> list[dict[str, Any]]:
     """The scans for the page; FLAIR first, which shows the whole tumour best."""
     brain = brain_of([volume.values for volume in volumes.values()])
+    tumour = next((mask for mask in masks if mask.shape == brain.shape), np.zeros_like(brain))
+    beside = without_tumour(brain, tumour != 0)
     encoded = []
     for name in sorted(volumes, key=lambda one: one != "flair"):
         values, header = volumes[name].values, volumes[name].header
-        inside = values[brain]
-        sample = inside[:: max(1, inside.size // _SAMPLES)] if inside.size else np.zeros(1)
-        low, high = (float(value) for value in np.percentile(sample, PERCENTILES))
+        low, high = choose_window(_sample(values[brain]), _sample(values[beside]))
         if low < 0:
             # In scans that were normalised before, the 0 outside the brain is not a dark value.
             values = np.where(brain, values, np.asarray(np.floor(low), values.dtype))
@@ -211,11 +211,15 @@ def _encoded(volumes: dict[str, _Volume]) -> list[dict[str, Any]]:
             {
                 "name": MODALITY_NAMES[name],
                 "low": low,
-                "high": max(high, low + 1e-6),
+                "high": high,
                 "nifti": _base64(values, header),
             }
         )
     return encoded
+
+
+def _sample(values: np.ndarray) -> np.ndarray:
+    return values[:: max(1, values.size // _SAMPLES)]
 
 
 def _base64(values: np.ndarray, header: Header) -> str:

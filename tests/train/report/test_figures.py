@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from brats_train.evaluation.calibration import probability_table
-from brats_train.report.display import bounding_box, choose_slices, on_scan_grid, to_grey
+from brats_train.report.display import (
+    bounding_box,
+    choose_slices,
+    choose_window,
+    on_scan_grid,
+    scale_bar_mm,
+    to_grey,
+    without_tumour,
+)
 from brats_train.report.figures import (
     best_epoch,
     draw_curves,
@@ -25,6 +33,7 @@ from brats_train.report.figures import (
     render,
 )
 from brats_train.report.gallery import CaseSlices
+from brats_train.report.palette import TISSUES
 from brats_train.report.panels import draw_panels, draw_predictions
 from brats_train.training.metrics_file import METRIC_COLUMNS
 
@@ -53,12 +62,14 @@ def slices_of(regions: tuple[str, ...] = ("wt",), case: str = "case") -> CaseSli
         modalities=("flair", "t1ce"),
         z_indices=np.array([3, 5, 7, 9]),
         depth=12,
+        is_whole=False,
         images=images,
+        windows=np.array([[0.0, 160.0], [0.0, 160.0]]),
         regions=regions,
         prediction=np.roll(truth, 3, axis=3),
         truth=truth,
         known=regions,
-        aspect=1.0,
+        pixel_mm=(2.0, 2.0),
     )
 
 
@@ -199,14 +210,62 @@ def test_a_calibrated_model_lies_on_the_diagonal() -> None:
 
 @pytest.mark.parametrize("regions", [("wt",), ("wt", "tc", "et")])
 def test_panels_show_misses_and_false_alarms_in_their_colours(regions: tuple[str, ...]) -> None:
-    pixels = drawn(draw_panels([("best", slices_of(regions)), ("worst", slices_of(regions))]))
+    figure = draw_panels([("best", slices_of(regions)), ("worst", slices_of(regions))])
+    pixels = drawn(figure)
     blue, green, red = (pixels[..., channel].astype(int) for channel in range(3))
     found = {
-        "missed": ((blue > red + 60) & (blue > green)).sum(),
-        "false alarm": ((red > blue + 60) & (red > green)).sum(),
+        "missed": ((red > blue + 40) & (red > green + 40)).sum(),
+        "false alarm": ((red > blue + 60) & (green > blue + 60)).sum(),
     }
     assert all(count > 500 for count in found.values()), found
     assert pixels[..., 0].size * 0.2 < (pixels.max(axis=2) < 10).sum()  # black around the heads
+    named = {text.get_text() for text in figure.legends[0].get_texts()}
+    tissues = {name for label, (name, _) in TISSUES.items() if label < 4}
+    roles = {"truth", "prediction", "missed (FN)", "false alarm (FP)", "found (TP)"}
+    assert named - {""} == roles | (tissues if len(regions) == 3 else set())
+
+
+def test_every_slice_tells_modality_sides_and_scale() -> None:
+    plain = slices_of()
+    for figure in (draw_panels([("best", plain)]), draw_predictions([plain, plain])):
+        drawn(figure)
+        for axes in figure.axes:
+            places = {text.get_text(): text.get_position() for text in axes.texts}
+            assert places["R"][0] < 0.1 < 0.9 < places["L"][0]
+            assert {"FLAIR", "T1ce"} & set(places)
+            # A line of so many pixels of 2 mm as the words beside it say.
+            (bar,) = (line for line in axes.lines if line.get_transform() == axes.transAxes)
+            shown = 2 * np.ptp(axes.get_xlim()) * np.ptp(bar.get_xdata())
+            (length,) = (float(text.split()[0]) for text in places if text.endswith(" cm"))
+            assert shown == pytest.approx(10 * length)
+    assert [scale_bar_mm(width) for width in (12, 64, 145, 400)] == [10, 20, 50, 100]
+
+
+@given(st.floats(0.5, 50), st.floats(0.01, 0.8))
+def test_a_window_shows_the_brain_alike_whatever_the_tumour(
+    brightness: float, share: float
+) -> None:
+    beside = np.linspace(1, 2, 1001)
+    tumour = np.full(int(share / (1 - share) * beside.size), 2 + brightness)
+    low, high = choose_window(np.concatenate([beside, tumour]), beside)
+    assert low == pytest.approx(1.01)
+    median = (1.5 - low) / (high - low)
+    assert median >= 0.3 - 1e-9  # a huge or very bright tumour does not darken the brain
+    assert high > 2  # the brain itself is never cut off by a brighter tumour
+    alone = choose_window(beside, beside)
+    assert alone == pytest.approx((1.01, 1.995), abs=0.01)
+
+
+def test_a_mask_of_the_whole_brain_leaves_a_window() -> None:
+    brain = np.ones((2, 5, 5), bool)
+    assert without_tumour(brain, brain).all()
+    small = np.zeros_like(brain)
+    small[0, 0, 0] = True
+    assert (without_tumour(brain, small) == ~small).all()
+    low, high = choose_window(np.zeros(0), np.zeros(0))
+    assert low < high
+    low, high = choose_window(np.ones(9), np.ones(9))
+    assert low < high
 
 
 def test_panels_of_an_empty_truth_and_an_empty_prediction_can_be_drawn() -> None:
@@ -219,7 +278,9 @@ def test_panels_of_an_empty_truth_and_an_empty_prediction_can_be_drawn() -> None
 
 def test_one_modality_takes_four_columns() -> None:
     plain = slices_of()
-    alone = replace(plain, modalities=("flair",), images=plain.images[:, :1])
+    alone = replace(
+        plain, modalities=("flair",), images=plain.images[:, :1], windows=plain.windows[:1]
+    )
     assert len(draw_panels([("best", alone)]).axes) == 4
     assert len(draw_panels([("best", plain)]).axes) == 5
 

@@ -6,7 +6,7 @@ import base64
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from brats_cache.api import build_cache
 from brats_cache.format.reader import Cache, open_cache
 from brats_cache.format.truth import true_labels
 from brats_cache.imaging.labels import region_table
@@ -24,6 +25,8 @@ from brats_train.evaluation.results import read_results
 from brats_train.report.case_entry import CaseEntry, run_length
 from brats_train.report.gallery import Predicted, select_slices
 from brats_train.report.html import embedded_json
+from brats_train.report.palette import FALSE_ALARM, PREDICTION, TRUTH
+from brats_train.report.panels import draw_predictions
 from brats_train.training.metrics_file import METRIC_COLUMNS
 from brats_train.training.run_dir import RunDir
 from tests.browser import Page, open_browser
@@ -171,7 +174,7 @@ def test_the_page_opens_alone_and_without_errors(page: Page, run: Path) -> None:
     assert sorted(names) == sorted([EVIL, "Case_10", "Case_2"])
     assert page.run("document.querySelectorAll('[onerror], img:not([src^=\"data:\"])').length") == 0
     assert page.run("[...document.images].every((i) => i.complete && i.naturalWidth > 100)")
-    assert page.run("document.querySelectorAll('script:not([type])').length") == 1
+    assert page.run("document.querySelectorAll('script:not([type])').length") == 2
 
 
 def test_a_heading_sorts_the_table(page: Page, run: Path) -> None:
@@ -232,7 +235,7 @@ def test_the_slices_turn_by_keyboard(page: Page, run: Path) -> None:
     assert drawn_after(page, "m") != first
     assert "T1" in page.run("canvas.getAttribute('aria-label')")
     drawn_after(page, "m", "m", "m", "r")
-    assert "TC" in page.run("canvas.getAttribute('aria-label')")
+    assert "tumour core" in page.run("canvas.getAttribute('aria-label')")
     drawn_after(page, "ArrowRight")
     assert page.run("document.getElementById('browser-case').textContent") != case
     page.press("Escape")
@@ -250,6 +253,38 @@ def test_the_wheel_and_the_slider_turn_the_slices(page: Page) -> None:
     page.run("document.getElementById('position').focus()")
     page.press("Home")
     page.wait("document.getElementById('place').textContent.includes('slice 1 of')")
+
+
+def near(page: Page, color: str, box: Sequence[float] = (0, 0, 1, 1)) -> int:
+    """How many of the canvas's pixels have a colour; the box is left, top, right, bottom of it."""
+    wanted = [int(color[at : at + 2], 16) for at in (1, 3, 5)]
+    return page.run(
+        "(([left, top, right, bottom], wanted) => { const { width, height } = canvas;"
+        "const [x, y] = [left * width, top * height].map(Math.round);"
+        "const sizes = [right * width - x, bottom * height - y].map(Math.round);"
+        "const { data } = canvas.getContext('2d').getImageData(x, y, ...sizes); let count = 0;"
+        "for (let i = 0; i < data.length; i += 4)"
+        "  count += wanted.every((value, k) => Math.abs(data[i + k] - value) < 12);"
+        f"return count; }})({json.dumps(box)}, {wanted})"
+    )
+
+
+def test_on_the_slice_stand_its_marks_and_colours(page: Page) -> None:
+    page.run("document.querySelector('button.case').focus()")
+    drawn_after(page, "Enter")
+    colors = (TRUTH, PREDICTION, FALSE_ALARM)  # an untrained model finds tumour everywhere
+    assert all(near(page, color) > 50 for color in colors)
+    drawn_after(page, "t", "p", "a", "a", "a")
+    assert page.run("state.area") == "none"
+    assert not any(near(page, color) for color in colors)
+    for name, box in {
+        "R": (0, 0.46, 0.05, 0.54),
+        "L": (0.95, 0.46, 1, 0.54),
+        "modality": (0, 0, 0.12, 0.06),
+        "z": (0.85, 0, 1, 0.06),
+        "scale bar": (0.85, 0.97, 1, 1),
+    }.items():
+        assert near(page, "#FFFFFF", box) > 20, name
 
 
 def test_every_control_has_a_name(page: Page) -> None:
@@ -355,6 +390,42 @@ def test_masks_made_elsewhere_can_be_shown(run: Path, tmp_path: Path) -> None:
     assert figures == {"panels", "scores", "sizes", "curves"}
     scored, shown = page_data(run)["cases"], page_data(copy)["cases"]
     assert [one["masks"] for one in scored] == [one["masks"] for one in shown]
+
+
+def test_right_and_left_come_from_the_affine(tmp_path: Path) -> None:
+    """A bright mark in the patient's left half, in files whose axes run in three directions."""
+    shape = (20, 24, 6)  # right to left, front to back, bottom to top
+    scan = np.zeros(shape, np.int16)
+    scan[2:18, 2:22, 1:5] = np.arange(16)[:, None, None] + 100
+    scan[14:17, 10:13, 3] = 900
+    mask = (scan == 900).astype(np.uint8)
+    affine = np.diag([-3.0, -2.0, 5.0, 1.0])
+    for number, axes in enumerate(("LPS", "RAS", "SAR")):
+        turned = nib.orientations.ornt_transform(
+            nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(axes)
+        )
+        folder = tmp_path / "scans" / f"case{number}"
+        folder.mkdir(parents=True)
+        for kind, values in (("flair", scan), ("seg", mask)):
+            image = nib.Nifti1Image(values, affine).as_reoriented(turned)
+            nib.save(image, folder / f"case{number}_{kind}.nii")
+    cache = build_cache(tmp_path / "scans", tmp_path / "c.h5", modalities=["flair"], size=24)
+    for index in range(3):
+        labels = true_labels(cache, index)
+        masks = region_table("wt")[labels][None]
+        slices = select_slices(
+            cache, index, Predicted(masks=masks, tables={}), labels, ("wt",), limit=1
+        )
+        assert slices.pixel_mm == (2, 3)
+        figure = draw_predictions([slices])
+        (image,) = figure.axes[0].images
+        middle = image.get_array().shape[1] / 2
+        letters = {text.get_text(): text.get_position()[0] for text in figure.axes[0].texts}
+        assert letters["R"] < 0.5 < letters["L"]
+        columns = np.flatnonzero(slices.prediction[0, 0].any(axis=0))
+        assert columns.min() > middle, "the patient's left is at the letter L"
+        grey = slices.images[0, 0].astype(int)
+        assert np.flatnonzero(grey.max(axis=0) == grey.max()).min() > middle
 
 
 def test_fifty_five_real_cases_stay_under_20_mb(tmp_path: Path, real_data: Path) -> None:
