@@ -115,14 +115,17 @@ def predict(
         for note in findings.notes if world.is_main else ():
             print_message(printable(note), prefix="Note: ")
 
+        def alert(text: str) -> None:
+            print_message(printable(text), prefix="Warning: ")
+
         def warn(text: str) -> None:
             if world.is_main:
-                print_message(printable(text), prefix="Warning: ")
+                alert(text)
 
         progress = show_progress("Segmenting", "cases", is_shown=world.is_main)
         try:
             with progress as report:
-                outcome = prediction.predict(job, ensemble, world, report, warn)
+                outcome = prediction.predict(job, ensemble, world, report, warn, alert)
         except KeyboardInterrupt:
             if world.is_main:
                 click.echo(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,8 +22,10 @@ from brats_train.data.channels import place_channels
 from brats_train.inference.brain import brain_of_images
 from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble, to_native
+from brats_train.inference.familiarity import compare_look
 from brats_train.inference.mask_files import grid_of
 from brats_train.inference.pooling import pool_slices
+from brats_train.inference.scan_look import look_of
 from brats_train.models.checkpoint import SegmenterSpec
 
 __all__ = [
@@ -47,6 +49,7 @@ class PreparedCase:
         grid: The scan's grid.
         fingerprint: Of the scans' files, see `fingerprint_of_scans`; "" for what is no file.
         warnings: How the scans differ from those that models are trained on, see `check_scans`.
+        unfamiliar: How they differ from those that this model was trained on, see `compare_look`.
     """
 
     images: np.ndarray
@@ -55,6 +58,7 @@ class PreparedCase:
     grid: Grid
     fingerprint: str = ""
     warnings: tuple[str, ...] = ()
+    unfamiliar: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,6 +145,7 @@ def prepare_case(case: Case, spec: SegmenterSpec) -> PreparedCase:
     images = prepare_images(
         loaded.volumes, loaded.brain, survey.normalizations, preparation, z_indices
     )
+    warnings, unfamiliar = _compare(volumes, loaded.brain, images, z_indices, grid, spec)
     return PreparedCase(
         images=place_channels(images, preparation.modalities, wanted),
         z_indices=z_indices,
@@ -150,10 +155,8 @@ def prepare_case(case: Case, spec: SegmenterSpec) -> PreparedCase:
             [source.checksum for source in survey.sources],
             [scan.channel for scan in case.images.values()],
         ),
-        warnings=(
-            *check_scans(volumes, loaded.brain, grid.spacing_mm),
-            *_missing(volumes, wanted),
-        ),
+        warnings=warnings,
+        unfamiliar=unfamiliar,
     )
 
 
@@ -203,18 +206,46 @@ def prepare_arrays(
     grid = Grid(shape=shape, affine=affine)
     by_name = dict(zip(named, canonical, strict=True))
     images = prepare_images(canonical, brain, normalizations, preparation, z_indices)
+    warnings, unfamiliar = _compare(by_name, brain, images, z_indices, grid, spec)
     return PreparedCase(
         images=place_channels(images, preparation.modalities, wanted),
         z_indices=z_indices,
         brain=brain[z_indices],
         grid=grid,
-        warnings=(*check_scans(by_name, brain, grid.spacing_mm), *_missing(by_name, wanted)),
+        warnings=warnings,
+        unfamiliar=unfamiliar,
     )
 
 
-def _missing(held: Iterable[str], wanted: Sequence[str]) -> list[str]:
-    """A warning for each modality that is predicted without."""
-    return [f"{name} is missing, predicted without it" for name in wanted if name not in set(held)]
+def _compare(
+    volumes: Mapping[str, np.ndarray],
+    brain: np.ndarray,
+    images: np.ndarray,
+    z_indices: np.ndarray,
+    grid: Grid,
+    spec: SegmenterSpec,
+) -> tuple[tuple[str, ...], str]:
+    """`PreparedCase.warnings` and `PreparedCase.unfamiliar` of a scan.
+
+    Args:
+        volumes: By modality, (Z, Y, X).
+        brain: (Z, Y, X) bool.
+        images: (n, C, S, S) float16, the same modalities prepared.
+        z_indices: (n,) z of each.
+        grid: The scan's grid.
+        spec: The model.
+    """
+    wanted = spec.preparation.modalities
+    compared = compare_look(
+        look_of(images, z_indices, grid),
+        spec.looks,
+        wanted,
+        tuple(volumes),
+        check_scans(volumes, brain, grid.spacing_mm),
+    )
+    missing = [name for name in wanted if name not in volumes]
+    warnings = (*compared.kinds, *(f"{name} is missing, predicted without it" for name in missing))
+    return warnings, compared.line
 
 
 def _as_read(volume: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from brats_cache.common.errors import CheckpointError
 from brats_train.data.context import neighbor_positions
 from brats_train.models.checkpoint import SegmenterSpec
 from brats_train.models.loaded_model import LoadedModel
+from brats_train.models.looks import pool_looks
 from brats_train.models.network import split_output
 from brats_train.models.postprocessing import Postprocessing
 from brats_train.models.sources import load_models
@@ -192,7 +193,9 @@ def average(ensembles: Sequence[Ensemble]) -> Ensemble:
                 )
     postprocessing = Postprocessing.mean([spec.postprocessing for spec in specs], first.regions)
     return Ensemble(
-        spec=replace(first, postprocessing=postprocessing),
+        spec=replace(
+            first, postprocessing=postprocessing, looks=pool_looks(spec.looks for spec in specs)
+        ),
         models=tuple(model for one in ensembles for model in one.models),
         paths=tuple(path for one in ensembles for path in one.paths),
         fingerprints=tuple(mark for one in ensembles for mark in one.fingerprints),

@@ -103,6 +103,7 @@ def predict(
     world: World,
     progress: Progress,
     warn: Warn = lambda text: None,
+    alert: Warn = lambda text: None,
 ) -> Outcome:
     """Writes `<case>.nii.gz` for every case that was found; ranks share the cases out.
 
@@ -114,6 +115,8 @@ def predict(
         world: This process among its peers.
         progress: Called with the number of cases done and of all.
         warn: Takes a line for each kind of scan that the model may not understand, on every rank.
+        alert: Takes a line for each case that looks unlike the training scans, before it is
+            segmented, on the rank that does.
 
     Raises:
         BratsError: Before any work: two files would have one name, or a mask exists already and
@@ -139,7 +142,7 @@ def predict(
     mine = wanted[world.rank :: world.size]
     results: list[_Result] = []
     progress(0, len(mine))
-    for result in _segment_all(mine, ensemble, model):
+    for result in _segment_all(mine, ensemble, model, alert):
         results.append(result)
         progress(len(results), len(mine))
     results = [result for part in world.all_gather(results) for result in part]
@@ -204,7 +207,9 @@ def _kept(job: PredictionJob, targets: Sequence[Target], model: str, world: Worl
     return [target.mask for target in targets if target.mask in complete]
 
 
-def _segment_all(targets: Sequence[Target], ensemble: Ensemble, model: str) -> Iterator[_Result]:
+def _segment_all(
+    targets: Sequence[Target], ensemble: Ensemble, model: str, alert: Warn
+) -> Iterator[_Result]:
     """Yields what became of each case, in order.
 
     What is in memory is bounded: `NUM_READERS` cases wait for the model, one for the disk.
@@ -227,6 +232,8 @@ def _segment_all(targets: Sequence[Target], ensemble: Ensemble, model: str) -> I
                 except DataFaults as error:
                     yield _Result(target=target, faults=error.faults)
                     continue
+                if prepared.unfamiliar:
+                    alert(f"{target.case.id}: {prepared.unfamiliar}")
                 prediction = predict_case(prepared, ensemble, spec.postprocessing.tta)
                 description = description_of(model, prepared.fingerprint)
                 if writing is not None:

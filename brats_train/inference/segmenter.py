@@ -40,8 +40,8 @@ class Segmentation:
         probabilities: (X, Y, Z) float32 by region, 0 outside the brain; empty unless asked for.
         label_probabilities: Of the labels of the case, such as its grade; empty for a model that
             tells none.
-        warnings: How the scans differ from those that models are trained on, such as "not
-            skull-stripped": the mask may be useless.
+        warnings: How the scans differ from those that models, or this one, are trained on, such as
+            "not skull-stripped": the mask may be useless.
     """
 
     labels: np.ndarray
@@ -118,7 +118,7 @@ class Segmenter:
             scheme=scheme,
             probabilities=volumes,
             label_probabilities=dict(zip(spec.labels, prediction.labels.tolist(), strict=True)),
-            warnings=prepared.warnings,
+            warnings=(*prepared.warnings, *filter(None, [prepared.unfamiliar])),
         )
 
     def _prepare(self, case: Source, affine: np.ndarray | None) -> tuple[PreparedCase, Scheme]:

@@ -23,6 +23,7 @@ from brats_cache.discovery.namings import MODALITIES
 from brats_cache.imaging.labels import REGIONS, SCHEMES
 from brats_cache.imaging.preprocess import FITS, NORMALIZATIONS, Preparation
 from brats_train.models.content_digest import content_digest
+from brats_train.models.looks import ScanLook, unpack_look
 from brats_train.models.network import ModelConfig, build_model
 from brats_train.models.postprocessing import Postprocessing
 
@@ -47,6 +48,7 @@ class SegmenterSpec:
         accepts_missing: Whether it was trained to do without a modality, see `data.channels`.
         postprocessing: What follows the network.
         labels: The classes of whole cases that it tells apart, empty for none.
+        looks: How some of its training scans looked, empty where that is not known.
     """
 
     model: ModelConfig
@@ -58,6 +60,7 @@ class SegmenterSpec:
     accepts_missing: bool = False
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
     labels: tuple[str, ...] = ()
+    looks: tuple[ScanLook, ...] = ()
 
 
 def pack(spec: SegmenterSpec, model: Mapping[str, Tensor], **state: Any) -> dict[str, Any]:
@@ -204,6 +207,8 @@ def unpack_spec(packed: Mapping[str, Any]) -> SegmenterSpec:
     fields["model"] = ModelConfig(**model)
     fields["regions"] = tuple(fields["regions"])
     fields["labels"] = tuple(fields.get("labels", ()))
+    num_modalities = len(preparation["modalities"])
+    fields["looks"] = tuple(unpack_look(one, num_modalities) for one in fields.get("looks", ()))
     if "postprocessing" in fields:
         fields["postprocessing"] = Postprocessing.unpack(fields["postprocessing"])
     else:  # written by an older version

@@ -14,6 +14,7 @@ from typing import Any
 
 from brats_train.models.checkpoint import SegmenterSpec, unpack_spec
 from brats_train.models.loaded_model import LoadedModel
+from brats_train.models.looks import pool_looks
 from brats_train.models.postprocessing import Postprocessing
 
 __all__ = ["FORMAT", "Description", "Member", "canonical_json"]
@@ -63,7 +64,9 @@ class Description:
             )
             for model in models
         )
-        return cls(spec=_averaged(models[0].spec, members), members=members, training=training)
+        looks = pool_looks(model.spec.looks for model in models)
+        spec = replace(_averaged(models[0].spec, members), looks=looks)
+        return cls(spec=spec, members=members, training=training)
 
     def member_spec(self, number: int) -> SegmenterSpec:
         """The description of one network, with its own post-processing."""

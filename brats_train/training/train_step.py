@@ -21,6 +21,7 @@ from brats_train.data.context import num_slices
 from brats_train.data.loader import Batch
 from brats_train.data.targets import region_targets
 from brats_train.models.checkpoint import SegmenterSpec
+from brats_train.models.looks import ScanLook
 from brats_train.models.network import split_output, try_model
 from brats_train.runtime.compile import CompileMode, compile_model, compiling
 from brats_train.runtime.distributed import World
@@ -74,6 +75,7 @@ class TrainStep:
         compile_mode: CompileMode,
         resident_bytes: int = 0,
         labels: SliceLabels | None = None,
+        looks: Sequence[ScanLook] = (),
     ) -> None:
         """Builds all of it.
 
@@ -88,6 +90,7 @@ class TrainStep:
             compile_mode: How to compile the network.
             resident_bytes: Of rows that will be kept on the device.
             labels: The labels of the training rows, None without a second head.
+            looks: Of the training scans, which the model remembers.
 
         Raises:
             BratsError: The network does not exist or cannot be trained on such slices.
@@ -140,6 +143,7 @@ class TrainStep:
             weights_from=weights_from,
             postprocessing=recipe.postprocessing,
             labels=labels.names if labels else (),
+            looks=tuple(looks),
         )
         self.first_nonfinite = torch.full((), NEVER, dtype=torch.int64, device=device)
 

@@ -24,6 +24,7 @@ from brats_cache.common.errors import BratsError, CheckpointError
 from brats_cache.common.progress import show_progress
 from brats_cache.format.cache_set import open_caches
 from brats_train.data.case_labels import label_cases, slice_labels
+from brats_train.data.channels import all_modalities
 from brats_train.data.feeders import make_feeder, resident_bytes
 from brats_train.data.loader import Batches
 from brats_train.data.sampler import make_sampler
@@ -34,6 +35,7 @@ from brats_train.evaluation.tune_postprocessing import (
     record_postprocessing,
 )
 from brats_train.inference.ensemble import load_ensemble
+from brats_train.inference.scan_look import looks_of_rows
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import configure_torch
@@ -172,6 +174,9 @@ class Trainer:
             init_from=job.init_from,
             compile_mode=job.compile,
             labels=labels,
+            looks=looks_of_rows(self.caches, self.train_rows, all_modalities(self.caches))
+            if world.is_main
+            else (),
             resident_bytes=resident_bytes(self.caches, self.train_rows, recipe.context)
             if is_resident
             else 0,
