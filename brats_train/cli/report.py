@@ -22,18 +22,35 @@ __all__ = ["report"]
 @click.option(
     "--cache", "caches", multiple=True, type=PATH, help="Scored cache, if it was moved; repeatable."
 )
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(("png", "svg", "pdf")),
+    help="Of the figures; repeatable.  [default: png and svg]",
+)
+@click.option(
+    "--dpi",
+    type=click.IntRange(50, 1200),
+    default=150,
+    show_default=True,
+    help="Pixels an inch of PNG, and of scans in SVG and PDF.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-def report(run_dir: Path | None, caches: tuple[Path, ...], device: str) -> None:
+def report(
+    run_dir: Path | None, caches: tuple[Path, ...], formats: tuple[str, ...], dpi: int, device: str
+) -> None:
     """Make a run's figures, and one page with figures, scores and slices of every case.
 
     Shows what brats eval --split val has scored, or training alone without scores. Writes figures/
-    and report.html into the run.
+    and report.html into the run. For a paper: --format pdf --dpi 300.
     """
     from brats_train.evaluation.results import read_results
     from brats_train.report.build import make_report
     from brats_train.runtime.distributed import process_group
     from brats_train.training.run_dir import RunDir
 
+    kinds = formats or ("png", "svg")
     run = RunDir.existing(run_dir)
     results = read_results(run.path / "eval" / "val")
     with process_group(device) as world:
@@ -44,11 +61,11 @@ def report(run_dir: Path | None, caches: tuple[Path, ...], device: str) -> None:
                 click.echo(
                     "Note: not scored yet (brats eval --split val); shows training.", err=True
                 )
-                written = make_report(run, None, [], None, lambda done, total: None)
+                written = make_report(run, None, [], None, lambda done, total: None, kinds, dpi)
             else:
                 opened, predict = _scored(run, results, caches, world.device)
                 with show_progress("Drawing", "cases") as progress:
-                    written = make_report(run, results, opened, predict, progress)
+                    written = make_report(run, results, opened, predict, progress, kinds, dpi)
     for path in written:
         click.echo(str(path))
 

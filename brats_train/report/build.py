@@ -31,6 +31,8 @@ from brats_train.report.gallery import CaseSlices, Predict, select_slices
 from brats_train.report.html import data_uri
 from brats_train.report.page import Picture, make_page
 from brats_train.report.panels import draw_panels, draw_predictions
+from brats_train.training.curves import best_epoch, draw_curves
+from brats_train.training.rendering import DPI, FORMATS, render
 from brats_train.training.run_dir import RunDir
 
 __all__ = ["FIGURES", "check_unchanged", "make_report"]
@@ -66,10 +68,13 @@ def make_report(
     caches: Sequence[Cache],
     predict: Predict | None,
     progress: Progress,
+    formats: Sequence[str] = ("png", "svg"),
+    dpi: int = DPI,
 ) -> list[Path]:
-    """Writes figures/*.png, figures/*.svg and report.html of a run.
+    """Writes the figures and report.html of a run.
 
-    Figures of an earlier report that cannot be drawn now are removed.
+    No figure stays behind that is not of this report: one of an earlier report in another format is
+    drawn again, and one that cannot be drawn now is removed.
 
     Args:
         run: The run.
@@ -77,6 +82,8 @@ def make_report(
         caches: The caches that were scored.
         predict: Predicts the scored cases and, with a model, some test cases.
         progress: Called with (done, total) cases.
+        formats: Of the files in figures/, see `FORMATS`.
+        dpi: Their pixels an inch.
 
     Returns:
         The written files, the page first.
@@ -87,24 +94,27 @@ def make_report(
     """
     config = run.read_config()
     epochs = run.read_metrics() if run.metrics.is_file() else []
-    best = figures.best_epoch(epochs, config["recipe"].get("best_by", "iou_loss"))
+    best = best_epoch(epochs, config["recipe"].get("best_by", "iou_loss"))
     drawn: dict[str, Figure] = {}
     entries: list[CaseEntry] = []
     if epochs:
-        drawn["curves"] = figures.draw_curves(epochs, best)
+        drawn["curves"] = draw_curves(epochs, best)
     if results is not None and predict is not None:
         scored, tests = _predict_cases(results, caches, predict, config["fold"], progress)
         entries = scored.entries
         drawn |= _draw_results(results, scored, tests)
     if not drawn:
         raise BratsError(f"{run.path}: nothing to show, neither metrics.csv nor an evaluation.")
-    files = {name: figures.render(drawn[name]) for name in FIGURES if name in drawn}
-    pictures = [Picture(name=name, uri=_image_uri(name, one)) for name, one in files.items()]
+    written = []
+    for name in FIGURES:
+        written += _save(run.figures / name, drawn.get(name), formats, dpi)
+    pictures = [
+        Picture(name=name, uri=_image_uri(name, drawn[name])) for name in FIGURES if name in drawn
+    ]
     path = run.path.resolve()
     page = make_page(
         f"{path.parent.name}/{path.name}", config, epochs, best, results, pictures, entries
     )
-    written = [path for name in FIGURES for path in _save(run.figures / name, files.get(name))]
     write_atomically(run.path / "report.html", page)
     return [run.path / "report.html", *written]
 
@@ -262,25 +272,25 @@ def _sizes(
     return sizes
 
 
-def _save(stem: Path, files: Mapping[str, bytes] | None) -> list[Path]:
+def _save(stem: Path, figure: Figure | None, formats: Sequence[str], dpi: int) -> list[Path]:
     """Writes the files of a figure, or removes those of an earlier report."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    for kind in ("png", "svg"):
-        path = stem.with_name(f"{stem.name}.{kind}")
-        if files is None:
+    paths = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in FORMATS}
+    if figure is None:
+        for path in paths.values():
             path.unlink(missing_ok=True)
-        else:
-            write_atomically(path, files[kind])
-            written.append(path)
-    return written
+        return []
+    wanted = [kind for kind, path in paths.items() if kind in formats or path.exists()]
+    for kind, content in render(figure, wanted, dpi).items():
+        write_atomically(paths[kind], content)
+    return [paths[kind] for kind in wanted]
 
 
-def _image_uri(name: str, files: Mapping[str, bytes]) -> str:
+def _image_uri(name: str, figure: Figure) -> str:
     """A figure as a data URI: charts as SVG, scans as WebP, a tenth of the size of PNG."""
     if name not in ("panels", "tests"):
-        return data_uri(files["svg"], "image/svg+xml")
-    png: Any = np.frombuffer(files["png"], np.uint8)
+        return data_uri(render(figure, ("svg",))["svg"], "image/svg+xml")
+    png: Any = np.frombuffer(render(figure, ("png",))["png"], np.uint8)
     pixels = cv2.imdecode(png, cv2.IMREAD_COLOR)
     assert pixels is not None, "matplotlib writes whole PNG files"
     _, webp = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY])

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from brats_train.evaluation.comparison import Estimate, MetricComparison
-from brats_train.report.figures import RUN_STYLES, render
+from brats_train.report.figures import RUN_STYLES
 from brats_train.report.html import assemble, asset, data_uri
+from brats_train.training.rendering import render
 
 __all__ = ["ComparedRun", "as_text", "draw_cases", "draw_validation", "make_page"]
 

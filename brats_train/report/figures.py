@@ -1,4 +1,4 @@
-"""Charts of a run: training curves, scores by case and by tumour volume, reliability.
+"""Charts of an evaluation: scores by case and by tumour volume, reliability.
 
 Each function takes plain values and returns a matplotlib figure. Colours are those of `palette`,
 and Okabe and Ito's for runs; line styles and markers differ as well.
@@ -6,7 +6,6 @@ and Okabe and Ito's for runs; line styles and markers differ as well.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from brats_train.evaluation.calibration import Table, calibration_error, reliability
 from brats_train.report.palette import REGION_COLORS
@@ -25,15 +24,11 @@ __all__ = [
     "ORANGE",
     "REGION_STYLES",
     "RUN_STYLES",
-    "best_epoch",
-    "draw_curves",
     "draw_reliability",
     "draw_scores",
     "draw_sizes",
-    "render",
 ]
 
-DPI = 150
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 # Colour, marker and line style of each region.
 REGION_STYLES: Mapping[str, tuple[str, str, str]] = {
@@ -48,64 +43,8 @@ RUN_STYLES: Sequence[tuple[str, str, str]] = (
     (GREEN, "^", "-."),
     (PURPLE, "v", ":"),
 )
-_CURVES = (
-    ("loss", "combined loss"),
-    ("bce", "binary cross-entropy"),
-    ("iou_loss", "IoU loss"),
-    ("iou", "mean slice IoU"),
-)
-_FEW = 20  # with at most so many epochs, each is marked
+_GREY = "#7d848c"  # can be seen on white and on dark
 _WORST_MM = 374  # HD95 where one of the masks is empty, see docs/metrics.md
-
-
-def best_epoch(epochs: Sequence[Mapping[str, float]], best_by: str) -> int | None:
-    """Finds the epoch of best.pt.
-
-    Args:
-        epochs: Rows of metrics.csv.
-        best_by: Of the recipe; without validation the last weights are the best.
-
-    Returns:
-        The number of the epoch, from 1; None where there is none.
-    """
-    if not epochs:
-        return None
-    sign = -1 if best_by == "iou" else 1
-    values = np.array([sign * row.get(f"val_{best_by}", math.nan) for row in epochs])
-    best = len(epochs) - 1 if np.isnan(values).all() else int(np.nanargmin(values))
-    return int(epochs[best]["epoch"])
-
-
-def draw_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> Figure:
-    """Draws losses and IoU by epoch, like the paper's figures 14 to 17.
-
-    Args:
-        epochs: Rows of metrics.csv.
-        best: The epoch to mark, None for none.
-    """
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    numbers = [row["epoch"] for row in epochs]
-    marks = ("o", "s") if len(epochs) <= _FEW else (None, None)
-    for axes, (name, label) in zip(figure.subplots(2, 2).flat, _CURVES, strict=True):
-        for side, heading, color, line, mark in (
-            ("train", "training", BLUE, "-", marks[0]),
-            ("val", "validation", ORANGE, "--", marks[1]),
-        ):
-            values = [row[f"{side}_{name}"] for row in epochs]
-            if not np.isnan(values).all():
-                axes.plot(
-                    numbers, values, line, color=color, marker=mark, markersize=4, label=heading
-                )
-        if best is not None:
-            axes.axvline(
-                best, color="0.35", linewidth=1, linestyle=":", label=f"best epoch, {best}"
-            )
-        axes.set(xlabel="epoch", ylabel=label, xlim=(numbers[0] - 0.5, numbers[-1] + 0.5))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
-    return figure
 
 
 def draw_scores(values: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
@@ -173,8 +112,8 @@ def draw_sizes(sizes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> 
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     if has_empty:
-        axes.axvline(edge * 1.5, color="0.35", linewidth=1, linestyle=":")
-        axes.text(edge * 1.6, 0.01, "left of this line: no true region", fontsize=8, color="0.25")
+        axes.axvline(edge * 1.5, color=_ink(), alpha=0.7, linewidth=1, linestyle=":")
+        axes.text(edge * 1.6, 0.01, "left of this line: no true region", fontsize=8)
     axes.legend(frameon=False, loc="lower right")
     return figure
 
@@ -187,7 +126,7 @@ def draw_reliability(tables: Mapping[str, Table]) -> Figure:
     """
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    axes.plot((0, 1), (0, 1), color="0.35", linewidth=1, label="perfect")
+    axes.plot((0, 1), (0, 1), color=_ink(), alpha=0.7, linewidth=1, label="perfect")
     for region, table in tables.items():
         color, mark, line = REGION_STYLES[region]
         diagram = reliability(table)
@@ -212,23 +151,9 @@ def draw_reliability(tables: Mapping[str, Table]) -> Figure:
     return figure
 
 
-def render(figure: Figure) -> dict[str, bytes]:
-    """Renders a figure as "png" and "svg"; equal figures give equal bytes."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # a second layout would move things a little
-    files = {}
-    for kind in ("png", "svg"):
-        buffer = io.BytesIO()
-        metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
-        with matplotlib.rc_context({"svg.hashsalt": "brats"}):
-            figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata, bbox_inches="tight")
-        files[kind] = buffer.getvalue()
-    return files
-
-
 def _draw_lane(axes: Any, lane: int, values: np.ndarray, style: tuple[str, str, str]) -> None:
     if not values.size:
-        axes.text(0.5, lane, "undefined", ha="center", va="center", color="0.35")
+        axes.text(0.5, lane, "undefined", ha="center", va="center", alpha=0.7)
         return
     color, mark, _ = style
     # Neighbouring values are shifted sideways in turn, so that equal ones stay visible.
@@ -241,10 +166,10 @@ def _draw_lane(axes: Any, lane: int, values: np.ndarray, style: tuple[str, str, 
             widths=0.62,
             showfliers=False,
             whis=(5, 95),
-            medianprops={"color": "0.1", "linewidth": 2},
-            boxprops={"color": "0.45"},
-            whiskerprops={"color": "0.45"},
-            capprops={"color": "0.45"},
+            medianprops={"color": _ink(), "linewidth": 2},
+            boxprops={"color": _GREY},
+            whiskerprops={"color": _GREY},
+            capprops={"color": _GREY},
         )
     else:
         shift = np.zeros(values.size)
@@ -253,10 +178,16 @@ def _draw_lane(axes: Any, lane: int, values: np.ndarray, style: tuple[str, str, 
         [math.fsum(values) / values.size],
         [lane + 0.36],
         "D",
-        color="0.1",
+        color=_ink(),
         markersize=6,
         clip_on=False,
     )
+
+
+def _ink() -> str:
+    """The colour of text on a white or a dark page."""
+    ink: str = matplotlib.rcParams["text.color"]
+    return ink
 
 
 def _known(values: Sequence[float]) -> np.ndarray:

@@ -31,7 +31,8 @@ __all__ = ["draw_panels", "draw_predictions"]
 
 _LINES: dict[str, Any] = {TRUTH: "solid", PREDICTION: "dashed", FOUND: "solid"}
 _CELL = 2.15  # inches
-_SHADOW = [withStroke(linewidth=2, foreground="black")]  # behind what is written over a scan
+# Behind what is written over a scan; an outline of the letters would make drawings of them in SVG.
+_SHADOW: dict[str, Any] = {"facecolor": "black", "alpha": 0.45, "linewidth": 0, "pad": 1}
 
 
 def draw_panels(cases: Sequence[tuple[str, CaseSlices]]) -> Figure:
@@ -110,7 +111,7 @@ def _show(axes: Any, one: CaseSlices, channel: int) -> None:
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     axes.set_xlim(middle_x - side / 2, middle_x + side / 2)
     axes.set_ylim(middle_y + side / one.aspect / 2, middle_y - side / one.aspect / 2)
-    about: dict[str, Any] = {"color": "white", "path_effects": _SHADOW, "transform": axes.transAxes}
+    about: dict[str, Any] = {"color": "white", "bbox": _SHADOW, "transform": axes.transAxes}
     modality = printable(_name(one.modalities[channel]))
     axes.text(0.03, 0.97, modality, va="top", fontsize=7, parse_math=False, **about)
     # Rows run towards posterior and columns towards left: the patient's right is on the left.
@@ -124,7 +125,7 @@ def _show(axes: Any, one: CaseSlices, channel: int) -> None:
         color="white",
         linewidth=1.5,
         solid_capstyle="butt",
-        path_effects=_SHADOW,
+        path_effects=[withStroke(linewidth=3, foreground="black")],
         transform=axes.transAxes,
     )
     axes.text(0.97, 0.055, f"{bar / 10:g} cm", ha="right", va="bottom", fontsize=6, **about)

@@ -42,6 +42,7 @@ from brats_train.runtime.precision import configure_torch
 from brats_train.runtime.signals import InterruptHandler
 from brats_train.runtime.stopwatch import Stopwatch
 from brats_train.training.checkpoint_writer import CheckpointWriter
+from brats_train.training.curves_file import CurvesFile
 from brats_train.training.epoch_record import epoch_line, epoch_row
 from brats_train.training.loggers import Trackers, check_trackers
 from brats_train.training.lr_schedule import learning_rate
@@ -213,6 +214,7 @@ class Trainer:
             is_to_choose=self.is_to_choose,
             log=log,
         )
+        self.curves = CurvesFile(run, recipe.best_by, log)
         self.first_step = 0  # of this process in the running epoch
         self.validation_seconds = 0.0  # of the last epoch
 
@@ -493,5 +495,6 @@ class Trainer:
         if self.world.is_main:
             self.run.append_metrics(row)
             self.trackers.log(row)
+            self.curves.refresh()
         self.log(epoch_line(row, self.recipe.epochs, is_best))
         self.display.end_epoch()

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from brats_train.report.figures import render
 from brats_train.report.html import assemble, asset, data_uri
+from brats_train.training.rendering import render
 from brats_train.tuning import figures
 from brats_train.tuning.estimate import in_words
 from brats_train.tuning.study import BEST_EPOCH, REASON, RETRY_OF, Study, best_of, finished_trials

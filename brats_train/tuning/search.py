@@ -21,8 +21,8 @@ from brats_cache.common.files import write_atomically
 from brats_cache.format.cache_set import open_caches
 from brats_train.data.selection import select_rows
 from brats_train.models.sources import absolute
-from brats_train.report.figures import best_epoch
 from brats_train.runtime.signals import InterruptHandler
+from brats_train.training.curves import best_epoch
 from brats_train.training.recipe import Recipe, recipe_to_dict
 from brats_train.training.state import TrainJob
 from brats_train.tuning.estimate import in_words, seconds_left

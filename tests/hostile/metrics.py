@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brats_train.report.figures import best_epoch
+from brats_train.training.curves import best_epoch
 from brats_train.training.metrics_file import METRIC_COLUMNS, append_row, cut_rows, read_rows
 from tests.hostile.mutations import Files, spoil_bytes, spoil_table
 

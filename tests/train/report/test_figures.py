@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -25,29 +26,18 @@ from brats_train.report.display import (
     without_tumour,
 )
 from brats_train.report.figures import (
-    best_epoch,
-    draw_curves,
     draw_reliability,
     draw_scores,
     draw_sizes,
-    render,
 )
 from brats_train.report.gallery import CaseSlices
 from brats_train.report.palette import TISSUES
 from brats_train.report.panels import draw_panels, draw_predictions
-from brats_train.training.metrics_file import METRIC_COLUMNS
+from brats_train.training.rendering import FORMATS, render, theme
 
 NAN = math.nan
+SVG = "{http://www.w3.org/2000/svg}"
 FORMULA = r"$x_{1}$ \frac <b>&"
-
-
-def epochs_of(num: int, **columns: float) -> list[dict[str, float]]:
-    """Rows of metrics.csv that fall evenly, the named columns constant."""
-    rows = [
-        dict.fromkeys(METRIC_COLUMNS, 1 / number) | {"epoch": number}
-        for number in range(1, num + 1)
-    ]
-    return [row | columns for row in rows]
 
 
 def slices_of(regions: tuple[str, ...] = ("wt",), case: str = "case") -> CaseSlices:
@@ -73,13 +63,12 @@ def slices_of(regions: tuple[str, ...] = ("wt",), case: str = "case") -> CaseSli
     )
 
 
-def drawn(figure: Figure) -> np.ndarray:
-    """The figure as pixels, made without a warning, as PNG and as SVG."""
+def drawn(figure: Figure, dpi: int = 100) -> np.ndarray:
+    """The figure as pixels, made without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        files = render(figure)
-    assert files["svg"].startswith(b"<?xml")
-    pixels = cv2.imdecode(np.frombuffer(files["png"], np.uint8), cv2.IMREAD_COLOR)
+        png = render(figure, ("png",), dpi)["png"]
+    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert pixels is not None
     return pixels
 
@@ -130,36 +119,6 @@ def test_the_head_has_no_rim_and_outside_is_black(side: int, fit: str) -> None:
     assert (grey[:, :, top, left] > 0).sum() == brain.sum()
     assert top.stop - top.start < side
     assert left.stop - left.start < side
-
-
-def test_the_best_epoch_is_the_one_whose_weights_were_kept() -> None:
-    rows = epochs_of(3)
-    for row, loss, iou in zip(rows, (0.5, 0.3, 0.3), (0.6, 0.5, 0.7), strict=True):
-        row |= {"val_iou_loss": loss, "val_iou": iou}
-    assert best_epoch(rows, "iou_loss") == 2  # a later one must be better to be kept
-    assert best_epoch(rows, "iou") == 3
-    assert best_epoch(rows, "last") == 3
-    unjudged = epochs_of(3, val_loss=NAN)
-    unjudged[0]["train_loss"] = 0.1
-    assert best_epoch(unjudged, "loss") == 3  # without validation the last weights
-    assert best_epoch([], "loss") is None
-
-
-@pytest.mark.parametrize("num", [1, 30])
-@pytest.mark.parametrize("has_validation", [True, False])
-def test_curves_show_four_quantities_and_mark_the_best_epoch(
-    num: int, has_validation: bool
-) -> None:
-    gone = {} if has_validation else {name: NAN for name in METRIC_COLUMNS if name[:4] == "val_"}
-    figure = draw_curves(epochs_of(num, **gone), best=num)
-    drawn(figure)
-    assert len(figure.axes) == 4
-    for axes in figure.axes:
-        *curves, mark = axes.lines
-        assert len(curves) == 1 + has_validation
-        assert list(mark.get_xdata()) == [num, num]
-        assert all(len(curve.get_xdata()) == num for curve in curves)
-        assert len({(curve.get_color(), curve.get_linestyle()) for curve in curves}) == len(curves)
 
 
 @pytest.mark.parametrize(
@@ -294,9 +253,27 @@ def test_a_name_is_shown_as_it_is() -> None:
         assert FORMULA in figure.axes[0].get_title(loc="left")
 
 
-def test_equal_runs_have_equal_figures() -> None:
-    for draw in (
-        lambda: draw_curves(epochs_of(4), best=2),
-        lambda: draw_panels([("best", slices_of())]),
-    ):
-        assert render(draw()) == render(draw())
+def test_equal_figures_give_equal_files_whose_text_is_text() -> None:
+    """Editors of papers change labels, and find them by searching."""
+    files = [render(draw_predictions([slices_of(case=FORMULA)]), FORMATS, 40) for _ in range(2)]
+    assert files[0] == files[1]
+    svg = files[0]["svg"].decode()
+    told = {element.text for element in ElementTree.fromstring(svg).iter(f"{SVG}text")}
+    assert {FORMULA, "FLAIR", "R", "L", "2 cm", "prediction"} <= told
+    assert files[0]["pdf"].startswith(b"%PDF")
+    assert b"/Subtype /Type3" not in files[0]["pdf"]  # glyphs as drawings, no text
+    large = render(draw_predictions([slices_of()]), ("png",), 80)["png"]
+    widths = [
+        cv2.imdecode(np.frombuffer(png, np.uint8), 0).shape[1] for png in (files[0]["png"], large)
+    ]
+    assert widths[1] == pytest.approx(2 * widths[0], abs=2)
+
+
+def test_a_dark_figure_is_dark_but_for_its_ink() -> None:
+    with theme(dark=True):
+        dark = drawn(draw_scores({"dice": {"wt": [0.2, 0.9]}, "hd95": {"wt": [3.0, 12.0]}}))
+    light = drawn(draw_scores({"dice": {"wt": [0.2, 0.9]}, "hd95": {"wt": [3.0, 12.0]}}))
+    assert dark.shape == light.shape
+    assert np.median(dark) < 40
+    assert np.median(light) > 250
+    assert (dark.min(axis=2) > 200).sum() > 100

@@ -349,6 +349,7 @@ def test_a_report_made_again_is_the_same_and_replaces_only_its_own(
 def test_a_run_without_scores_shows_its_training(
     tmp_path: Path, evil_cache: Cache, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """In the formats that are asked for, and those of an earlier report."""
     path = make_run(tmp_path / "r", evil_cache)
     call("report", "--run", path, code=1)
     assert "nothing to show" in capsys.readouterr().err
@@ -357,6 +358,10 @@ def test_a_run_without_scores_shows_its_training(
     call("report", "--run", path)
     assert "brats eval" in capsys.readouterr().err
     assert {file.name for file in (path / "figures").iterdir()} == {"curves.png", "curves.svg"}
+    (path / "figures" / "curves.png").write_bytes(b"old")
+    call("report", "--run", path, "--format", "pdf", "--dpi", 60)
+    suffixes = {file.suffix: file.read_bytes()[:4] for file in (path / "figures").iterdir()}
+    assert suffixes == {".png": b"\x89PNG", ".svg": b"<?xm", ".pdf": b"%PDF"}
     assert "not been scored yet" in (path / "report.html").read_text()
 
 
