@@ -64,7 +64,9 @@ class ScheduleFit:
         share = self._job.recipe.half_resolution
         # Reading the loss waits for the device, a few times in a run.
         seconds = self._time_budget.time_step(
-            lambda: int(self._train_step.first_nonfinite), kinds=2 if share else 1
+            lambda: int(self._train_step.first_nonfinite),
+            kinds=2 if share else 1,
+            agree=self._world.broadcast,
         )
         if seconds is None:
             return

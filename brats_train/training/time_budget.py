@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
-from itertools import pairwise
 
 from brats_train.runtime.environment import process_age
 
 __all__ = ["TimeBudget", "plan_epochs", "steps_within"]
 
 WARM_UP_STEPS = 2  # allocate memory and choose algorithms; not timed
-TIMED_STEPS = 4
+TIMED_STEPS = 4  # at once: to wait for the device after every step would slow a GPU down
+MAX_TIMINGS = 8  # of each kind of step
+TIMED_SHARE = 0.03  # of the time, for each kind of step; one timing at least
 MIN_EPOCHS = 8  # points of a curve
 MAX_VALIDATION_SHARE = 0.4  # of the time, for that many of them
 SAFETY = 1.1  # later steps are slower than the timed ones: a warmer CPU, checkpoints being written
@@ -23,13 +25,16 @@ class TimeBudget:
 
     Attributes:
         minutes: The limit, 0 for none. It covers the whole process, its start included.
+        kind: The kind of the step that comes next, from 0; see `time_step`.
     """
 
     def __init__(self, minutes: float, started: float | None = None) -> None:
         """`started`, by `time.monotonic`, is given where a process trains several times."""
         self.minutes = minutes
+        self.kind = 0  # of the step that comes next
         self._num_steps = 0
-        self._times: list[float] = []
+        self._timed_since = math.nan
+        self._seconds_by_kind: list[list[float]] = [[]]
         self._origin = time.monotonic() - process_age() if started is None else started
 
     def spent(self) -> float:
@@ -42,33 +47,43 @@ class TimeBudget:
             return math.inf
         return 60 * self.minutes - seconds_before - self.spent()
 
-    def time_step(self, wait: Callable[[], object], kinds: int) -> list[float] | None:
+    def time_step(
+        self, wait: Callable[[], object], kinds: int, agree: Callable[[bool], bool]
+    ) -> list[float] | None:
         """Counts a step that has been taken; the same steps are timed on every rank.
+
+        Each kind is timed `TIMED_STEPS` steps at once, several times, for a share of the minutes:
+        a program that starts beside the first steps must not decide the whole schedule.
 
         Args:
             wait: Returns once the device has finished the step.
-            kinds: How many kinds of steps follow each other, `TIMED_STEPS` of each, see `kind`.
+            kinds: How many kinds of steps are timed, one after the other, see `kind`.
+            agree: Returns what rank 0 passes to it, on every rank.
 
         Returns:
-            Seconds that a step of each kind takes, once, when all are timed; else None.
+            The median seconds of a step of each kind, once, when all are timed; else None.
         """
         self._num_steps += 1
         if (self._num_steps - WARM_UP_STEPS) % TIMED_STEPS:
             return None
         wait()
-        self._times.append(time.monotonic())
-        if len(self._times) <= kinds:
+        since, self._timed_since = self._timed_since, time.monotonic()
+        if math.isnan(since):
             return None
-        return [(late - early) / TIMED_STEPS for early, late in pairwise(self._times)]
+        timings = self._seconds_by_kind[-1]
+        timings.append((self._timed_since - since) / TIMED_STEPS)
+        is_long = TIMED_STEPS * sum(timings) >= TIMED_SHARE * 60 * self.minutes
+        if not agree(is_long or len(timings) == MAX_TIMINGS):
+            return None
+        self.kind += 1
+        if self.kind < kinds:
+            self._seconds_by_kind.append([])
+            return None
+        return [statistics.median(timings) for timings in self._seconds_by_kind]
 
     def leave_out(self, seconds: float) -> None:
         """Leaves out of the steps' time what was spent between two of them on something else."""
-        self._times = [start + seconds for start in self._times]
-
-    @property
-    def kind(self) -> int:
-        """The kind of the step that comes next, from 0."""
-        return max(0, self._num_steps - WARM_UP_STEPS) // TIMED_STEPS
+        self._timed_since += seconds
 
 
 def steps_within(

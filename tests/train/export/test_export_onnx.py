@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import brats_train
 from brats_cache.common.errors import CheckpointError
 from brats_cache.format.reader import Cache
 from brats_train.inference.ensemble import load_ensemble
@@ -51,13 +52,18 @@ def probabilities(source: Path, cache: Cache, tta: bool = True) -> np.ndarray:
 def test_the_masks_are_those_of_the_run(
     run: Path, onnx_path: Path, phantom_dir: Path, cache: Cache, tmp_path: Path
 ) -> None:
+    """Voxels may differ where rounding decides, within 1e-4 of a threshold, and nowhere else."""
     case = ids(cache, "val")[0]
     scans = find(phantom_dir, f"{case}_t1.nii").parent
     for source, name in ((run, "run"), (onnx_path, "onnx")):
         predict(source, scans, tmp_path / name)
-    masks = [nib.load(tmp_path / name / f"{case}.nii.gz") for name in ("run", "onnx")]
-    assert np.asarray(masks[0].dataobj).any()
-    assert np.array_equal(masks[0].dataobj, masks[1].dataobj)
+    ours, theirs = (
+        np.asarray(nib.load(tmp_path / name / f"{case}.nii.gz").dataobj) for name in ("run", "onnx")
+    )
+    assert ours.any()
+    likely = brats_train.load_model(run, device="cpu").predict(scans, probabilities=True)
+    to_threshold = [np.abs(volume - 0.47) for volume in likely.probabilities.values()]
+    assert np.all(np.min(to_threshold, axis=0)[ours != theirs] < 1e-4)
     # Probabilities are equal but for rounding, so one is not resumed with the other.
     predict(onnx_path, scans, tmp_path / "run", "--resume", code=1)
 
@@ -89,6 +95,7 @@ def test_no_path_of_this_machine_leaves_it(onnx_path: Path) -> None:
         assert os.fsencode(word) not in content
 
 
+@pytest.mark.slow
 def test_several_runs_become_one_file_of_their_mean(
     tmp_path: Path, cache: Cache, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +119,7 @@ def test_a_file_that_differs_from_torch_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_without_its_cache_noise_is_compared_and_said(
     tmp_path: Path, cache: Cache, capsys: pytest.CaptureFixture[str]
 ) -> None:

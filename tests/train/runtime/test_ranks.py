@@ -21,13 +21,12 @@ SMALL = (
     *("--encoder-weights", "none", "--set", "model.encoder=resnet18", "--set", "rows=tumor"),
     *("--epochs", "2", "--batch-size", "25", "--lr", "1e-3", "--amp", "off", "--deterministic"),
 )
-# The phantoms have 55 training slices with tumour.
-LAST_BATCH_OF_ONE = ("--batch-size", "27", "--epochs", "1")
-CONTEXT_AND_WINDOW = (
+# The phantoms have 55 training slices with tumour, so that the last batch holds a single one.
+ALL_ELSE = (
     *("--batch-size", "27", "--epochs", "1", "--set", "context=1"),
     *("--set", "augment.window=0.5", "--set", "half_resolution=0.5"),
+    *("--set", "loss.overlap=batch"),
 )
-OVERLAP_OF_THE_BATCH = ("--batch-size", "27", "--epochs", "1", "--set", "loss.overlap=batch")
 
 
 def torchrun(script: Path, *words: object, nproc: int, options: tuple[str, ...] = ()) -> list[str]:
@@ -39,9 +38,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", **more}
 
 
-@pytest.mark.parametrize(
-    "settings", [(), LAST_BATCH_OF_ONE, CONTEXT_AND_WINDOW, OVERLAP_OF_THE_BATCH]
-)
+@pytest.mark.parametrize("settings", [(), ALL_ELSE])
 def test_one_rank_and_two_follow_the_same_way(
     cache_path: Path, tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
@@ -179,6 +176,7 @@ def test_a_warning_to_torchrun_saves_the_run(cache_path: Path, tmp_path: Path) -
     assert held["epoch"] >= 1
 
 
+@pytest.mark.slow
 def test_processes_do_not_outlive_a_torchrun_that_is_killed(
     cache_path: Path, tmp_path: Path
 ) -> None:

@@ -141,6 +141,7 @@ def test_caches_without_folds_are_one_message(
     call("train", "--cache", path, "--fold", "some", code=2)
 
 
+@pytest.mark.slow
 def test_each_fold_has_the_minutes(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,7 @@ def test_a_step_launches_no_more_kernels_than_it_did(cache: Cache, name: str) ->
     assert launches.by_name.total() <= LAUNCHES[name], launches.by_name.most_common()
 
 
+@pytest.mark.slow
 def test_the_odd_last_batch_is_not_compiled(
     cache: Cache, monkeypatch: pytest.MonkeyPatch, fresh_compiler: None
 ) -> None:

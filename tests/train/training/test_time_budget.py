@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from brats_train.training import time_budget
 from brats_train.training.time_budget import (
+    MAX_TIMINGS,
     MAX_VALIDATION_SHARE,
     MIN_EPOCHS,
     TIMED_STEPS,
@@ -39,16 +40,45 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.mark.parametrize("kinds", [1, 2])
 def test_steps_are_timed_by_kind_without_what_lies_between(clock: Clock, kinds: int) -> None:
     """Warm-up steps of 9 s do not count, nor does a validation of 50 s after every step."""
-    budget, found = TimeBudget(10.0), None
+    budget, found = TimeBudget(0.1), None  # of which one timing of each kind is more than the share
     seconds = [9.0] * WARM_UP_STEPS + [1.0] * TIMED_STEPS + [4.0] * TIMED_STEPS
     for number, step in enumerate(seconds[: WARM_UP_STEPS + kinds * TIMED_STEPS]):
         assert found is None
         assert budget.kind == max(0, number - WARM_UP_STEPS) // TIMED_STEPS
         clock.now += step
-        found = budget.time_step(lambda: None, kinds)
+        found = budget.time_step(lambda: None, kinds, bool)
         clock.now += 50
         budget.leave_out(50)
     assert found == pytest.approx([1.0, 4.0][:kinds])
+
+
+@pytest.mark.parametrize(
+    ("minutes", "num_timings"),
+    [(1000, MAX_TIMINGS), (10, 5), (0.1, 1)],  # 3 % of ten minutes are 18 s
+)
+def test_steps_are_timed_for_a_share_of_the_time(
+    clock: Clock, minutes: float, num_timings: int
+) -> None:
+    """And a program beside the first ones does not decide."""
+    budget, found, count = TimeBudget(minutes), None, 0
+    while found is None:
+        clock.now += 1.0
+        count += 1
+        found = budget.time_step(lambda: None, 1, bool)
+    assert (count - WARM_UP_STEPS) == num_timings * TIMED_STEPS
+
+    budget, found = TimeBudget(1000), None
+    for number in range(WARM_UP_STEPS + MAX_TIMINGS * TIMED_STEPS):
+        clock.now += 9.0 if number < WARM_UP_STEPS + 3 * TIMED_STEPS else 1.0
+        found = budget.time_step(lambda: None, 1, bool)
+    assert found == [1.0]
+
+
+def test_the_main_rank_decides_when_it_is_enough(clock: Clock) -> None:
+    budget = TimeBudget(0.1)
+    for _ in range(WARM_UP_STEPS + 3 * TIMED_STEPS):
+        clock.now += 1.0
+        assert budget.time_step(lambda: None, 1, lambda is_enough: False) is None
 
 
 def test_what_is_left_counts_earlier_processes(clock: Clock) -> None:

@@ -336,6 +336,7 @@ def test_a_time_limit_fits_the_schedule(
 ) -> None:
     """The number of steps is fixed after the first ones, and the rate ends at zero."""
     monkeypatch.setattr("brats_train.training.schedule_fit.plan_epochs", lambda *_, **__: (5, 10))
+    monkeypatch.setattr("brats_train.training.time_budget.MAX_TIMINGS", 1)
     job = job_of(cache_path, "epochs=1000", "schedule=cosine", "batch_size=8", max_minutes=30.0)
     done = run_it(job, tmp_path / "run")
     steps = WARM_UP_STEPS + TIMED_STEPS + 5
@@ -387,6 +388,7 @@ def test_a_time_limit_cuts_epochs_for_a_curve(
 ) -> None:
     """Cut epochs are counted, validated and resumed like whole ones."""
     monkeypatch.setattr("brats_train.training.schedule_fit.plan_epochs", lambda *_, **__: (6, 2))
+    monkeypatch.setattr("brats_train.training.time_budget.MAX_TIMINGS", 1)
     job = job_of(cache_path, "epochs=1000", "schedule=cosine", "batch_size=2", max_minutes=30.0)
     run_it(job, tmp_path / "run")
     first = WARM_UP_STEPS + TIMED_STEPS
