@@ -15,8 +15,11 @@ import torch
 from brats_train.models import checkpoint
 from brats_train.training.run_dir import RunDir
 from tests.commands import LAUNCHER, children_of, run_brats
+from tests.train import frozen
+from tests.train.frozen import frozen_batchnorm
+from tests.train.runs import call
 
-FROZEN = Path(__file__).parents[1] / "frozen.py"
+FROZEN = Path(frozen.__file__)
 SMALL = (
     *("--encoder-weights", "none", "--set", "model.encoder=resnet18", "--set", "rows=tumor"),
     *("--epochs", "2", "--batch-size", "25", "--lr", "1e-3", "--amp", "off", "--deterministic"),
@@ -44,24 +47,30 @@ def test_one_rank_and_two_follow_the_same_way(
 ) -> None:
     """With batch norm at rest nothing but rounding tells the world sizes apart; the last batch of
     an epoch is odd, so that the ranks hold unequal parts of it, or holds a single sample."""
-    runs = {}
-    for nproc in (1, 2):
-        path = runs[nproc] = tmp_path / str(nproc)
-        words = ("train", "--cache", cache_path, "--run-dir", path, *SMALL, *settings)
-        command = torchrun(FROZEN, *words, nproc=nproc)
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        last = RunDir(path).read_metrics()[-1]["epoch"]
-        assert done.stdout.count(f"epoch   {last:g}/{last:g}") == 1  # one rank speaks
-    one, two = (RunDir(path).read_metrics() for path in runs.values())
+    runs = [tmp_path / "1", tmp_path / "2"]
+    commands = [
+        ("train", "--cache", cache_path, "--run-dir", path, *SMALL, *settings) for path in runs
+    ]
+    with frozen_batchnorm():
+        call(*commands[0], "--device", "cpu")
+    done = subprocess.run(
+        torchrun(FROZEN, *commands[1], nproc=2),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    last = RunDir(runs[1]).read_metrics()[-1]["epoch"]
+    assert done.stdout.count(f"epoch   {last:g}/{last:g}") == 1  # one rank speaks
+    one, two = (RunDir(path).read_metrics() for path in runs)
     for ours, theirs in zip(one, two, strict=True):
         for name in ("train_loss", "train_iou_loss", "val_loss", "val_iou_loss"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
     # AdamW divides a gradient by its own size, so where that is nothing but rounding a single
     # weight may go either way; all together they may not.
-    ours, theirs = (flat_weights(path / "last.pt") for path in runs.values())
+    ours, theirs = (flat_weights(path / "last.pt") for path in runs)
     assert torch.linalg.norm(ours - theirs) < 2e-3 * torch.linalg.norm(ours)
 
 
