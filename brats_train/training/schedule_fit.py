@@ -16,6 +16,7 @@ from brats_train.training.validation import Validator
 __all__ = ["ScheduleFit"]
 
 SAVING_SECONDS = 2.0
+FINE_STEP_COST = 4.0  # in steps at half resolution, which have a quarter of the pixels, until timed
 
 
 class ScheduleFit:
@@ -50,14 +51,26 @@ class ScheduleFit:
         self._job, self._world, self._caches, self._log = job, world, caches, log
         self._time_budget, self._train_step, self._validator = time_budget, train_step, validator
         self._num_steps, self._is_to_choose = num_steps, is_to_choose
+        self._fine_step_cost = FINE_STEP_COST
 
     def is_coarse_step(self, progress: Progress) -> bool:
         """Whether the next step is taken at half resolution."""
         share = self._job.recipe.half_resolution
         if share and not progress.schedule_is_final:
             return self._time_budget.kind == 0  # one kind after the other is timed
+        return progress.steps_taken < self._first_fine_step(progress)
+
+    def steps_left(self, progress: Progress) -> float:
+        """How long the rest of the run is, in steps like the next one."""
+        num_left = progress.schedule[1] - progress.steps_taken
+        if not self.is_coarse_step(progress):
+            return num_left
+        num_coarse = min(num_left, self._first_fine_step(progress) - progress.steps_taken)
+        return num_coarse + self._fine_step_cost * (num_left - num_coarse)
+
+    def _first_fine_step(self, progress: Progress) -> float:
         first, end = progress.schedule
-        return progress.steps_taken < first + share * (end - first)
+        return first + self._job.recipe.half_resolution * (end - first)
 
     def count_step(self, progress: Progress) -> None:
         """Counts a step that has been taken, and fixes `progress.schedule` where it is timed."""
@@ -71,6 +84,7 @@ class ScheduleFit:
         if seconds is None:
             return
         step = share * seconds[0] + (1 - share) * seconds[-1]
+        self._fine_step_cost = seconds[-1] / seconds[0]
         validation = self._validator.estimate_seconds(self._train_step.eval_model)
         self._train_step.model.train()
         per_slice = validation / max(1, self._validator.num_rows)

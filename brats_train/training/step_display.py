@@ -61,7 +61,7 @@ class StepDisplay:
         num_epochs: int,
         step: int,
         num_steps: int,
-        num_left: int,
+        num_left: float,
         slices_per_step: float,
         loss: float,
         seconds_between: float,
@@ -74,7 +74,7 @@ class StepDisplay:
             num_epochs: Of the run, at most.
             step: Steps taken in the epoch.
             num_steps: Of the epoch.
-            num_left: Steps left in the run.
+            num_left: The rest of the run, in steps that take as long as those of this epoch.
             slices_per_step: Over all ranks.
             loss: Mean over the epoch so far.
             seconds_between: Spent between the epochs that are left, on validation.

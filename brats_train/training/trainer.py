@@ -401,7 +401,7 @@ class Trainer:
             num_epochs=self.recipe.epochs,
             step=progress.step,
             num_steps=num_steps,
-            num_left=num_left,
+            num_left=self.schedule_fit.steps_left(progress),
             slices_per_step=num_samples / progress.step,
             loss=self.world.size * float(progress.totals[0]) / num_samples,  # of this rank's share
             seconds_between=self.validation_seconds * -(-num_left // progress.steps_per_epoch),
