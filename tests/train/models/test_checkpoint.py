@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -189,6 +190,27 @@ def test_the_command_reads_runs_and_checkpoints(
     assert "empty: a folder without checkpoints" in told.err
     assert "none.pt: no such checkpoint" in told.err
     assert "best.pt" not in told.err.replace("no best.pt", "")
+
+
+def test_the_digest_is_that_of_these_bytes() -> None:
+    """Files of older versions have to fit theirs, so what is digested may never change."""
+    content = {
+        "none": None,
+        "numbers": [True, -255, 2**70, 0.5],
+        "text": ("ä\ud800", b"\0:"),
+        "tensor": torch.tensor([[1.0, -2.0], [0.0, 0.0]]),
+        "whole": torch.tensor(3),
+    }
+    expected = (
+        b"dict 5:str 4:nonenone 0:"
+        b"str 7:numberslist 4:bool 1:\1int 3:-ffint 18:400000000000000000"
+        b"float 8:\0\0\0\0\0\0\xe0\x3f"
+        b"str 4:texttuple 2:str 5:\xc3\xa4\xed\xa0\x80bytes 2:\0:"
+        b"str 6:tensortensor torch.float32 (2, 2) 16:"
+        b"\0\0\x80\x3f\0\0\0\xc0\0\0\0\0\0\0\0\0"
+        b"str 5:wholetensor torch.int64 () 8:\3\0\0\0\0\0\0\0"
+    )
+    assert content_digest(content) == xxhash.xxh3_128_hexdigest(expected)
 
 
 @given(PLAIN, PLAIN)
