@@ -117,6 +117,30 @@ def _cell(results: Results, region: str) -> str:
     )
 
 
+def print_expected(rows: Mapping[str, Results]) -> None:
+    """Prints how the expected Dice compares with the true one, by region."""
+    print("\n| recipe | region | cases | Dice, mean | expected | rank correlation | error, mean |")
+    print("|---|---|---|---|---|---|---|")
+    for name, results in rows.items():
+        for region in results.regions:
+            summary = results.summary["regions"][region]
+            told = summary["expected_dice"]
+            cells = (
+                *(name, region.upper(), told["num_cases"], f"{summary['dice']['mean']:.3f}"),
+                f"{told['mean']:.3f}",
+                *(_score(told[key]) for key in ("rank_correlation", "mean_absolute_error")),
+            )
+            print(f"| {' | '.join(map(str, cells))} |")
+
+
+def _score(score: Mapping[str, float | None]) -> str:
+    if score["value"] is None:
+        return "undefined"
+    if score["low"] is None:
+        return f"{score['value']:.3f}"
+    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+
+
 def draw_by_size(rows: Mapping[str, Results], path: Path) -> None:
     """Draws Dice, NSD and HD95 of every case against the size of its tumour, a colour a variant."""
     from matplotlib.figure import Figure

@@ -57,6 +57,9 @@ def scan_options(command: Callable[..., None]) -> Callable[..., None]:
     "--threshold", type=click.FloatRange(0, 1), help="Instead of the one chosen in training."
 )
 @click.option("--probabilities", is_flag=True, help="Write CASE_prob.nii.gz as well.")
+@click.option(
+    "--uncertainty", is_flag=True, help="Write CASE_uncertainty.nii.gz as well, in bits a voxel."
+)
 @device_option
 @click.option("--resume", is_flag=True, help="Keep masks that exist, make the others.")
 @click.option("--overwrite", is_flag=True, help="Replace masks that exist.")
@@ -73,13 +76,15 @@ def predict(
     tta: bool | None,
     threshold: float | None,
     probabilities: bool,
+    uncertainty: bool,
     device: str,
     resume: bool,
     overwrite: bool,
 ) -> None:
     """Segment CASEs: case folders, or a folder of them.
 
-    Writes one CASE.nii.gz each, on the scan's own grid, into --out.
+    Writes one CASE.nii.gz each, on the scan's own grid, into --out, and CASE.json with the Dice
+    that it can be expected to have.
     """
     if resume and overwrite:
         raise click.UsageError("--resume keeps masks and --overwrite replaces them: choose one.")
@@ -109,6 +114,7 @@ def predict(
             findings=findings,
             out_dir=out_dir,
             probabilities=probabilities,
+            uncertainty=uncertainty,
             resume=resume,
             overwrite=overwrite,
         )

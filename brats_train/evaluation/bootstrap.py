@@ -1,19 +1,20 @@
-"""Bootstrap confidence intervals of a mean over cases, with patients as the units."""
+"""Bootstrap confidence intervals over cases, of a mean or another score, with patients as units."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = ["MIN_PATIENTS", "bootstrap_interval"]
+__all__ = ["MIN_PATIENTS", "bootstrap_interval", "score_with_interval"]
 
 MIN_PATIENTS = 5  # an interval from fewer promises a certainty that nobody has
 
+NUM_RESAMPLES = 2000  # of a score, which is computed anew for each
 _DRAWS_PER_BATCH = 1 << 22  # 32 MiB of indices, whatever the number of patients
 
 
@@ -74,3 +75,32 @@ def bootstrap_interval(
         random_state=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
+
+
+def score_with_interval(
+    score: Callable[..., float], patients: np.ndarray, *columns: np.ndarray
+) -> dict[str, float]:
+    """Computes a score of cases and its 95 % percentile bootstrap interval over patients.
+
+    Args:
+        score: Of the columns; NaN where it is not defined. Such resamples are dropped.
+        patients: (n,) the patient of each case.
+        *columns: (n, ...) arrays, the cases along the first axis.
+
+    Returns:
+        `value`, `low` and `high`; the interval is NaN for fewer than `MIN_PATIENTS` patients.
+    """
+    value = score(*columns)
+    names, units = np.unique(patients, return_inverse=True)
+    if len(names) < MIN_PATIENTS or math.isnan(value):
+        return {"value": value, "low": math.nan, "high": math.nan}
+    members = [np.flatnonzero(units == unit) for unit in range(len(names))]
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(NUM_RESAMPLES):
+        drawn = np.concatenate(
+            [members[unit] for unit in rng.integers(len(names), size=len(names))]
+        )
+        values.append(score(*(column[drawn] for column in columns)))
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return {"value": value, "low": float(low), "high": float(high)}

@@ -18,6 +18,7 @@ from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import region_table
 from brats_train.data.selection import rows_by_rule
 from brats_train.evaluation.calibration import NUM_BINS, Table, probability_table
+from brats_train.inference.expected_dice import expected_dice
 from brats_train.inference.mask_files import grid_of
 from brats_train.inference.postprocess import regions_of
 from brats_train.models.postprocessing import Postprocessing
@@ -76,11 +77,13 @@ class CaseProbabilities:
         slices: (m, K, S, S) bool, the masks of the rows that the slice-wise score counts, on the
             cache's grid.
         labels: (L,) float64, the probability of each label of the case.
+        agreement: (K,) float64, how far the members of the model agree.
     """
 
     volume: np.ndarray
     slices: np.ndarray
     labels: np.ndarray
+    agreement: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,12 +96,14 @@ class CaseMasks:
         tables: See `calibration.probability_table`, over the cached slices, by region; none for a
             region that the case's labels do not know, nor for a case without a mask.
         labels: As of `CaseProbabilities`.
+        expected_dice: (K,) float64, of the mask of each region.
     """
 
     volumes: np.ndarray
     slices: np.ndarray
     tables: dict[str, Table]
     labels: np.ndarray
+    expected_dice: np.ndarray
 
 
 def make_masks(
@@ -134,6 +139,9 @@ def make_masks(
         slices=probabilities.slices,
         tables=tables,
         labels=probabilities.labels,
+        expected_dice=expected_dice(
+            probabilities.volume, volumes[:, z_indices], probabilities.agreement
+        ),
     )
 
 
@@ -149,14 +157,14 @@ def slice_rows_of(cache: Cache, case: int, rules: MaskRules) -> np.ndarray:
 
 
 def encode_masks(masks: CaseMasks) -> bytes:
-    """Packs the masks of a case: a bit a voxel, then tables and labels, deflated.
+    """Packs the masks of a case: a bit a voxel, then tables, labels, expected Dice, deflated.
 
     Nothing describes their shapes, which follow from the case and the rules.
     """
     tables = [np.asarray(table, "<i8").tobytes() for table in masks.tables.values()]
     bits = [np.packbits(part).tobytes() for part in (masks.volumes, masks.slices)]
-    labels = np.asarray(masks.labels, "<f8").tobytes()
-    return zlib.compress(b"".join([*bits, *tables, labels]), _COMPRESSION)
+    numbers = [np.asarray(one, "<f8").tobytes() for one in (masks.labels, masks.expected_dice)]
+    return zlib.compress(b"".join([*bits, *tables, *numbers]), _COMPRESSION)
 
 
 def decode_masks(content: bytes, cache: Cache, case: int, rules: MaskRules) -> CaseMasks:
@@ -171,7 +179,7 @@ def decode_masks(content: bytes, cache: Cache, case: int, rules: MaskRules) -> C
     known = _known(cache, case, rules)
     lengths = [-(-int(np.prod(shape)) // 8) for shape in (volume_shape, slices_shape)]
     lengths += [8 * int(np.prod(_TABLE_SHAPE))] * len(known)
-    lengths.append(8 * rules.num_labels)
+    lengths += [8 * rules.num_labels, 8 * num]
     try:
         parts = _cut(_inflate(content, sum(lengths)), lengths)
     except ValueError as error:
@@ -186,6 +194,7 @@ def decode_masks(content: bytes, cache: Cache, case: int, rules: MaskRules) -> C
             region: np.frombuffer(next(parts), "<i8").reshape(_TABLE_SHAPE) for region in known
         },
         labels=np.frombuffer(next(parts), "<f8"),
+        expected_dice=np.frombuffer(next(parts), "<f8"),
     )
 
 

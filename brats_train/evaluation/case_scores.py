@@ -5,7 +5,8 @@ It needs numpy alone, so that processes which score cases beside the model start
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -75,6 +76,7 @@ class CaseScores:
         uncached_slices: Slices of the scan that are not in the cache and count as background.
         uncached_voxels: True voxels in them, which no score sees.
         labels: The probability of each label of the case; empty where none is told.
+        expected_dice: Of the mask of each region; empty for masks made elsewhere.
     """
 
     case: str
@@ -85,6 +87,7 @@ class CaseScores:
     uncached_slices: int
     uncached_voxels: int
     labels: tuple[float, ...] = ()
+    expected_dice: Mapping[str, float] = field(default_factory=dict)
 
 
 def score_case(task: ScoringTask) -> CaseScores:
@@ -136,6 +139,9 @@ def _score_masks(
         uncached_slices=len(truth) - int(cache.cases["rows"][task.case]),
         uncached_voxels=_num_labelled(cache, task.case) - int(np.count_nonzero(truth)),
         labels=tuple(masks.labels.tolist()),
+        expected_dice={
+            region: float(masks.expected_dice[rules.regions.index(region)]) for region in regions
+        },
     )
 
 

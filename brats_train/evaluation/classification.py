@@ -7,7 +7,7 @@ bootstrap intervals over patients, each drawn with all of its cases.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from scipy import stats
 
 from brats_cache.common.csv_names import csv_text, written_name
 from brats_cache.common.errors import printable
-from brats_train.evaluation.bootstrap import MIN_PATIENTS
+from brats_train.evaluation.bootstrap import score_with_interval
 
 __all__ = [
     "ClassifiedCase",
@@ -26,9 +26,7 @@ __all__ = [
     "summarise_classes",
 ]
 
-NUM_RESAMPLES = 2000
 NUM_BINS = 10  # of the calibration error
-Score = Callable[[np.ndarray, np.ndarray], float]  # truth (n,) and probabilities (n, L)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +89,9 @@ def summarise_classes(cases: Sequence[ClassifiedCase], classes: Sequence[str]) -
         "classes": list(classes),
         "num_cases": len(known),
         "num_unlabelled": len(cases) - len(known),
-        "accuracy": _with_interval(_accuracy, truth, given, patients),
-        "balanced_accuracy": _with_interval(_balanced_accuracy, truth, given, patients),
-        "auc": _with_interval(_mean_auc, truth, given, patients),
+        "accuracy": score_with_interval(_accuracy, patients, truth, given),
+        "balanced_accuracy": score_with_interval(_balanced_accuracy, patients, truth, given),
+        "auc": score_with_interval(_mean_auc, patients, truth, given),
         "sensitivity": dict(zip(classes, _recalls(confusion), strict=True)),
         "specificity": dict(zip(classes, _specificities(confusion), strict=True)),
         "confusion": confusion.tolist(),
@@ -191,22 +189,3 @@ def _calibration_error(truth: np.ndarray, given: np.ndarray) -> float:
         abs(float((confidence - is_right)[bins == one].sum())) for one in np.unique(bins).tolist()
     ]
     return math.fsum(gaps) / len(truth)
-
-
-def _with_interval(
-    score: Score, truth: np.ndarray, given: np.ndarray, patients: np.ndarray
-) -> dict[str, float]:
-    """The score and its 95 % interval; resamples that leave it undefined are dropped."""
-    value, num_patients = score(truth, given), len(np.unique(patients))
-    if num_patients < MIN_PATIENTS or math.isnan(value):
-        return {"value": value, "low": math.nan, "high": math.nan}
-    members = [np.flatnonzero(patients == one) for one in range(num_patients)]
-    rng = np.random.default_rng(0)
-    values = []
-    for _ in range(NUM_RESAMPLES):
-        drawn = np.concatenate(
-            [members[one] for one in rng.integers(num_patients, size=num_patients)]
-        )
-        values.append(score(truth[drawn], given[drawn]))
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return {"value": value, "low": float(low), "high": float(high)}

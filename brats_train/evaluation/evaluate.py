@@ -288,7 +288,10 @@ def predict_probabilities(
     rows = slice_rows_of(cache, index, rules) - cache.row_slice(index).start
     slices = (prediction.network_output >= computed.slice_threshold).cpu().numpy()[rows]
     return CaseProbabilities(
-        volume=prediction.probabilities, slices=slices, labels=prediction.labels
+        volume=prediction.probabilities,
+        slices=slices,
+        labels=prediction.labels,
+        agreement=prediction.agreement,
     )
 
 

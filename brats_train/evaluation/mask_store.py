@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Computed", "MaskStore", "key_of", "seal"]
 
 _MAGIC = b"brats masks 1\n"
+_CONTENT = 2  # what `case_masks.encode_masks` packs; 1 had no expected Dice
 _KEY = slice(len(_MAGIC), len(_MAGIC) + 16)
 _NUM_HEAD_BYTES = _KEY.stop + 16  # a digest follows
 Warn = Callable[[str], None]
@@ -66,6 +67,7 @@ def key_of(
     post = rules.postprocessing
     facts = {
         "brats": __version__,
+        "content": _CONTENT,
         "cache": cache.fingerprint,
         "case": cache.cases["id"][case].decode(),
         "checkpoints": ensemble.fingerprints,

@@ -52,7 +52,7 @@ class _Mean(BaseModel):
 
 
 class _Score(BaseModel):
-    """A score of labels and its interval, each None where it is undefined."""
+    """A score of cases and its interval, each None where it is undefined."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
     value: float | None
@@ -78,8 +78,16 @@ class _Classification(BaseModel):
         return self
 
 
+class _Expected(BaseModel):
+    """The expected Dice beside the true one, see `expectation.summarise_expected`."""
+
+    rank_correlation: _Score
+    mean_absolute_error: _Score
+
+
 class _Region(BaseModel):
     dice: _Mean
+    expected_dice: _Expected | None = None
 
 
 class _Fold(BaseModel):

@@ -22,6 +22,7 @@ from brats_train.evaluation.calibration import (
     thresholds,
 )
 from brats_train.evaluation.case_scores import CaseScores
+from brats_train.evaluation.expectation import describe_expected, summarise_expected
 from brats_train.evaluation.metrics import EmptyRule, RegionScores
 from brats_train.models.postprocessing import Postprocessing
 
@@ -50,6 +51,9 @@ DEFINITIONS: Mapping[str, str] = {
     "empty nan": "both empty: left out of the mean; one empty: Dice 0, HD95 374",
     "mean": "over cases; low and high are its 95 % percentile bootstrap interval, 10,000 "
     "resamples of patients (Efron 1979), none for fewer than five patients",
+    "expected_dice": "of a mask without its truth, from what each network and flip makes of the "
+    "case (docs/expected-dice.md); rank_correlation with the true Dice (Spearman 1904), "
+    "mean_absolute_error and mean_difference, expected minus true",
     "brier_score": "mean squared difference of probability and truth, voxels of cached slices "
     "(Brier 1950)",
     "calibration_error": "expected calibration error of the foreground probability, 16 equal "
@@ -118,11 +122,12 @@ def cases_csv(cases: Sequence[CaseScores]) -> str:
 
     A figure that is not defined is `nan`, one that was not computed is empty.
     """
-    rows = [["case", "region", *METRICS]]
+    rows = [["case", "region", *METRICS, "expected_dice"]]
     for case in cases:
         for region, scores in case.regions.items():
             cells = [_cell(getattr(scores, name)) for name in METRICS]
-            rows.append([written_name(case.case), region, *cells])
+            expected = _cell(case.expected_dice.get(region))
+            rows.append([written_name(case.case), region, *cells, expected])
     return csv_text(rows)
 
 
@@ -151,7 +156,10 @@ def describe(cases: Sequence[CaseScores], summary: Mapping[str, Any], num_worst:
         cells = "".join(f"{_interval(scores[metric]):<22}" for scores in regions.values())
         lines.append(f"{label:<14}{cells}".rstrip())
     cells = "".join(f"{_figure(scores['slice_iou']):<22}" for scores in regions.values())
-    lines += [f"{'slice IoU':<14}{cells}".rstrip(), ""]
+    lines.append(f"{'slice IoU':<14}{cells}".rstrip())
+    for label, texts in describe_expected([one.get("expected_dice") for one in regions.values()]):
+        lines.append(f"{label:<14}{''.join(f'{text:<22}' for text in texts)}".rstrip())
+    lines.append("")
     for region, scores in regions.items():
         lines += _worst(cases, region, num_worst)
         if scores["num_empty_truth"]:
@@ -181,6 +189,10 @@ def _summarise_region(region: str, cases: Sequence[CaseScores], empty: EmptyRule
     patients = [case.patient for case in known]
     for name in METRICS:
         summary[name] = _summarise_metric([getattr(one, name) for one in scores], patients)
+    if known and all(region in case.expected_dice for case in known):
+        summary["expected_dice"] = summarise_expected(
+            [case.expected_dice[region] for case in known], [one.dice for one in scores], patients
+        )
     tables = {case.case: case.tables[region] for case in known if region in case.tables}
     if tables:
         total = np.sum(list(tables.values()), axis=0)

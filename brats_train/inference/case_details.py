@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from brats_cache.common.files import read_json
 from brats_train.inference.case_prediction import CasePrediction
 from brats_train.models.checkpoint import SegmenterSpec
 
-__all__ = ["encode_details", "has_details", "label_of", "made_by"]
-
-
-def has_details(spec: SegmenterSpec) -> bool:
-    """Whether a model tells more of a case than its mask."""
-    return bool(spec.labels)
+__all__ = ["encode_details", "label_of", "made_by"]
 
 
 def label_of(prediction: CasePrediction, spec: SegmenterSpec) -> str:
@@ -23,21 +21,28 @@ def label_of(prediction: CasePrediction, spec: SegmenterSpec) -> str:
     return spec.labels[int(prediction.labels.argmax())]
 
 
-def encode_details(case: str, prediction: CasePrediction, spec: SegmenterSpec, made: str) -> bytes:
+def encode_details(
+    case: str, prediction: CasePrediction, expected: np.ndarray, spec: SegmenterSpec, made: str
+) -> bytes:
     """Makes the content of the file.
 
     Args:
         case: Id of the case.
         prediction: What the model predicts.
+        expected: (K,) the expected Dice of each region.
         spec: The model.
         made: Which model made it of which scans, see `targets.description_of`.
     """
     details: dict[str, Any] = {"case": case, "made_by": made}
     if spec.labels:
         details["label"] = label_of(prediction, spec)
-        values = [round(float(value), 6) for value in prediction.labels]
-        details["label_probabilities"] = dict(zip(spec.labels, values, strict=True))
+        details["label_probabilities"] = _rounded(spec.labels, prediction.labels)
+    details["expected_dice"] = _rounded(spec.regions, expected)
     return (json.dumps(details, indent=2) + "\n").encode()
+
+
+def _rounded(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    return {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
 
 
 def made_by(path: Path) -> str:

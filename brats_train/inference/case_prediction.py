@@ -22,6 +22,7 @@ from brats_train.data.channels import place_channels
 from brats_train.inference.brain import brain_of_images
 from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble, to_native
+from brats_train.inference.expected_dice import agreement_of
 from brats_train.inference.familiarity import compare_look
 from brats_train.inference.mask_files import grid_of
 from brats_train.inference.pooling import pool_slices
@@ -71,18 +72,20 @@ class CasePrediction:
         network_output: (n, K, S, S) float32 on the device, as the model gave it.
         labels: (L,) float64, the probability of each label of the case; L is 0 for a model that
             tells none.
+        agreement: (K,) float64, how far the members of the model agree, see `agreement_of`.
     """
 
     probabilities: np.ndarray
     z_indices: np.ndarray
     network_output: Tensor
     labels: np.ndarray
+    agreement: np.ndarray
 
 
 def predict_case(prepared: PreparedCase, ensemble: Ensemble, tta: bool) -> CasePrediction:
     """Predicts a prepared case; `tta` averages over flips."""
     _, height, width = prepared.grid.canonical_shape
-    output, slice_labels = ensemble.predict(prepared.images, prepared.z_indices, tta)
+    output, slice_labels, overlaps = ensemble.predict(prepared.images, prepared.z_indices, tta)
     probabilities = to_native(output, height, width, ensemble.spec.preparation.fit)
     probabilities *= prepared.brain[:, None]
     # What a slice counts for is the tumour that is seen in it.
@@ -92,6 +95,7 @@ def predict_case(prepared: PreparedCase, ensemble: Ensemble, tta: bool) -> CaseP
         z_indices=prepared.z_indices,
         network_output=output,
         labels=pool_slices(slice_labels.cpu().numpy(), weights),
+        agreement=agreement_of(overlaps.cpu().numpy()),
     )
 
 

@@ -35,10 +35,13 @@ class SlicePredictions(NamedTuple):
         masks: (n, K, S, S) float32, the probability of each region.
         labels: (n, L) float32, the probability of each label of the case; L is 0 for a model that
             tells none.
+        overlaps: (K, M, M) int64, of the masks that each of M members, a network with a flip,
+            would make alone, before components are dropped: see `agreement_of`.
     """
 
     masks: Tensor
     labels: Tensor
+    overlaps: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,12 +103,17 @@ class Ensemble:
             if len(stack)
         ]
         if not parts:
-            size = self.spec.preparation.size
+            size, num = self.spec.preparation.size, len(self.spec.regions)
             return SlicePredictions(
-                torch.empty((0, len(self.spec.regions), size, size), device=self.device),
+                torch.empty((0, num, size, size), device=self.device),
                 torch.empty((0, len(self.spec.labels)), device=self.device),
+                torch.zeros((num, 1, 1), dtype=torch.int64, device=self.device),
             )
-        whole = SlicePredictions(*map(torch.cat, zip(*parts, strict=True)))
+        whole = SlicePredictions(
+            torch.cat([part.masks for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            torch.stack([part.overlaps for part in parts]).sum(dim=0),
+        )
         if not whole.masks.isfinite().all() or not whole.labels.isfinite().all():
             raise CheckpointError(
                 f"{', '.join(map(str, self.paths))}: the model gives NaN instead of probabilities; "
@@ -117,6 +125,10 @@ class Ensemble:
         pixels = images.to(self.device).float().contiguous(memory_format=torch.channels_last)
         flips = _FLIPS if tta else _FLIPS[:1]
         total: Tensor | None = None
+        rules = [self.spec.postprocessing.rule(region) for region in self.spec.regions]
+        thresholds = torch.tensor([rule.threshold for rule in rules], device=self.device)
+        thresholds = thresholds[:, None, None]
+        members: list[Tensor] = []
         labels = torch.zeros((len(pixels), len(self.spec.labels)), device=self.device)
         for model in self.models:
             for dims in flips:
@@ -124,11 +136,14 @@ class Ensemble:
                     logits, label_logits = split_output(model(pixels.flip(dims)))
                 probability = logits.float().sigmoid().flip(dims)
                 total = probability if total is None else total + probability
+                members.append(probability >= thresholds)
                 if label_logits is not None:
                     labels += label_logits.float().softmax(dim=1)
         assert total is not None
-        num = len(self.models) * len(flips)
-        return SlicePredictions(total / num, labels / num)
+        num = len(members)
+        first = self.spec.context * len(self.spec.preparation.modalities)
+        brain = (pixels[:, first : first + len(self.spec.preparation.modalities)] != 0).any(dim=1)
+        return SlicePredictions(total / num, labels / num, _overlaps(members, brain))
 
 
 def load_ensemble(
@@ -202,6 +217,18 @@ def average(ensembles: Sequence[Ensemble]) -> Ensemble:
         device=ensembles[0].device,
         amp=ensembles[0].amp,
     )
+
+
+def _overlaps(members: Sequence[Tensor], brain: Tensor) -> Tensor:
+    """`SlicePredictions.overlaps` of the masks (n, K, S, S) of each member, in (n, S, S) brain."""
+    every = torch.stack(list(members)) & brain[:, None]
+    by_region = every.permute(2, 0, 1, 3, 4).flatten(2)  # (K, M, voxels)
+    counts = []
+    for masks in by_region:
+        # Exact up to 2^24 voxels in the masks of a chunk. Most of its voxels are in no mask at all.
+        found = masks[:, masks.any(dim=0)].float()
+        counts.append((found @ found.T).long())
+    return torch.stack(counts)
 
 
 def to_native(fitted: Tensor, height: int, width: int, fit: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from brats_train.models.postprocessing import Postprocessing
 
 NESTED = ("wt", "tc", "et")  # each within the one before
 
-__all__ = ["label_volume", "regions_of", "source_labels"]
+__all__ = ["entropy", "label_volume", "regions_of", "source_labels"]
 
 
 def regions_of(
@@ -64,6 +64,25 @@ def regions_of(
         if rule.min_voxels and np.count_nonzero(mask) < rule.min_voxels:
             mask[:] = False
     return masks
+
+
+def entropy(probabilities: np.ndarray) -> np.ndarray:
+    """The uncertainty of each voxel: the entropy of its probability in bits (Shannon 1948).
+
+    -p log2 p - (1 - p) log2 (1 - p): 0 where p is 0 or 1, 1 where it is 1/2. Of a mean over
+    networks and flips it holds both how much they differ and how unsure each is (Wang et al. 2019).
+
+    Args:
+        probabilities: float32 in [0, 1], any shape.
+
+    Returns:
+        float32 of that shape, 0 to 1.
+    """
+    bits = np.zeros_like(probabilities)
+    unsure = (probabilities > 0) & (probabilities < 1)
+    p = probabilities[unsure].astype(np.float64)
+    bits[unsure] = -p * np.log2(p) - (1 - p) * np.log2(1 - p)
+    return bits
 
 
 def label_volume(is_in_region: np.ndarray, regions: Sequence[str]) -> np.ndarray:

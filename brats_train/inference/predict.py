@@ -28,7 +28,7 @@ from brats_cache.imaging.scan_check import (
     OTHER_SPACING,
     PREPARING_TOOLS,
 )
-from brats_train.inference.case_details import encode_details, has_details
+from brats_train.inference.case_details import encode_details
 from brats_train.inference.case_prediction import (
     CasePrediction,
     PreparedCase,
@@ -37,7 +37,8 @@ from brats_train.inference.case_prediction import (
 )
 from brats_train.inference.case_sources import output_scheme
 from brats_train.inference.ensemble import Ensemble
-from brats_train.inference.postprocess import regions_of, source_labels
+from brats_train.inference.expected_dice import expected_dice
+from brats_train.inference.postprocess import entropy, regions_of, source_labels
 from brats_train.inference.targets import (
     Target,
     description_of,
@@ -64,6 +65,7 @@ class PredictionJob:
         findings: The cases, and the faults of those that cannot be used.
         out_dir: Folder for the masks.
         probabilities: Write `<case>_prob.nii.gz` too.
+        uncertainty: Write `<case>_uncertainty.nii.gz` too.
         resume: Keep masks that exist, where this model made them of these scans.
         overwrite: Replace masks that exist.
     """
@@ -71,6 +73,7 @@ class PredictionJob:
     findings: Findings
     out_dir: Path
     probabilities: bool = False
+    uncertainty: bool = False
     resume: bool = False
     overwrite: bool = False
 
@@ -130,7 +133,7 @@ def predict(
             job.findings.cases,
             job.out_dir,
             with_probabilities=job.probabilities,
-            with_details=has_details(ensemble.spec),
+            with_uncertainty=job.uncertainty,
         )
     faults = [*job.findings.faults, *faults]
     kept = _kept(job, targets, model, world)
@@ -266,21 +269,30 @@ def _write(
     description: str,
 ) -> None:
     """Writes the files of a case, the mask last. Slices without brain are background."""
-    depth, height, width = header.canonical_shape
     if target.probabilities is not None:
-        volume = np.zeros((len(spec.regions), depth, height, width), np.float32)
-        volume[:, prediction.z_indices] = prediction.probabilities.swapaxes(0, 1)
-        whole = volume[0] if len(volume) == 1 else volume
+        whole = _whole_volume(prediction.probabilities, prediction.z_indices, header)
         write_atomically(target.probabilities, encode_volume(whole, header, description))
-    if target.details is not None:
-        details = encode_details(target.case.id, prediction, spec, description)
-        write_atomically(target.details, details)
+    if target.uncertainty is not None:
+        doubt = _whole_volume(entropy(prediction.probabilities), prediction.z_indices, header)
+        write_atomically(target.uncertainty, encode_volume(doubt, header, description))
     masks = regions_of(
         prediction.probabilities,
         spec.regions,
         prediction.z_indices,
-        depth,
+        header.canonical_shape[0],
         spec.postprocessing,
     )
+    expected = expected_dice(
+        prediction.probabilities, masks[:, prediction.z_indices], prediction.agreement
+    )
+    details = encode_details(target.case.id, prediction, expected, spec, description)
+    write_atomically(target.details, details)
     mask = source_labels(masks, spec.regions, output_scheme(target.case, spec.label_scheme))
     write_atomically(target.mask, encode_volume(mask, header, description))
+
+
+def _whole_volume(values: np.ndarray, z_indices: np.ndarray, header: Header) -> np.ndarray:
+    """Values (n, K, Y, X) of slices as a volume (Z, Y, X), or of several regions (K, Z, Y, X)."""
+    volume = np.zeros((values.shape[1], *header.canonical_shape), np.float32)
+    volume[:, z_indices] = values.swapaxes(0, 1)
+    return volume[0] if len(volume) == 1 else volume

@@ -21,6 +21,7 @@ from brats_train.inference.case_prediction import (
 )
 from brats_train.inference.case_sources import case_of_files, find_scans, output_scheme
 from brats_train.inference.ensemble import Ensemble, load_ensemble
+from brats_train.inference.expected_dice import expected_dice
 from brats_train.inference.postprocess import regions_of, source_labels
 from brats_train.models.checkpoint import SegmenterSpec
 
@@ -40,6 +41,8 @@ class Segmentation:
         probabilities: (X, Y, Z) float32 by region, 0 outside the brain; empty unless asked for.
         label_probabilities: Of the labels of the case, such as its grade; empty for a model that
             tells none.
+        expected_dice: By region, the Dice that its mask can be expected to have, 0 to 1; see
+            docs/expected-dice.md.
         warnings: How the scans differ from those that models, or this one, are trained on, such as
             "not skull-stripped": the mask may be useless.
     """
@@ -49,6 +52,7 @@ class Segmentation:
     scheme: Scheme
     probabilities: Mapping[str, np.ndarray]
     label_probabilities: Mapping[str, float]
+    expected_dice: Mapping[str, float]
     warnings: tuple[str, ...]
 
 
@@ -106,6 +110,9 @@ class Segmenter:
             depth,
             spec.postprocessing,
         )
+        expected = expected_dice(
+            prediction.probabilities, masks[:, prediction.z_indices], prediction.agreement
+        )
         orientation = Orientation.of(prepared.grid.affine)
         volumes: dict[str, np.ndarray] = {}
         for channel, region in enumerate(spec.regions if probabilities else ()):
@@ -118,6 +125,7 @@ class Segmenter:
             scheme=scheme,
             probabilities=volumes,
             label_probabilities=dict(zip(spec.labels, prediction.labels.tolist(), strict=True)),
+            expected_dice=dict(zip(spec.regions, expected.tolist(), strict=True)),
             warnings=(*prepared.warnings, *filter(None, [prepared.unfamiliar])),
         )
 

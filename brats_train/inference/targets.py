@@ -34,23 +34,25 @@ class Target:
         case: The case.
         mask: `<case>.nii.gz`.
         probabilities: `<case>_prob.nii.gz`, None where it is not asked for.
-        details: `<case>.json`, None for a model that tells nothing but masks.
+        uncertainty: `<case>_uncertainty.nii.gz`, likewise.
+        details: `<case>.json`.
     """
 
     case: Case
     mask: Path
     probabilities: Path | None
-    details: Path | None
+    uncertainty: Path | None
+    details: Path
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files, the mask last, as they are written."""
-        files = (self.probabilities, self.details, self.mask)
+        files = (self.probabilities, self.uncertainty, self.details, self.mask)
         return tuple(file for file in files if file is not None)
 
 
 def plan_targets(
-    cases: Sequence[Case], out_dir: Path, *, with_probabilities: bool, with_details: bool
+    cases: Sequence[Case], out_dir: Path, *, with_probabilities: bool, with_uncertainty: bool
 ) -> tuple[list[Target], list[Fault]]:
     """Names the files of every case.
 
@@ -68,6 +70,7 @@ def plan_targets(
         try:
             mask = mask_path(out_dir, case.id)
             probabilities = mask_path(out_dir, case.id, "_prob.nii.gz")
+            uncertainty = mask_path(out_dir, case.id, "_uncertainty.nii.gz")
             details = mask_path(out_dir, case.id, ".json")
         except DataFaults as error:
             faults += error.faults
@@ -76,7 +79,8 @@ def plan_targets(
             case=case,
             mask=mask,
             probabilities=probabilities if with_probabilities else None,
-            details=details if with_details else None,
+            uncertainty=uncertainty if with_uncertainty else None,
+            details=details,
         )
         if fault := _length_fault(target, longest) or _scheme_fault(case):
             faults.append(fault)
@@ -122,7 +126,8 @@ def _refuse_equal_names(targets: Sequence[Target]) -> None:
             if owner != target.case.id:
                 raise BratsError(
                     f"{file}: the cases {owner} and {target.case.id} would both write it. Rename "
-                    "one of them, predict them into two folders, or leave out --probabilities."
+                    "one of them, predict them into two folders, or leave out --probabilities and "
+                    "--uncertainty."
                 )
 
 

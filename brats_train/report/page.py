@@ -18,15 +18,17 @@ __all__ = ["Picture", "make_page"]
 
 # Heading, score, digits, and whether more or less of it is better.
 _DICE, _HD95 = ("Dice", "dice", 3, "more"), ("HD95 mm", "hd95", 1, "less")
+_EXPECTED = ("expected Dice", "expected_dice", 3, "more")
 _COLUMNS_OF_ONE = (
     _DICE,
+    _EXPECTED,
     ("sensitivity", "sensitivity", 3, "more"),
     ("precision", "precision", 3, "more"),
     _HD95,
     ("NSD 1 mm", "nsd", 3, "more"),
     ("difference ml", "volume_difference_ml", 1, "more"),
 )
-_COLUMNS_OF_SEVERAL = (_DICE, _HD95)
+_COLUMNS_OF_SEVERAL = (_DICE, _EXPECTED, _HD95)
 # Heading, text, whether it takes the whole width.
 _CAPTIONS = {
     "curves": (
@@ -159,10 +161,19 @@ def _summary_text(
     cases = "1 case" if len(results.cases) == 1 else f"{len(results.cases)} cases"
     if "predictions" in summary:
         text += f" Shown are masks made elsewhere, in {summary['predictions']}."
-    return (
-        f"{text} On {cases} of split {summary['split']}, scored as volumes on the scans’ own "
-        f"grids, the mean Dice is {'; '.join(means)}."
+    text += (
+        f" On {cases} of split {summary['split']}, scored as volumes on the scans’ own grids, the "
+        f"mean Dice is {'; '.join(means)}."
     )
+    told = [
+        f"{_with_interval(one['rank_correlation'])}, off by "
+        f"{_with_interval(one['mean_absolute_error'])} on average, for {region.upper()}"
+        for region in results.regions
+        if (one := summary["regions"][region].get("expected_dice"))
+    ]
+    if told:
+        text += f" The rank correlation of expected and true Dice is {'; '.join(told)}."
+    return text
 
 
 def _mean(score: Mapping[str, Any]) -> str:
@@ -227,6 +238,7 @@ def _table(results: Results, entries: Sequence[CaseEntry]) -> str:
         (region, *column)
         for region in results.regions
         for column in (_COLUMNS_OF_SEVERAL if several else _COLUMNS_OF_ONE)
+        if column != _EXPECTED or "expected_dice" in results.summary["regions"][region]
     ]
     main = results.regions[0]
     headings = [_heading("case", "text")]

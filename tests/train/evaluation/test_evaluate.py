@@ -178,6 +178,8 @@ def test_masks_made_elsewhere_get_the_scores_of_the_model_that_made_them(
         nib.save(turned, masks / path.name.removesuffix(".gz"))
     call("eval", "--cache", cache_path, "--predictions", masks)
     ours, theirs = rows_of(folder), rows_of(masks / "eval" / "val")
+    assert all(row.pop("expected_dice") for row in ours.values())  # of a model alone
+    assert not any(row.pop("expected_dice") for row in theirs.values())
     assert {key: row for key, row in theirs.items() if key[1] == "wt"} == ours
     assert "checkpoints" not in json.loads((masks / "eval/val/summary.json").read_text())
 
@@ -274,6 +276,7 @@ def test_labels_that_do_not_know_a_region_give_no_row_for_it(
         volume=prediction.probabilities,
         slices=(prediction.network_output >= 0.5).numpy(),
         labels=prediction.labels,
+        agreement=prediction.agreement,
     )
     task = scoring.ScoringTask(
         cache_path=cache.path, case=index, rules=rules, empty="official", prediction=probabilities

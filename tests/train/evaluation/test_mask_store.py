@@ -208,6 +208,7 @@ def some_masks(cache: Cache, case: int) -> CaseMasks:
         slices=rng.random((rows, 1, size, size)) < 0.5,
         tables={"wt": rng.integers(0, 1 << 40, (2, 3, 128))},
         labels=np.array([0.25, 0.75]),
+        expected_dice=np.array([0.5]),
     )
 
 
@@ -219,6 +220,7 @@ def test_masks_come_back_as_they_were(cache: Cache) -> None:
     assert (found.slices == masks.slices).all()
     assert (found.tables["wt"] == masks.tables["wt"]).all()
     assert (found.labels == masks.labels).all()
+    assert (found.expected_dice == masks.expected_dice).all()
 
 
 @pytest.mark.parametrize("forged", [b"", b"no deflate", b"x" * 1000])

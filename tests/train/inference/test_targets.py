@@ -26,7 +26,7 @@ def test_odd_names_stay_in_the_output_folder(run: Path, scans: Path, tmp_path: P
             shutil.copy(path, target)
     predict(run, tmp_path / "odd", tmp_path / "here" / "out")
     made = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*"))
-    assert len(made) == 5
+    assert len(made) == 9  # the folder, and of each case a mask and what is told of it
     assert all(path.parts[0] == "out" for path in made)
 
 
@@ -51,6 +51,10 @@ def test_an_id_that_leads_elsewhere_is_a_fault(
     assert not (tmp_path / "here" / "x.nii.gz").exists()
 
 
+def masks_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*.nii.gz")}
+
+
 def copy_case(source: Path, folder: Path) -> None:
     """A case under its role words alone, so that its folder names it."""
     folder.mkdir(parents=True)
@@ -70,7 +74,12 @@ def test_two_files_never_have_one_name(
     assert "Smith and Smith_prob" in told
     assert not (tmp_path / "out").exists()
     predict(run, tmp_path / "both", tmp_path / "out")
-    assert set(contents(tmp_path / "out")) == {"Smith.nii.gz", "Smith_prob.nii.gz"}
+    assert masks_in(tmp_path / "out") == {"Smith.nii.gz", "Smith_prob.nii.gz"}
+    for name in ("Jones", "Jones_uncertainty"):
+        copy_case(source, tmp_path / "jones" / name)
+    predict(run, tmp_path / "jones", tmp_path / "maps", "--uncertainty", code=1)
+    assert "leave out --probabilities and --uncertainty" in capsys.readouterr().err
+    assert not (tmp_path / "maps").exists()
 
 
 @pytest.mark.parametrize("length", [231, 238, 252])
@@ -86,7 +95,7 @@ def test_a_name_too_long_is_a_fault_of_its_case_alone(
     for words in ((), ("--resume",)):
         code = 0 if is_short_enough else 1
         predict(run, tmp_path / "in", tmp_path / "out", *words, code=code)
-        assert set(contents(tmp_path / "out")) == made
+        assert masks_in(tmp_path / "out") == made
         told = capsys.readouterr().err
         assert ("1 fault in 1 case" in told) is not is_short_enough
 
@@ -96,7 +105,7 @@ def test_one_case_by_its_files(
 ) -> None:
     source = sorted(scans.iterdir())[0]
     predict(run, source, tmp_path / "out")
-    expected = np.asarray(nib.load(next((tmp_path / "out").iterdir())).dataobj)
+    expected = np.asarray(nib.load(next((tmp_path / "out").glob("*.nii.gz"))).dataobj)
     named = {name: source / f"{source.name}_{name}.nii" for name in MODALITIES}
     odd = {
         name: tmp_path / "odd" / f"Jane_Doe-{word}.nii"
@@ -114,7 +123,7 @@ def test_one_case_by_its_files(
         words = [word for name, path in files.items() for word in (f"--{name}", path)]
         out = tmp_path / "masks" / case
         call("predict", *words, "--run", run, "--out", out, "--device", "cpu")
-        assert list(contents(out)) == [f"{case}.nii.gz"]
+        assert set(contents(out)) == {f"{case}.nii.gz", f"{case}.json"}
         found = np.asarray(nib.load(out / f"{case}.nii.gz").dataobj)
         assert np.array_equal(found > 0, expected > 0)
     call("predict", "--t1", named["t1"], "--run", run, "--device", "cpu", code=1)

@@ -1,0 +1,81 @@
+"""How far the expected Dice of cases can be trusted: against the true one, over cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from brats_train.evaluation.bootstrap import score_with_interval
+
+__all__ = ["describe_expected", "rank_correlation", "summarise_expected"]
+
+
+def summarise_expected(
+    expected: Sequence[float], dice: Sequence[float], patients: Sequence[str]
+) -> dict[str, Any]:
+    """Compares the expected Dice of cases with the true one.
+
+    Args:
+        expected: One a case.
+        dice: The true one of each; cases where it is NaN are left out.
+        patients: The patient of each.
+
+    Returns:
+        `num_cases`, their `mean` expected Dice, and each with its interval: `rank_correlation`
+        (Spearman 1904), `mean_absolute_error` and `mean_difference`, expected minus true.
+    """
+    columns = np.array([expected, dice], np.float64).reshape(2, -1)
+    known = ~np.isnan(columns).any(axis=0)
+    told, true = columns[:, known]
+    names = np.array(patients, str)[known]
+    return {
+        "num_cases": int(known.sum()),
+        "mean": math.fsum(told) / len(told) if len(told) else math.nan,
+        "rank_correlation": score_with_interval(rank_correlation, names, told, true),
+        "mean_absolute_error": score_with_interval(_mean_absolute_error, names, told, true),
+        "mean_difference": score_with_interval(_mean_difference, names, told, true),
+    }
+
+
+def rank_correlation(told: np.ndarray, true: np.ndarray) -> float:
+    """Spearman's correlation of (n,) values, ties with their mean rank; NaN of constant ones."""
+    if len(told) < 2 or np.ptp(told) == 0 or np.ptp(true) == 0:
+        return math.nan
+    return float(np.corrcoef(stats.rankdata(told), stats.rankdata(true))[0, 1])
+
+
+def describe_expected(summaries: Sequence[Mapping[str, Any] | None]) -> list[tuple[str, list[str]]]:
+    """Rows for a terminal: a label, and a cell for each region; no rows where no region has any."""
+    if not any(summaries):
+        return []
+    return [
+        ("expected Dice", [_number(one["mean"]) if one else "" for one in summaries]),
+        *(
+            (label, [_with_interval(one[key]) if one else "" for one in summaries])
+            for label, key in (
+                ("  rank corr.", "rank_correlation"),
+                ("  error", "mean_absolute_error"),
+            )
+        ),
+    ]
+
+
+def _mean_absolute_error(told: np.ndarray, true: np.ndarray) -> float:
+    return math.fsum(abs(told - true)) / len(told) if len(told) else math.nan
+
+
+def _mean_difference(told: np.ndarray, true: np.ndarray) -> float:
+    return math.fsum(told - true) / len(told) if len(told) else math.nan
+
+
+def _with_interval(score: Mapping[str, float]) -> str:
+    text = _number(score["value"])
+    return text if math.isnan(score["low"]) else f"{text} [{score['low']:.3f}, {score['high']:.3f}]"
+
+
+def _number(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.3f}"
