@@ -21,6 +21,8 @@ from brats_train.cli.options import (
 
 __all__ = ["predict"]
 
+NUM_LOWEST = 3  # cases and regions that are named at the end
+
 
 def scan_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds an option a modality, for the files of a single case."""
@@ -143,6 +145,18 @@ def predict(
     kept = f" ({len(outcome.kept)} more were there)" if outcome.kept else ""
     noun = "mask" if len(outcome.written) == 1 else "masks"
     click.echo(f"{len(outcome.written)} {noun} in {out_dir}{kept}")
+    if outcome.expected_dice:
+        click.echo(_expected_dice(outcome.expected_dice))
+
+
+def _expected_dice(values: Mapping[tuple[str, str], float]) -> str:
+    """A line: of one case all regions, of several the lowest values."""
+    if len({case for case, _ in values}) == 1:
+        told = [f"{region.upper()} {value:.2f}" for (_, region), value in values.items()]
+        return f"Expected Dice: {', '.join(told)}"
+    lowest = sorted(values, key=values.__getitem__)[:NUM_LOWEST]
+    told = [f"{values[one]:.2f} ({printable(one[0])}, {one[1].upper()})" for one in lowest]
+    return f"Lowest expected Dice: {', '.join(told)}"
 
 
 def _find(

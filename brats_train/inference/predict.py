@@ -7,9 +7,9 @@ torchrun the ranks share the cases out.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +85,12 @@ class Outcome:
     Attributes:
         written: Masks that were made, sorted.
         kept: Masks that were there, in order of their cases.
+        expected_dice: By case and region, of the masks that were made, in order of the cases.
     """
 
     written: tuple[Path, ...]
     kept: tuple[Path, ...]
+    expected_dice: Mapping[tuple[str, str], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ class _Result:
     target: Target
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
+    expected_dice: Mapping[str, float] = field(default_factory=dict)
 
 
 def predict(
@@ -158,7 +161,13 @@ def predict(
         failure = DataFaults(faults, f"{len(written) + len(kept)} masks are in {job.out_dir}.")
         failure.is_shared = True
         raise failure
-    return Outcome(written=tuple(written), kept=tuple(kept))
+    results.sort(key=lambda result: result.target.case.id)
+    expected = {
+        (result.target.case.id, region): value
+        for result in results
+        for region, value in result.expected_dice.items()
+    }
+    return Outcome(written=tuple(written), kept=tuple(kept), expected_dice=expected)
 
 
 def _warnings_by_kind(results: Sequence[_Result]) -> list[str]:
@@ -221,7 +230,7 @@ def _segment_all(
     with ThreadPoolExecutor(NUM_READERS) as readers, ThreadPoolExecutor(1) as writer:
         waiting = iter(targets)
         reading: deque[tuple[Target, Future[tuple[PreparedCase, Header]]]] = deque()
-        writing: tuple[_Result, Future[None]] | None = None
+        writing: tuple[_Result, Future[dict[str, float]]] | None = None
         try:
             while True:
                 while len(reading) < NUM_READERS and (target := next(waiting, None)) is not None:
@@ -249,9 +258,8 @@ def _segment_all(
             readers.shutdown(wait=False, cancel_futures=True)
 
 
-def _finished(result: _Result, write: Future[None]) -> _Result:
-    write.result()
-    return result
+def _finished(result: _Result, write: Future[dict[str, float]]) -> _Result:
+    return replace(result, expected_dice=write.result())
 
 
 def _read(case: Case, spec: SegmenterSpec) -> tuple[PreparedCase, Header]:
@@ -267,8 +275,12 @@ def _write(
     prediction: CasePrediction,
     spec: SegmenterSpec,
     description: str,
-) -> None:
-    """Writes the files of a case, the mask last. Slices without brain are background."""
+) -> dict[str, float]:
+    """Writes the files of a case, the mask last. Slices without brain are background.
+
+    Returns:
+        The expected Dice by region.
+    """
     if target.probabilities is not None:
         whole = _whole_volume(prediction.probabilities, prediction.z_indices, header)
         write_atomically(target.probabilities, encode_volume(whole, header, description))
@@ -289,6 +301,7 @@ def _write(
     write_atomically(target.details, details)
     mask = source_labels(masks, spec.regions, output_scheme(target.case, spec.label_scheme))
     write_atomically(target.mask, encode_volume(mask, header, description))
+    return dict(zip(spec.regions, expected.tolist(), strict=True))
 
 
 def _whole_volume(values: np.ndarray, z_indices: np.ndarray, header: Header) -> np.ndarray:

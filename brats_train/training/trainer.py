@@ -175,9 +175,7 @@ class Trainer:
             init_from=job.init_from,
             compile_mode=job.compile,
             labels=labels,
-            looks=looks_of_rows(self.caches, self.train_rows, all_modalities(self.caches))
-            if world.is_main
-            else (),
+            looks=looks_of_rows(self.caches, self.train_rows, all_modalities(self.caches)),
             resident_bytes=resident_bytes(self.caches, self.train_rows, recipe.context)
             if is_resident
             else 0,

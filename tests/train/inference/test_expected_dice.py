@@ -107,10 +107,17 @@ def test_eval_predict_and_python_tell_one_figure(
     }
 
 
-def test_one_member_tells_how_sure_it_is(run: Path, scans: Path, tmp_path: Path) -> None:
+def test_one_member_tells_how_sure_it_is(
+    run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     predict(run, scans, tmp_path / "out", "--no-tta", "--probabilities")
+    last = capsys.readouterr().out.splitlines()[-1]
+    least = []
     for folder in scans.iterdir():
         told = json.loads((tmp_path / "out" / f"{folder.name}.json").read_text())["expected_dice"]
         whole = np.asarray(nib.load(tmp_path / "out" / f"{folder.name}_prob.nii.gz").dataobj)
         mask = np.asarray(nib.load(tmp_path / "out" / f"{folder.name}.nii.gz").dataobj) > 0
         assert told["wt"] == pytest.approx(float(whole[..., 0][mask].mean()), abs=1e-3)
+        least += [(value, folder.name, region.upper()) for region, value in told.items()]
+    value, case, region = min(least)
+    assert last.startswith(f"Lowest expected Dice: {value:.2f} ({case}, {region}), ")

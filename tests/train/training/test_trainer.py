@@ -219,6 +219,10 @@ def test_a_share_of_the_patients_trains_on_fewer_slices(cache_path: Path, tmp_pa
         run_it(job_of(cache_path, "epochs=1", f"patient_share={share}"), tmp_path / str(share))
     whole, half = (RunDir(tmp_path / name).read_config()["num_train_rows"] for name in ("1", "0.5"))
     assert 0 < half < whole
+    all_looks, some_looks = (
+        checkpoint.load(tmp_path / name / "best.pt")["segmenter"]["looks"] for name in ("1", "0.5")
+    )
+    assert 0 < len(some_looks) < len(all_looks)  # of the scans that it was trained on
 
 
 def test_regions_need_masks_that_know_them(cache_path: Path, tmp_path: Path) -> None:
