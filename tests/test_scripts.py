@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from brats_cache.format.reader import open_cache
 from tests.commands import ROOT, run_brats
+from tests.train.runs import make_run
 
 SCRIPTS = ROOT / "scripts"
 
@@ -74,3 +76,26 @@ def test_the_dockerfiles_steps_are_understood() -> None:
     done = run_script("check_dockerfile", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert 'ENTRYPOINT ["brats"]' in done.stdout
+
+
+@pytest.mark.slow
+def test_unfamiliar_scans_counts_warnings_and_false_alarms(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    run_brats("phantom", scans, "--cases", 6, "--test-cases", 0, "--shape", "32x32x16")
+    done = run_script("unfamiliar_scans", scans, "--folds", 3, "--size", 32)
+    assert done.returncode == 0, done.stderr
+    assert "| untouched | 6 | 0 |" in done.stdout
+    assert "| a modality doubled | 36 | 36 | 36 |" in done.stdout
+
+
+@pytest.mark.slow
+def test_expected_dice_compares_candidates(cache: Path, tmp_path: Path) -> None:
+    """What it computes by itself for the product is what eval tells."""
+    run = make_run(tmp_path / "run", open_cache(cache), tta=True)
+    done = run_script("expected_dice", "--run", run, "--split", "train")
+    assert done.returncode == 0, done.stderr
+    run_brats("eval", "--run", run, "--split", "train", "--device", "cpu")
+    summary = json.loads((run / "eval" / "train" / "summary.json").read_text())
+    error = summary["regions"]["wt"]["expected_dice"]["mean_absolute_error"]["value"]
+    (line,) = (line for line in done.stdout.splitlines() if "agreement x sureness" in line)
+    assert float(line.split("|")[3]) == pytest.approx(error, abs=0.01)
