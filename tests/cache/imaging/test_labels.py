@@ -47,7 +47,9 @@ def test_regions_of_each_scheme_in_its_own_values(name: str, regions: dict[str, 
     scheme = SCHEMES[name]
     assert set(scheme.regions) == set(regions)
     for region, values in regions.items():
-        in_region = region_table(region)[canonical_table(scheme)]
+        table = region_table(region)
+        assert (table.dtype, table.shape) == (bool, (256,))  # any byte of a mask is looked up
+        in_region = table[canonical_table(scheme)]
         assert set(np.flatnonzero(in_region).tolist()) == values
 
 

@@ -46,6 +46,9 @@ def test_overlap_equals_simpleitk(masks: tuple[Mask, Mask]) -> None:
     measures = sitk.LabelOverlapMeasuresImageFilter()
     images = [sitk.GetImageFromArray(mask.astype(np.uint8)) for mask in (truth, prediction)]
     found = score_region(prediction, truth, (1, 1, 1), lesionwise=False)
+    assert found.true_voxels == truth.sum()
+    assert found.predicted_voxels == prediction.sum()
+    assert found.overlap_voxels == (truth & prediction).sum()
     if prediction.any() or truth.any():
         measures.Execute(*images)
         assert found.dice == pytest.approx(measures.GetDiceCoefficient())
@@ -127,6 +130,15 @@ def test_lesions_too_small_to_count_leave_nothing_to_score() -> None:
     assert unsaid.dice == 0
     assert math.isnan(unsaid.lesion_dice or 0)
     assert math.isnan(unsaid.lesion_hd95 or 0)
+
+
+def test_a_missed_lesion_and_a_false_one_are_two_that_count() -> None:
+    truth, prediction = np.zeros((2, 20, 20, 20), bool)
+    truth[1:6, 1:6, 1:6] = prediction[12:17, 12:17, 12:17] = True
+    found = score_region(prediction, truth, (1, 1, 1))
+    assert (found.true_lesions, found.missed_lesions, found.false_lesions) == (1, 1, 1)
+    assert found.lesion_dice == 0
+    assert found.lesion_hd95 == 374
 
 
 def test_volume_difference_is_signed_and_in_millilitres() -> None:

@@ -15,25 +15,12 @@ from brats_cache.format.reader import Cache
 from brats_train.data.case_labels import UNLABELLED, label_cases, slice_labels
 from brats_train.data.selection import select_rows
 from brats_train.models.checkpoint import load_network
-from brats_train.training.losses import label_loss
 from tests.train.runs import call
 
 TRAINING = (
     *("--encoder-weights", "none", "--set", "model.encoder=resnet18", "--set", "rows=tumor"),
     *("--batch-size", "24", "--lr", "1e-3", "--amp", "off", "--device", "cpu"),
 )
-
-
-def test_only_labelled_slices_count_and_rare_labels_weigh_more() -> None:
-    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [9.0, -9.0]], requires_grad=True)
-    weights = torch.tensor([1.0, 3.0])
-    loss = label_loss(logits, torch.tensor([0, 1, UNLABELLED]), weights)
-    expected = [np.log1p(np.exp(-2.0)), 3 * np.log1p(np.exp(-1.0)), 0]
-    np.testing.assert_allclose(loss.detach(), expected, rtol=1e-6)
-    loss.sum().backward()
-    assert logits.grad is not None
-    assert not logits.grad[2].any()
-    assert logits.grad[:2].all()
 
 
 def test_slices_take_the_label_of_their_case(cache: Cache, tmp_path: Path) -> None:

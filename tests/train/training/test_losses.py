@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from torch import Tensor
 
-from brats_train.training.losses import LOSS_NAMES, LossConfig, compute
+from brats_train.data.case_labels import UNLABELLED
+from brats_train.training.losses import LOSS_NAMES, LossConfig, compute, label_loss
 
 SMOOTH = 1.0
 
@@ -309,3 +310,18 @@ def test_a_wrong_setting_is_named(field: str, value: object) -> None:
 def test_shapes_that_would_broadcast_are_refused() -> None:
     with pytest.raises(ValueError, match="targets"):
         compute(LossConfig(), torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4))
+
+
+# The second head
+
+
+def test_only_labelled_slices_count_and_rare_labels_weigh_more() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [9.0, -9.0]], requires_grad=True)
+    weights = torch.tensor([1.0, 3.0])
+    loss = label_loss(logits, torch.tensor([0, 1, UNLABELLED]), weights)
+    expected = [np.log1p(np.exp(-2.0)), 3 * np.log1p(np.exp(-1.0)), 0]
+    np.testing.assert_allclose(loss.detach(), expected, rtol=1e-6)
+    loss.sum().backward()
+    assert logits.grad is not None
+    assert not logits.grad[2].any()
+    assert logits.grad[:2].all()
