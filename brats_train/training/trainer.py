@@ -15,30 +15,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from brats_cache.common.errors import BratsError, CheckpointError
 from brats_cache.common.progress import show_progress
-from brats_cache.format.cache_set import open_caches
-from brats_train.data.case_labels import label_cases, slice_labels
-from brats_train.data.channels import all_modalities
-from brats_train.data.feeders import make_feeder, resident_bytes
-from brats_train.data.loader import Batches
-from brats_train.data.sampler import make_sampler
-from brats_train.data.selection import select_rows
 from brats_train.evaluation.tune_postprocessing import (
     choose_postprocessing,
     measure_cases,
     record_postprocessing,
 )
 from brats_train.inference.ensemble import load_ensemble
-from brats_train.inference.scan_look import looks_of_rows
 from brats_train.models import checkpoint
 from brats_train.runtime.distributed import World
-from brats_train.runtime.precision import configure_torch
 from brats_train.runtime.signals import InterruptHandler
 from brats_train.runtime.stopwatch import Stopwatch
 from brats_train.training.checkpoint_writer import CheckpointWriter
@@ -48,21 +38,15 @@ from brats_train.training.loggers import Trackers, check_trackers
 from brats_train.training.lr_schedule import learning_rate
 from brats_train.training.micro_batch import oom_as_error
 from brats_train.training.nonfinite import raise_if_nonfinite
+from brats_train.training.parts import assemble
 from brats_train.training.run_config import introduction, run_config
 from brats_train.training.run_dir import RunDir
 from brats_train.training.schedule_fit import ScheduleFit
-from brats_train.training.setup import (
-    check_data,
-    fewest_at_once,
-    file_identity,
-    resolve_recipe,
-    training_rows,
-)
+from brats_train.training.setup import file_identity
 from brats_train.training.state import Finished, Progress, StepAction, TrainJob
 from brats_train.training.step_display import StepDisplay
 from brats_train.training.time_budget import TimeBudget
-from brats_train.training.train_step import TrainStep
-from brats_train.training.validation import NAMES, Validator, means_of
+from brats_train.training.validation import NAMES, means_of
 
 __all__ = ["Trainer", "train"]
 
@@ -138,67 +122,18 @@ class Trainer:
     ) -> None:
         """Opens the caches and builds data path, model and optimizer."""
         self.world, self.run, self.log = world, run, log
-        recipe, device = job.recipe, world.device
         self.saved = time.monotonic()
-        self.caches = open_caches(job.cache_paths, same_modalities=False)
-        recipe = resolve_recipe(recipe, self.caches, log)
-        self.job, self.recipe = replace(job, recipe=recipe), recipe
-        self.is_loss_read_each_step = device.type == "cpu"
-        self.cache_files = [file_identity(cache.path) for cache in self.caches]
-        self.train_rows = training_rows(self.caches, recipe, job.fold)
-        val_rows = select_rows(self.caches, "val", recipe.rows, job.fold)
-        check_data(self.caches, self.train_rows, val_rows, self.job, world, log)
-        configure_torch(device, deterministic=job.deterministic)
-        background = recipe.background if recipe.sampling == "tumor" else None
-        sampler = make_sampler(
-            self.caches, self.train_rows, recipe.seed, background, recipe.cache_weights
-        )
-        # Samples that this rank sees at most in a step.
-        largest = -(-min(recipe.batch_size, sampler.num_samples) // world.size)
-        labels = None
-        if job.classify:
-            by_case = job.labels or label_cases(job.classify, self.caches)
-            self.job = replace(self.job, labels=by_case)
-            balanced = recipe.label_balance
-            labels = slice_labels(self.caches, self.train_rows, by_case, is_balanced=balanced)
-        # The step comes first: it is tried out how much memory it takes, and leaves to the rows.
-        is_resident = job.resident == "always"
-        self.train_step = TrainStep(
-            recipe,
-            self.caches,
-            world,
-            largest=largest,
-            least=fewest_at_once(
-                sampler.num_samples, recipe.batch_size, world.size, job.micro_batch
-            ),
-            micro_batch=job.micro_batch,
-            init_from=job.init_from,
-            compile_mode=job.compile,
-            labels=labels,
-            looks=looks_of_rows(self.caches, self.train_rows, all_modalities(self.caches)),
-            resident_bytes=resident_bytes(self.caches, self.train_rows, recipe.context)
-            if is_resident
-            else 0,
-        )
-        step_bytes = self.train_step.step_bytes
-        feeder = make_feeder(
-            self.caches,
-            self.train_rows,
-            context=recipe.context,
-            largest=largest,
-            device=device,
-            resident=job.resident,
-            step_bytes=step_bytes,
-        )
-        self.batches = Batches(feeder, sampler, batch_size=recipe.batch_size, world=world)
-        self.validator = Validator(
-            self.caches, val_rows, recipe, self.train_step.amp, world, job.resident, step_bytes
-        )
+        self.is_loss_read_each_step = world.device.type == "cpu"
+        parts = assemble(job, world, log)
+        self.job, self.recipe, self.caches = parts.job, parts.job.recipe, parts.caches
+        self.cache_files, self.train_rows = parts.cache_files, parts.train_rows
+        self.train_step = parts.train_step
+        self.batches, self.validator = parts.batches, parts.validator
         self.progress = Progress(
-            schedule=(0, recipe.epochs * self.batches.num_steps),
+            schedule=(0, self.recipe.epochs * self.batches.num_steps),
             schedule_is_final=not job.max_minutes,
             steps_per_epoch=self.batches.num_steps,
-            totals=torch.zeros(len(NAMES), dtype=torch.float64, device=device),
+            totals=torch.zeros(len(NAMES), dtype=torch.float64, device=world.device),
         )
         self.time_budget = TimeBudget(job.max_minutes, started)
         self.schedule_fit = ScheduleFit(
@@ -212,7 +147,7 @@ class Trainer:
             is_to_choose=self.is_to_choose,
             log=log,
         )
-        self.curves = CurvesFile(run, recipe.best_by, log)
+        self.curves = CurvesFile(run, self.recipe.best_by, log)
         self.first_step = 0  # of this process in the running epoch
         self.validation_seconds = 0.0  # of the last epoch
 

@@ -266,7 +266,7 @@ def test_one_cache_given_twice_is_refused(cache_path: Path, tmp_path: Path) -> N
         run_it(job, tmp_path / "run")
 
 
-@pytest.mark.parametrize("where", ["TrainStep", "TrainStep.__call__"])
+@pytest.mark.parametrize("where", ["parts.TrainStep", "train_step.TrainStep.__call__"])
 def test_a_device_out_of_memory_is_one_message(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -275,7 +275,7 @@ def test_a_device_out_of_memory_is_one_message(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(f"brats_train.training.trainer.{where}", full)
+    monkeypatch.setattr(f"brats_train.training.{where}", full)
     with pytest.raises(BratsError, match=r"Out of memory on cpu .*2\.00 GiB.*--micro-batch"):
         run_it(job_of(cache_path, "epochs=1"), tmp_path / "run")
 
