@@ -35,6 +35,12 @@ class CaseEntry:
     modalities: tuple[str, ...]
     browser: Mapping[str, Any]
 
+    @property
+    def num_bytes(self) -> int:
+        """The bytes it takes in the page, nearly."""
+        images: Mapping[str, str] = self.browser["sheets"]
+        return sum(map(len, images.values())) + len(self.browser["masks"])
+
     @classmethod
     def of(cls, slices: CaseSlices, ml_per_voxel: float) -> CaseEntry:
         """Encodes slices for the page.

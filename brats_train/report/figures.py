@@ -10,13 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from brats_train.evaluation.calibration import Table, calibration_error, reliability
 from brats_train.report.palette import REGION_COLORS
+from brats_train.training.rendering import INK
 
 __all__ = [
     "BLUE",
@@ -94,7 +94,7 @@ def draw_sizes(sizes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> 
         is_empty = volume == 0
         has_empty |= bool(is_empty.any())
         axes.plot(
-            volume[~is_empty], score[~is_empty], mark, color=color, alpha=0.8, label=region.upper()
+            volume[~is_empty], score[~is_empty], mark, color=color, alpha=0.9, label=region.upper()
         )
         axes.plot(
             np.full(is_empty.sum(), edge),
@@ -112,7 +112,7 @@ def draw_sizes(sizes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> 
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     if has_empty:
-        axes.axvline(edge * 1.5, color=_ink(), alpha=0.7, linewidth=1, linestyle=":")
+        axes.axvline(edge * 1.5, color=INK, alpha=0.7, linewidth=1, linestyle=":")
         axes.text(edge * 1.6, 0.01, "left of this line: no true region", fontsize=8)
     axes.legend(frameon=False, loc="lower right")
     return figure
@@ -126,7 +126,7 @@ def draw_reliability(tables: Mapping[str, Table]) -> Figure:
     """
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    axes.plot((0, 1), (0, 1), color=_ink(), alpha=0.7, linewidth=1, label="perfect")
+    axes.plot((0, 1), (0, 1), color=INK, alpha=0.7, linewidth=1, label="perfect")
     for region, table in tables.items():
         color, mark, line = REGION_STYLES[region]
         diagram = reliability(table)
@@ -166,28 +166,22 @@ def _draw_lane(axes: Any, lane: int, values: np.ndarray, style: tuple[str, str, 
             widths=0.62,
             showfliers=False,
             whis=(5, 95),
-            medianprops={"color": _ink(), "linewidth": 2},
+            medianprops={"color": INK, "linewidth": 2},
             boxprops={"color": _GREY},
             whiskerprops={"color": _GREY},
             capprops={"color": _GREY},
         )
     else:
         shift = np.zeros(values.size)
-    axes.plot(np.sort(values), lane + shift, mark, color=color, alpha=0.8, markersize=5)
+    axes.plot(np.sort(values), lane + shift, mark, color=color, alpha=0.9, markersize=5)
     axes.plot(
         [math.fsum(values) / values.size],
         [lane + 0.36],
         "D",
-        color=_ink(),
+        color=INK,
         markersize=6,
         clip_on=False,
     )
-
-
-def _ink() -> str:
-    """The colour of text on a white or a dark page."""
-    ink: str = matplotlib.rcParams["text.color"]
-    return ink
 
 
 def _known(values: Sequence[float]) -> np.ndarray:

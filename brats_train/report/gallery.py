@@ -179,9 +179,9 @@ def select_slices(
     predicted: Predicted,
     labels: np.ndarray | None,
     regions: tuple[str, ...],
-    limit: int,
+    limit: int | None,
 ) -> CaseSlices:
-    """Selects slices of a case that show its true and predicted masks.
+    """Selects slices of a case, those that show its true and predicted masks or all.
 
     Args:
         cache: Holds the case.
@@ -189,7 +189,7 @@ def select_slices(
         predicted: Its prediction.
         labels: Its truth, as `brats_cache.format.truth.true_labels` returns it; None without one.
         regions: The K regions of `predicted`.
-        limit: The most slices to select.
+        limit: The most slices to select, through the tumour; None selects all that are cached.
 
     Raises:
         BratsError: No slice of the case is cached.
@@ -202,7 +202,9 @@ def select_slices(
     true = np.zeros_like(found) if truth is None else truth[:, z_indices]
     counts = (found | true).any(axis=0).sum(axis=(1, 2))
     main = (true if true.any() else found)[0].sum(axis=(1, 2))
-    chosen = choose_slices(z_indices, counts, int(z_indices[main.argmax()]), limit)
+    chosen = z_indices
+    if limit is not None:
+        chosen = choose_slices(z_indices, counts, int(z_indices[main.argmax()]), limit)
     grid = grid_of(cache, index)
     _, height, width = grid.canonical_shape
     _, dy, dx = grid.spacing_mm

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from brats_train.evaluation.results import Results
 from brats_train.report.case_entry import CaseEntry
 from brats_train.report.display import MODALITY_NAMES
-from brats_train.report.html import assemble, asset, embedded_json
+from brats_train.report.html import assemble, asset, data_uri, embedded_json
+from brats_train.report.page_figures import Picture, figures_html
 from brats_train.report.palette import REGION_NAMES, TISSUES, page_colors
+from brats_train.report.paper import compare_with_paper
 
-__all__ = ["Picture", "make_page"]
+__all__ = ["make_page"]
 
 # Heading, score, digits, and whether more or less of it is better.
 _DICE, _HD95 = ("Dice", "dice", 3, "more"), ("HD95 mm", "hd95", 1, "less")
@@ -29,52 +30,6 @@ _COLUMNS_OF_ONE = (
     ("difference ml", "volume_difference_ml", 1, "more"),
 )
 _COLUMNS_OF_SEVERAL = (_DICE, _EXPECTED, _HD95)
-# Heading, text, whether it takes the whole width.
-_CAPTIONS = {
-    "curves": (
-        "Training",
-        "Loss, its two parts and the mean slice IoU by epoch, on training and validation slices. "
-        "The dotted line marks the epoch whose weights were kept.",
-        True,
-    ),
-    "panels": (
-        "Best, median and worst case",
-        "The slice where the true tumour is largest. Blue is missed, hatched orange is a false "
-        "alarm, a white line goes around what was found.",
-        True,
-    ),
-    "tests": (
-        "Test cases",
-        "Predictions for cases without a mask, in the slice where the predicted tumour is largest.",
-        True,
-    ),
-    "scores": (
-        "Scores by case",
-        "A dot is a case, a box reaches from quartile to quartile, whiskers hold 90 % of the "
-        "cases, the diamond is the mean.",
-        True,
-    ),
-    "sizes": ("Score and size", "Dice of each case against the true volume of the region.", False),
-    "reliability": (
-        "Reliability",
-        "Share of voxels of a predicted probability that are tumour; on the diagonal the model is "
-        "calibrated. Below, the number of voxels.",
-        False,
-    ),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure of the page.
-
-    Attributes:
-        name: One of `build.FIGURES`.
-        uri: The image as a data URI.
-    """
-
-    name: str
-    uri: str
 
 
 def make_page(
@@ -85,6 +40,7 @@ def make_page(
     results: Results | None,
     pictures: Sequence[Picture],
     entries: Sequence[CaseEntry],
+    tables: Mapping[str, bytes],
 ) -> bytes:
     """Makes report.html, one file that needs no other.
 
@@ -96,6 +52,7 @@ def make_page(
         results: The evaluation, None without one.
         pictures: Its figures.
         entries: The scored cases.
+        tables: Content of the CSV files that can be saved from the page, by name.
     """
     regions = results.regions if results else ()
     modalities = entries[0].modalities if entries else ()
@@ -119,9 +76,12 @@ def make_page(
         style=asset("report.css").decode(),
         scripts=[asset("table.js").decode(), asset("report.js").decode()],
         texts={"title": f"Run {name}", "summary": _summary_text(config, epochs, best, results)},
-        figures=f'<div class="figures">{"".join(map(_figure, pictures))}</div>',
+        contents=_contents(results),
+        paper=compare_with_paper(config, epochs, best) + figures_html(pictures, of_paper=True),
+        scores=_scores_section(pictures) if results else "",
         labels=_labels(results.summary.get("classification")) if results else "",
         cases=_table(results, entries) if results else "",
+        tables=_links_to(tables),
         data=embedded_json("data", browser),
     )
 
@@ -184,15 +144,26 @@ def _mean(score: Mapping[str, Any]) -> str:
     return f"{score['mean']:.3f} (95 % interval {score['low']:.3f} to {score['high']:.3f})"
 
 
-def _figure(picture: Picture) -> str:
-    heading, text, is_wide = _CAPTIONS[picture.name]
-    image = f'<img src="{escape(picture.uri)}" alt="{escape(heading)}: {escape(text)}">'
-    if is_wide:
-        name = escape(heading)
-        image = f'<div class="pan" tabindex="0" role="group" aria-label="{name}">{image}</div>'
-    return (
-        f"<figure{' class=wide' if is_wide else ''}><h2>{escape(heading)}</h2>{image}"
-        f"<figcaption>{escape(text)}</figcaption></figure>"
+def _contents(results: Results | None) -> str:
+    """Links to the sections."""
+    sections = {"paper": "What the paper shows"}
+    if results:
+        sections |= {"scores": "Scores", "cases": "Cases"}
+    sections["files"] = "Files"
+    links = "".join(f'<a href="#{name}">{text}</a>' for name, text in sections.items())
+    return f'<nav aria-label="Sections">{links}</nav>'
+
+
+def _scores_section(pictures: Sequence[Picture]) -> str:
+    figures = figures_html(pictures, of_paper=False)
+    return f'<section aria-labelledby="scores"><h2 id="scores">Scores</h2>{figures}</section>'
+
+
+def _links_to(tables: Mapping[str, bytes]) -> str:
+    """Links that save the tables, which the page holds."""
+    return " ".join(
+        f'<a download="{escape(name)}" href="{data_uri(content, "text/csv")}">{escape(name)}</a>'
+        for name, content in tables.items()
     )
 
 
@@ -241,21 +212,20 @@ def _table(results: Results, entries: Sequence[CaseEntry]) -> str:
         if column != _EXPECTED or "expected_dice" in results.summary["regions"][region]
     ]
     main = results.regions[0]
+    labels = [f"{column[0].upper()} {column[1]}" if several else column[1] for column in columns]
     headings = [_heading("case", "text")]
-    headings += [
-        _heading(f"{region.upper()} {label}" if several else label, kind)
-        for region, label, _, _, kind in columns
-    ]
+    headings += [_heading(label, column[-1]) for column, label in zip(columns, labels, strict=True)]
     headings.append(_heading(f"true {main.upper()} ml", "more"))
     scores = {(region, name): results.values(region, name) for region, _, name, _, _ in columns}
     voxels = results.values(main, "true_voxels")
     lines = []
     for number, entry in enumerate(entries):
         cells = [
-            _cell(scores[region, name].get(entry.case, math.nan), digits)
-            for region, _, name, digits, _ in columns
+            _cell(scores[region, name].get(entry.case, math.nan), digits, label)
+            for (region, _, name, digits, _), label in zip(columns, labels, strict=True)
         ]
-        cells.append(_cell(voxels.get(entry.case, math.nan) * entry.ml_per_voxel, 1))
+        volume = voxels.get(entry.case, math.nan) * entry.ml_per_voxel
+        cells.append(_cell(volume, 1, f"true {main.upper()} ml"))
         button = f'<button type="button" class="case" data-number="{number}">{escape(entry.case)}'
         first = f'<td data-value="{escape(entry.case)}">{button}</button></td>'
         lines.append(f"<tr>{first}{''.join(cells)}</tr>")
@@ -268,7 +238,8 @@ def _table(results: Results, entries: Sequence[CaseEntry]) -> str:
     )
     return (
         '<section aria-labelledby="cases"><h2 id="cases">Cases</h2>'
-        '<div class="scroll" tabindex="0" role="region" aria-labelledby="cases"><table>'
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="cases">'
+        '<table class="cards">'
         "<caption>A heading sorts, worst first; a case opens its slices.</caption>"
         f"<thead><tr>{''.join(headings)}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
         f"<details><summary>What the columns mean</summary><dl>{meanings}</dl></details></section>"
@@ -282,10 +253,12 @@ def _heading(label: str, kind: str) -> str:
     )
 
 
-def _cell(value: float, digits: int) -> str:
+def _cell(value: float, digits: int, label: str) -> str:
+    """A cell; its label stands before it on a phone, where a row is a card."""
+    about = f'data-label="{escape(label)}"'
     if math.isnan(value):
-        return '<td data-value="">–</td>'
-    return f'<td data-value="{value!r}">{value:.{digits}f}</td>'
+        return f'<td {about} data-value="">–</td>'
+    return f'<td {about} data-value="{value!r}">{value:.{digits}f}</td>'
 
 
 def _scores(results: Results, case: str) -> str:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from brats_cache.common.progress import duration
+from brats_train.training.rendering import INK
 
-__all__ = ["best_epoch", "draw_curves"]
+__all__ = ["best_epoch", "draw_curves", "training_seconds"]
 
 _CURVES = (
     ("loss", "combined loss"),
@@ -22,6 +22,7 @@ _CURVES = (
     ("iou", "mean slice IoU"),
 )
 _TRAINING = "#8a8f98"
+_LONGEST = 1e9  # seconds of an epoch, thirty years
 _FEW = 20  # with at most so many epochs, each is marked
 
 
@@ -56,22 +57,21 @@ def draw_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> Figu
         _draw_both(axes, epochs, name)
         axes.set(ylabel=label)
     numbers = [row["epoch"] for row in epochs]
-    ink = matplotlib.rcParams["text.color"]
     mark = "o" if len(epochs) <= _FEW else None
     rate, speed = grid[4:]
-    rate.plot(numbers, [row["lr"] for row in epochs], color=ink, marker=mark, markersize=4)
+    rate.plot(numbers, [row["lr"] for row in epochs], color=INK, marker=mark, markersize=4)
     rate.set(ylabel="learning rate", ylim=(0, None))
     rate.ticklabel_format(axis="y", scilimits=(-2, 3))
     for axes in grid[:5]:
         if best is not None:
             label = f"best epoch, {best}"
-            axes.axvline(best, color=ink, alpha=0.7, linewidth=1, linestyle=":", label=label)
+            axes.axvline(best, color=INK, alpha=0.7, linewidth=1, linestyle=":", label=label)
         axes.set(xlabel="epoch", xlim=(numbers[0] - 0.5, numbers[-1] + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    seconds = np.cumsum([row["seconds"] for row in epochs])
+    seconds = np.cumsum([_seconds(row) for row in epochs])
     unit, word = (3600, "hours") if seconds[-1] > 3 * 3600 else (60, "minutes")
     slices = [row["slices_per_s"] for row in epochs]
-    speed.plot(seconds / unit, slices, color=ink, marker=mark, markersize=4)
+    speed.plot(seconds / unit, slices, color=INK, marker=mark, markersize=4)
     speed.set(xlabel=f"{word} of training", ylabel="slices a second", ylim=(0, None))
     for axes in grid:
         axes.grid(alpha=0.3)
@@ -93,11 +93,20 @@ def _draw_both(axes: Any, epochs: Sequence[Mapping[str, float]], name: str) -> N
     marks = ("o", "s") if len(epochs) <= _FEW else (None, None)
     for side, heading, color, line, mark in (
         ("train", "training", _TRAINING, "--", marks[0]),
-        ("val", "validation", matplotlib.rcParams["text.color"], "-", marks[1]),
+        ("val", "validation", INK, "-", marks[1]),
     ):
         values = [row[f"{side}_{name}"] for row in epochs]
         if not np.isnan(values).all():
             axes.plot(numbers, values, line, color=color, marker=mark, markersize=4, label=heading)
+
+
+def training_seconds(epochs: Sequence[Mapping[str, float]]) -> float:
+    """The time that epochs took; one whose time is no time, as in a spoilt file, counts nothing."""
+    return math.fsum(map(_seconds, epochs))
+
+
+def _seconds(row: Mapping[str, float]) -> float:
+    return row["seconds"] if 0 <= row["seconds"] < _LONGEST else 0.0
 
 
 def _pace(epochs: Sequence[Mapping[str, float]], seconds: float) -> str:

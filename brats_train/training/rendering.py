@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection
 from typing import Any
 
 import matplotlib
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.spines import Spine
+from matplotlib.text import Text
 
-__all__ = ["DPI", "FORMATS", "render", "theme"]
+__all__ = ["DPI", "FORMATS", "INK", "darken", "render"]
 
 DPI = 150
 FORMATS = ("png", "svg", "pdf")
@@ -19,24 +22,12 @@ _SETTINGS: Any = {
     "svg.fonttype": "none",  # text that can be searched and edited
     "pdf.fonttype": 42,
 }
-_INK, _PAPER = "#e6e9ec", "#14181d"
-_DARK: Any = {
-    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), _PAPER),
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), _INK),
-    **dict.fromkeys(("xtick.color", "ytick.color"), _INK),
-    "grid.color": "#8a939c",
-}
-
-
-@contextmanager
-def theme(*, dark: bool) -> Iterator[None]:
-    """Figures drawn within are for a white page or a dark one; `text.color` is the ink of both."""
-    with matplotlib.rc_context(_DARK if dark else {}):
-        yield
+INK = "#000000"  # of text and axes on a white page
+_DARK_INK, _DARK_PAPER = "#e6e9ec", "#14181d"
 
 
 def render(
-    figure: Figure, formats: Sequence[str] = ("png", "svg"), dpi: int = DPI
+    figure: Figure, formats: Collection[str] = ("png", "svg"), dpi: int = DPI
 ) -> dict[str, bytes]:
     """Renders a figure.
 
@@ -48,14 +39,40 @@ def render(
     Returns:
         The files by format; equal figures give equal bytes.
     """
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # a second layout would move things a little
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")  # a second layout would move things a little
+    box = figure.get_tightbbox().padded(0.1)  # "tight" would draw each figure a second time
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     files = {}
-    for kind in formats:
+    for kind in sorted(formats):
         buffer = io.BytesIO()
         metadata: dict[str, Any] = dates.get(kind, {})
         with matplotlib.rc_context(_SETTINGS):
-            figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata, bbox_inches="tight")
+            figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata, bbox_inches=box)
         files[kind] = buffer.getvalue()
     return files
+
+
+def darken(figure: Figure) -> None:
+    """Turns a figure that was rendered, so that its ticks exist, into one for a dark page.
+
+    What is black ink becomes light, and white paper dark; all other colours keep their meaning.
+    """
+
+    drawn: list[Any] = [*figure.findobj(Text), *figure.findobj(Line2D)]
+    for artist in drawn:
+        if _is(artist.get_color(), INK):
+            artist.set_color(_DARK_INK)
+    spines: list[Any] = figure.findobj(Spine)
+    for spine in spines:
+        spine.set_edgecolor(_DARK_INK)
+    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+        if _is(patch.get_facecolor(), "#ffffff"):
+            patch.set_facecolor(_DARK_PAPER)
+
+
+def _is(color: Any, wanted: str) -> bool:
+    is_none = isinstance(color, str) and color == "none"
+    return not is_none and to_rgb(color) == to_rgb(wanted)

@@ -18,7 +18,7 @@ from brats_train.evaluation.case_masks import CaseMasks, MaskRules, decode_masks
 from brats_train.evaluation.mask_store import MaskStore, seal
 from brats_train.inference.ensemble import Ensemble
 from brats_train.models.postprocessing import Postprocessing
-from brats_train.report import build
+from brats_train.report import scored_cases
 from tests.train.runs import call, contents, ids, index_of, make_run
 
 RULES = MaskRules(regions=("wt",), slice_rows="all", postprocessing=Postprocessing())
@@ -43,7 +43,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def masked(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose report shows no test cases, which eval does not score."""
-    monkeypatch.setattr(build, "NUM_TESTS", 0)
+    monkeypatch.setattr(scored_cases, "NUM_TESTS", 0)
     return make_run(tmp_path / "r", cache, target="regions")
 
 

@@ -33,7 +33,7 @@ from brats_train.report.figures import (
 from brats_train.report.gallery import CaseSlices
 from brats_train.report.palette import TISSUES
 from brats_train.report.panels import draw_panels, draw_predictions
-from brats_train.training.rendering import FORMATS, render, theme
+from brats_train.training.rendering import FORMATS, darken, render
 
 NAN = math.nan
 SVG = "{http://www.w3.org/2000/svg}"
@@ -270,9 +270,10 @@ def test_equal_figures_give_equal_files_whose_text_is_text() -> None:
 
 
 def test_a_dark_figure_is_dark_but_for_its_ink() -> None:
-    with theme(dark=True):
-        dark = drawn(draw_scores({"dice": {"wt": [0.2, 0.9]}, "hd95": {"wt": [3.0, 12.0]}}))
-    light = drawn(draw_scores({"dice": {"wt": [0.2, 0.9]}, "hd95": {"wt": [3.0, 12.0]}}))
+    figure = draw_scores({"dice": {"wt": [0.2, 0.9]}, "hd95": {"wt": [3.0, 12.0]}})
+    light = drawn(figure)
+    darken(figure)
+    dark = drawn(figure)
     assert dark.shape == light.shape
     assert np.median(dark) < 40
     assert np.median(light) > 250

@@ -22,11 +22,13 @@ from brats_cache.format.reader import Cache, open_cache
 from brats_cache.format.truth import true_labels
 from brats_cache.imaging.labels import region_table
 from brats_train.evaluation.results import read_results
+from brats_train.report import scored_cases
 from brats_train.report.case_entry import CaseEntry, run_length
-from brats_train.report.gallery import Predicted, select_slices
+from brats_train.report.gallery import Predicted, files_predictor, select_slices
 from brats_train.report.html import embedded_json
 from brats_train.report.palette import FALSE_ALARM, PREDICTION, TRUTH
 from brats_train.report.panels import draw_predictions
+from brats_train.report.scored_cases import predict_cases
 from brats_train.training.metrics_file import METRIC_COLUMNS
 from brats_train.training.run_dir import RunDir
 from tests.browser import Page, open_browser
@@ -143,7 +145,41 @@ def test_every_figure_is_there_as_png_and_svg(run: Path) -> None:
     assert found == {f"{name}.{kind}" for name in names for kind in KINDS}
     text = (run / "report.html").read_text()
     assert text.count("<figure") == len(names)
-    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert not re.search(r'(src|srcset)="(?!data:)', text)
+    links = re.findall(r'href="(?!data:)(.*?)"', text)
+    assert {link for link in links if link[0] != "#"} == {
+        *(f"figures/{name}.png" for name in names),
+        *("figures/panels.svg", "figures/tests.svg"),
+    }
+    assert all((run / link).is_file() for link in links if link[0] != "#")
+
+
+def test_tables_and_charts_can_be_saved_from_the_page_alone(run: Path) -> None:
+    saved = re.findall(
+        r'download="(.*?)" href="data:.*?;base64,(.*?)"', (run / "report.html").read_text()
+    )
+    files = {name: base64.b64decode(content) for name, content in saved}
+    assert set(files) == {
+        *("metrics.csv", "cases.csv"),
+        *(f"{name}.svg" for name in ("curves", "scores", "sizes", "reliability")),
+    }
+    assert files["metrics.csv"] == (run / "metrics.csv").read_bytes()
+    assert files["cases.csv"] == (run / "eval" / "val" / "cases.csv").read_bytes()
+    assert files["scores.svg"] == (run / "figures" / "scores.svg").read_bytes()
+
+
+def test_beside_the_paper_stands_what_the_run_reached(page: Page) -> None:
+    rows = page.run(
+        "[...document.querySelectorAll('table.plain tbody tr')]"
+        ".map((row) => [...row.children].map((cell) => cell.textContent))"
+    )
+    shown = {name: (paper, own) for name, paper, own in rows}
+    assert shown["IoU, validation slices"] == ("about 0.65", "0.500")
+    assert shown["epochs"] == ("200", "3")
+    assert shown["training slices a second"] == ("4.2", "0.5")
+    headings = page.run("[...document.querySelectorAll('h3')].map((h) => h.textContent).join()")
+    assert all(f"figure {number}" in headings for number in (12, 13))
+    assert "figures 14 to 17" in headings
 
 
 def test_the_masks_shown_are_those_scored_and_the_truth(run: Path, evil_cache: Cache) -> None:
@@ -162,7 +198,8 @@ def test_the_masks_shown_are_those_scored_and_the_truth(run: Path, evil_cache: C
             found = ((bits >> (4 + number)) & 1).sum(axis=(1, 2))
             scored = np.isin(predicted, values).sum(axis=(0, 1))[entry["z_indices"]]
             assert found.tolist() == scored.tolist()
-        assert 1 <= len(entry["z_indices"]) <= 16
+        rows = evil_cache.row_slice(index)
+        assert entry["z_indices"] == evil_cache.slices["z"][rows].tolist()  # every slice
         areas = region_table("wt")[true_labels(evil_cache, index)].sum(axis=(1, 2))
         assert areas[entry["z_indices"][entry["first"]]] == areas.max()
 
@@ -182,8 +219,8 @@ def test_a_heading_sorts_the_table(page: Page, run: Path) -> None:
     assert results is not None
     dice = results.values("wt", "dice")
     cases = "[...document.querySelectorAll('button.case')].map((b) => b.textContent)"
-    click = "document.querySelectorAll('thead button')[%d].click()"
-    state = "document.querySelectorAll('thead th')[%d].getAttribute('aria-sort')"
+    click = "document.querySelectorAll('.cards thead button')[%d].click()"
+    state = "document.querySelectorAll('.cards thead th')[%d].getAttribute('aria-sort')"
     page.run(click % 0)
     assert page.run(cases) == [EVIL, "Case_2", "Case_10"]
     assert page.run(state % 0) == "ascending"
@@ -287,6 +324,43 @@ def test_on_the_slice_stand_its_marks_and_colours(page: Page) -> None:
         assert near(page, "#FFFFFF", box) > 20, name
 
 
+def test_window_and_zoom_change_what_is_drawn(page: Page) -> None:
+    page.run("document.querySelector('button.case').focus()")
+    first = drawn_after(page, "Enter")
+    drawn_after(page, "t", "p", "a", "a", "a")  # the scan alone
+
+    def brightness() -> float:
+        return page.run(
+            "(() => { const { data } = canvas.getContext('2d').getImageData("
+            "canvas.width * 0.3, canvas.height * 0.3, canvas.width * 0.4, canvas.height * 0.4);"
+            "let sum = 0; for (let i = 0; i < data.length; i += 4) sum += data[i];"
+            "return 4 * sum / data.length; })()"
+        )
+
+    start = brightness()
+    drawn_after(page, *"....")  # a higher level
+    assert brightness() < start - 5
+    drawn_after(page, *",,,,,,,,")
+    assert brightness() > start + 5
+    box = page.run("(({x, y, width}) => [x, y, width])(canvas.getBoundingClientRect())")
+    about = {"button": "right", "buttons": 2, "clickCount": 1}
+    middle = {"x": box[0] + box[2] / 2, "y": box[1] + box[2] / 2}
+    page.call("Input.dispatchMouseEvent", type="mousePressed", **middle, **about)
+    before = page.run("windowOf()")
+    middle["x"] += 40
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", **middle, **about)
+    page.call("Input.dispatchMouseEvent", type="mouseReleased", **middle, **about)
+    low, high = page.run("windowOf()")
+    assert high - low == pytest.approx(before[1] - before[0] + 40)  # wider
+    drawn_after(page, "0")
+    far = near(page, "#000000")
+    drawn_after(page, "+", "+", "+")
+    assert near(page, "#000000") < far / 2  # the head fills the canvas
+    assert near(page, "#FFFFFF", (0, 0.46, 0.05, 0.54)) > 20, "R stays where it is"
+    drawn_after(page, "0", "t", "p", "a")
+    assert page.run("canvas.toDataURL()") == first
+
+
 def test_every_control_has_a_name(page: Page) -> None:
     page.run("document.querySelector('button.case').click()")
     page.wait("canvas.dataset.drawn !== undefined")
@@ -312,6 +386,23 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser: Page, run: Path, d
         "(({color, backgroundColor}) => [color, backgroundColor])(getComputedStyle(document.body))"
     )
     assert contrast(text, back) > 7  # WCAG AAA
+    # Every score can be seen without moving the table, and figures are as dark as the page.
+    assert browser.run(
+        "[...document.querySelectorAll('.cards, .plain')].every((table) =>"
+        " table.parentElement.scrollWidth <= table.parentElement.clientWidth)"
+    )
+    label = browser.run(
+        "getComputedStyle(document.querySelectorAll('.cards td')[1], '::before').content"
+    )
+    assert label == '"WT Dice"'
+    for number in range(browser.run("document.images.length")):
+        color = browser.run(
+            f"(async () => {{ const image = document.images[{number}]; await image.decode();"
+            "const pen = document.createElement('canvas').getContext('2d');"
+            "pen.drawImage(image, 0, 0, 60, 60);"
+            "return [...pen.getImageData(1, 1, 1, 1).data].slice(0, 3); })()"
+        )
+        assert (max(color) < 60) if dark else (min(color) > 220), (number, color)
     browser.run("document.querySelector('button.case').click()")
     browser.wait("canvas.dataset.drawn !== undefined")
     left, right = browser.run("(({left, right}) => [left, right])(canvas.getBoundingClientRect())")
@@ -414,7 +505,9 @@ def test_right_and_left_come_from_the_affine(tmp_path: Path) -> None:
         for kind, values in (("flair", scan), ("seg", mask)):
             image = nib.Nifti1Image(values, affine).as_reoriented(turned)
             nib.save(image, folder / f"case{number}_{kind}.nii")
-    cache = build_cache(tmp_path / "scans", tmp_path / "c.h5", modalities=["flair"], size=24)
+    cache = build_cache(
+        tmp_path / "scans", tmp_path / "c.h5", modalities=["flair"], size=24, workers=1
+    )
     for index in range(3):
         labels = true_labels(cache, index)
         masks = region_table("wt")[labels][None]
@@ -433,6 +526,34 @@ def test_right_and_left_come_from_the_affine(tmp_path: Path) -> None:
         assert np.flatnonzero(grey.max(axis=0) == grey.max()).min() > middle
 
 
+def test_what_fits_no_more_shows_the_slices_through_the_tumour(
+    run: Path, evil_cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worst case comes first; the others are told apart by `is_whole`."""
+    results = read_results(run / "eval" / "val")
+    assert results is not None
+    predict = files_predictor(run / "eval" / "val" / "masks", results.regions)
+    results.summary["predictions"] = "masks"  # no test cases then
+    monkeypatch.setattr(scored_cases, "MAX_SLICES", 4)
+
+    def entries(num_bytes: int) -> dict[str, CaseEntry]:
+        monkeypatch.setattr(scored_cases, "SLICES_BYTES", num_bytes)
+        scored, _ = predict_cases(results, [evil_cache], predict, None, lambda done, total: None)
+        return {entry.case: entry for entry in scored.entries}
+
+    whole = entries(10**9)
+    assert all(entry.browser["is_whole"] for entry in whole.values())
+    assert tuple(whole) == results.cases
+    for entry in entries(0).values():
+        assert not entry.browser["is_whole"]
+        assert len(entry.browser["z_indices"]) == 4
+    dice = results.values("wt", "dice")
+    worst = min(dice, key=lambda case: dice[case])
+    room = whole[worst].num_bytes - 4 * scored_cases.BYTES_OF_A_SLICE + 1
+    some = entries(len(whole) * 4 * scored_cases.BYTES_OF_A_SLICE + max(room, 1))
+    assert some[worst].browser["is_whole"]
+
+
 def test_fifty_five_real_cases_stay_under_20_mb(tmp_path: Path, real_data: Path) -> None:
     """Four modalities, 16 slices, a prediction that errs all around."""
     path = tmp_path / "real.h5"
@@ -444,5 +565,7 @@ def test_fifty_five_real_cases_stay_under_20_mb(tmp_path: Path, real_data: Path)
     slices = select_slices(cache, 0, predicted, labels, ("wt", "tc", "et"), 16)
     assert slices.images.shape[:2] == (16, 4)
     entry = CaseEntry.of(slices, 0.001)
-    figures_mb = 1.5
-    assert 55 * len(json.dumps(entry.browser)) / 1e6 + figures_mb < 20
+    assert entry.num_bytes < 16 * scored_cases.BYTES_OF_A_SLICE
+    assert 55 * 16 * scored_cases.BYTES_OF_A_SLICE < scored_cases.SLICES_BYTES
+    figures_mb = 3
+    assert scored_cases.SLICES_BYTES / 1e6 + figures_mb < 20

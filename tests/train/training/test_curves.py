@@ -64,6 +64,15 @@ def test_curves_show_quality_rate_and_time_and_mark_the_best_epoch(
     assert "slices/s" in pace
 
 
+@pytest.mark.parametrize("value", [NAN, math.inf, -1.0, 1e308])
+def test_a_spoilt_row_is_drawn_as_far_as_it_can_be(value: float) -> None:
+    spoilt = epochs_of(3)
+    spoilt[1] |= dict.fromkeys(METRIC_COLUMNS[1:], value)
+    assert (
+        draw_curves(spoilt, best=1).legends[0].get_title().get_text().startswith("3 epochs in 1 s")
+    )
+
+
 class Clock:
     """A clock that passes `step` seconds each time it is looked at."""
 
