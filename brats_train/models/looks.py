@@ -1,6 +1,7 @@
 """What the training scans of a model looked like: a few numbers a scan, kept in its description.
 
-They hold nothing that a scan could be recognised by: sizes, and percentiles of standardised values.
+Sizes, and percentiles of standardised values: no anatomy and no name, though who holds a scan can
+tell whether it is among them.
 """
 
 from __future__ import annotations
