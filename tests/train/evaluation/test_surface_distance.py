@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -33,9 +33,20 @@ mask_pairs = shapes.flatmap(
     lambda shape: st.tuples(*[arrays(bool, shape).filter(lambda mask: bool(mask.any()))] * 2)
 )
 
+# 0.94999 of the first one's area lies within 2 mm of the other.
+NEARLY_A_TIE = (
+    np.array([[[0, 1, 1, 0, 1], [1, 0, 1, 1, 1]]], bool),
+    np.array([[[0, 0, 1, 0, 0], [0, 0, 0, 0, 0]]], bool),
+)
 
-def monai_scores(prediction: Mask, truth: Mask, spacing: Spacing) -> tuple[float, float]:
-    """(HD95, surface Dice at 1 mm) from MONAI's edges, areas and distances."""
+
+def monai_scores(
+    prediction: Mask, truth: Mask, spacing: Spacing, level: float = 0.95 - 1e-5
+) -> tuple[float, float]:
+    """(HD95, surface Dice at 1 mm) from MONAI's edges, areas and distances.
+
+    `level` is the share of the area that lies within the first.
+    """
     torch = pytest.importorskip("torch")
     utils = pytest.importorskip("monai.metrics.utils")
     edges, distances, areas = utils.get_edge_surface_distance(
@@ -53,7 +64,7 @@ def monai_scores(prediction: Mask, truth: Mask, spacing: Spacing) -> tuple[float
     for distance, area in pairs:
         levels = np.unique(distance)
         share = np.array([area[distance <= level].sum() for level in levels]) / area.sum()
-        directed.append(levels[np.argmax(share >= 0.95 - 1e-5)])
+        directed.append(levels[np.argmax(share >= level)])
     within = sum(area[distance <= 1 + 1e-5].sum() for distance, area in pairs)
     return max(directed), within / sum(area.sum() for _, area in pairs)
 
@@ -72,8 +83,12 @@ def block(shape: tuple[int, int, int], *where: slice) -> Mask:
 class TestAgainstOthers:
     @settings(max_examples=150, deadline=None)
     @given(masks=mask_pairs, spacing=st.sampled_from(SPACINGS))
+    @example(masks=NEARLY_A_TIE, spacing=(1.0, 1.0, 1.0))
     def test_equals_monai_on_any_masks(self, masks: tuple[Mask, Mask], spacing: Spacing) -> None:
-        assert scores(*masks, spacing) == pytest.approx(monai_scores(*masks, spacing), rel=1e-5)
+        # Where a share of the area is 0.95 but for MONAI's rounding, either distance is right.
+        expected = [monai_scores(*masks, spacing, 0.95 + slack) for slack in (-1e-5, 1e-5)]
+        found = scores(*masks, spacing)
+        assert any(found == pytest.approx(one, rel=1e-5) for one in expected)
 
     @pytest.mark.parametrize("spacing", SPACINGS)
     @pytest.mark.parametrize("shift", [3, 25])
