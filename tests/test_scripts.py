@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ SCRIPTS = ROOT / "scripts"
 def run_script(name: str, *words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPTS / name), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+def test_every_program_is_linted() -> None:
+    """They have no suffix that ruff would know."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    programs = [path for path in SCRIPTS.iterdir() if path.is_file()]
+    python = [path for path in programs if path.read_bytes().startswith(b"#!/usr/bin/env python3")]
+    wanted = {f"scripts/{path.name}" for path in python if not path.suffix}
+    assert wanted <= set(settings["tool"]["ruff"]["extend-include"])
 
 
 def test_gpu_check_measures_nothing_without_a_gpu(tmp_path: Path) -> None:
