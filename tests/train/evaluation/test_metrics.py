@@ -142,9 +142,9 @@ def test_a_missed_lesion_and_a_false_one_are_two_that_count() -> None:
 
 
 def test_volume_difference_is_signed_and_in_millilitres() -> None:
-    found = score_region(TUMOUR, EMPTY, (2, 1, 0.5))
-    assert found.volume_difference_ml == pytest.approx(0.1)
-    assert score_region(EMPTY, TUMOUR, (2, 1, 0.5)).volume_difference_ml == pytest.approx(-0.1)
+    found = score_region(TUMOUR, EMPTY, (2, 1, 1.5))
+    assert found.volume_difference_ml == pytest.approx(0.3)  # 100 voxels of 3 mm3
+    assert score_region(EMPTY, TUMOUR, (2, 1, 1.5)).volume_difference_ml == pytest.approx(-0.3)
 
 
 def test_without_lesions_the_rest_is_the_same() -> None:
@@ -161,12 +161,13 @@ def test_without_lesions_the_rest_is_the_same() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prediction": TUMOUR.astype(np.uint8)}, "uint8"),
-        ({"truth": TUMOUR[0]}, r"\(7, 8\)"),
+        ({"prediction": TUMOUR.astype(np.uint8)}, "^prediction is uint8"),
+        ({"truth": TUMOUR[0]}, r"^truth is bool of shape \(7, 8\)"),
         ({"truth": TUMOUR[1:]}, r"\(5, 7, 8\)"),
         ({"spacing_mm": (1, 0, 1)}, "spacing"),
         ({"spacing_mm": (1, 1)}, "spacing"),
-        ({"empty": "zero"}, "zero"),
+        ({"spacing_mm": (1, math.inf, 1)}, "spacing"),
+        ({"empty": "zero"}, "'zero', not one of official, nan"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(change: dict[str, object], message: str) -> None:
