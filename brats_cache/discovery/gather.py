@@ -15,6 +15,10 @@ from brats_cache.discovery.namings import MASK
 
 __all__ = ["Gathered", "gather"]
 
+_NAME_THE_FOLDER = "Put the scans there, or name the folder where they are."
+_NAME_ITS_FOLDER = "Name the folder of the scans; unpack archives first."
+_TEXTS = {".md", ".txt"}  # such as the page of the folder data/
+
 
 @dataclass(kw_only=True)
 class Gathered:
@@ -50,9 +54,15 @@ def gather(
         if data_dir.is_dir():
             _gather_one(gathered, data_dir, mask_words, with_masks)
             continue
-        found = "a file" if data_dir.exists() else "no such folder"
+        is_file = data_dir.exists()
         gathered.faults.append(
-            Fault(case="", path=data_dir, found=found, expected="a folder of cases")
+            Fault(
+                case="",
+                path=data_dir,
+                found="a file" if is_file else "no such folder",
+                expected="a folder of cases",
+                remedy=_NAME_ITS_FOLDER if is_file else _NAME_THE_FOLDER,
+            )
         )
     return gathered
 
@@ -99,13 +109,13 @@ def _no_cases(data_dir: Path, tree: Tree) -> Fault:
     if tree.nifti:
         names = first_few([file.named.name for file in tree.nifti], 3)
         counts.insert(0, f"{len(tree.nifti)} NIfTI files that name no modality ({names})")
-    remedy = ""
+    remedy = _NAME_THE_FOLDER
     if tree.nifti:
         remedy = (
             "Rename them, or name each file in a manifest (docs/data.md); files of nnU-Net such as "
             "case_0000.nii.gz need the dataset.json beside imagesTr."
         )
-    elif tree.others:
+    elif set(tree.others) - _TEXTS:
         remedy = "Unpack archives, and convert other formats to NIfTI, first."
     return Fault(
         case="",

@@ -37,7 +37,7 @@ from brats_cache.imaging.labels import SCHEMES, Scheme
 from brats_cache.imaging.orientation import Orientation
 from brats_cache.imaging.preprocess import FITS, NORMALIZATIONS, Preparation
 
-__all__ = ["LINK_MARK", "Cache", "open_cache"]
+__all__ = ["LINK_MARK", "Cache", "check_exists", "open_cache"]
 
 LINK_MARK = b"brats-cache-link "  # begins what `brats link` writes instead of a checksum record
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -163,6 +163,22 @@ class Cache:
         return SCHEMES[self.cases["label_scheme"][case].decode()]
 
 
+def check_exists(path: Path) -> None:
+    """Raises `CacheNotFoundError` where there is no such file; `open_cache` tells other faults."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise _not_found(path) from None
+    except OSError:
+        return
+
+
+def _not_found(path: Path) -> CacheNotFoundError:
+    return CacheNotFoundError(
+        f"{printable(path)}: no such file. Make it with brats build-cache, or name another."
+    )
+
+
 def open_cache(path: str | Path) -> Cache:
     """Opens a finished cache and checks all of it but the rows.
 
@@ -186,9 +202,7 @@ def open_cache(path: str | Path) -> Cache:
     except BratsError:
         raise
     except FileNotFoundError:
-        raise CacheNotFoundError(
-            f"{printable(path)}: no such file. Make it with brats build-cache."
-        ) from None
+        raise _not_found(path) from None
     except _ERRORS as error:
         reason = str(error) or type(error).__name__
         raise _refusal(path, f"not a readable cache ({reason})") from error

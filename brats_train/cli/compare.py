@@ -29,14 +29,14 @@ def compare(runs: tuple[Path, ...], out: Path) -> None:
     Scores are those of brats eval --split val, on the cases that all runs have scored; differences
     are paired, with intervals over patients.
     """
+    if len(runs) < 2:
+        raise click.UsageError("name at least two runs.")
     from brats_cache.common.files import write_atomically
     from brats_train.evaluation.comparison import compare_results
     from brats_train.evaluation.results import read_results
     from brats_train.report.compare import ComparedRun, as_text, make_page
     from brats_train.training.run_dir import RunDir
 
-    if len(runs) < 2:
-        raise click.UsageError("name at least two runs.")
     found = [RunDir.existing(path) for path in runs]
     compared = [
         ComparedRun(name=name, config=run.read_config(), epochs=run.read_metrics())

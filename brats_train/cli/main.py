@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import faulthandler
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -159,13 +160,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = cli.main(words, prog_name="brats", standalone_mode=False)
     except click.NoSuchOption as error:
         if rank == 0:
-            error.show()
+            _show_usage(error)
             if meant := _OTHER_WORDS.get(error.option_name):
                 print_message(f"Did you mean {meant}?")
         sys.exit(error.exit_code)
     except click.ClickException as error:
         if rank == 0:
-            error.show()
+            _show_usage(error)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
@@ -199,6 +200,13 @@ def _warn_of_unknown_variables() -> None:
 
     for line in unknown_variables(os.environ, COMMANDS, get_command):
         print_message(line, prefix="Warning: ")
+
+
+def _show_usage(error: click.ClickException) -> None:
+    """Prints what click says of wrong usage, whose long lines it leaves to the terminal to cut."""
+    text = io.StringIO()
+    error.show(text)
+    print_message(text.getvalue().rstrip("\n"))
 
 
 def _is_on(text: str) -> bool:

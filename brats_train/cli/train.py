@@ -128,8 +128,10 @@ def train(
     Alone it is one process; `torchrun brats train` or --nproc makes it several, one a GPU. A run
     that was left goes on with --resume and its own settings.
     """
-    if nproc is not None and "LOCAL_RANK" not in os.environ:
-        _start_processes(nproc)
+    if "LOCAL_RANK" not in os.environ:
+        _check_caches(options["caches"], resume)
+        if nproc is not None:
+            _start_processes(nproc)
     from brats_train.runtime.distributed import process_group
     from brats_train.training import folds, trainer
     from brats_train.training.run_dir import RunDir
@@ -272,6 +274,15 @@ def make_job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> An
         trackers=tuple(option("trackers", ())),
         allow_no_tumor=options["allow_no_tumor"] or bool(held),  # it has been trained on before
     )
+
+
+def _check_caches(given: tuple[Path, ...], resume: bool) -> None:
+    """Says at once that a cache is missing: torch takes seconds to load, and a run's folder should
+    not be made in vain. Raises `CacheNotFoundError`."""
+    from brats_cache.format.reader import check_exists
+
+    for path in given or (() if resume else (DEFAULT_CACHE,)):
+        check_exists(path)
 
 
 def _cache_paths(given: tuple[Path, ...], held: Mapping[str, Any]) -> tuple[Path, ...]:

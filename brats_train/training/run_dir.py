@@ -131,8 +131,11 @@ class RunDir:
                 "take; here a run is needed."
             )
         if not run.config.is_file():
-            hint = "" if path else " Train first, or name a run with --run-dir."
-            raise RunNotFoundError(f"{run.path}: holds no run (no {run.config.name}).{hint}")
+            there = run.path.exists()
+            what = f"holds no run (no {run.config.name})" if there else "there is no such run"
+            raise RunNotFoundError(
+                f"{printable(run.path)}: {what}. Train first, or name a run with --run-dir."
+            )
         return cls(run.path.resolve() if path is None else run.path)
 
     def make_latest(self) -> str:

@@ -184,12 +184,22 @@ def test_a_file_that_is_no_cache_is_refused_at_once(brats: Commands) -> None:
 
 
 def test_data_that_is_not_there_or_holds_nothing(brats: Commands) -> None:
-    assert "data: no such folder" in brats("build-cache", code=1).err
+    way_out = "name the folder where they are"
+    said = brats("build-cache", code=1).err
+    assert "data: no such folder" in said
+    assert way_out in said
     Path("data").mkdir()
-    assert "no files" in brats("build-cache", code=1).err
-    Path("data/notes.txt").touch()
-    assert "no cases" in brats("build-cache", code=1).err
-    assert os.listdir("data") == ["notes.txt"]
+    said = brats("build-cache", code=1).err
+    assert "no files" in said
+    assert way_out in said
+    Path("data/README.md").touch()  # as in a fresh checkout
+    said = brats("build-cache", code=1).err
+    assert "no cases" in said
+    assert way_out in said
+    Path("data/scans.zip").touch()
+    assert "Unpack archives" in brats("build-cache", code=1).err
+    assert "unpack archives" in brats("build-cache", "data/scans.zip", code=1).err
+    assert sorted(os.listdir("data")) == ["README.md", "scans.zip"]
 
 
 @pytest.mark.parametrize(

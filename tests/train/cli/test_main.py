@@ -124,6 +124,20 @@ def test_a_slip_gets_a_suggestion(
     assert hint in capsys.readouterr().err
 
 
+def test_a_terminal_does_not_cut_the_words_of_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("predict", code=2)
+    plain = capsys.readouterr().err
+    assert max(map(len, plain.splitlines())) > 80
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    call("predict", code=2)
+    shown = capsys.readouterr().err
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.split() == plain.split()
+    assert "\n\nError: name" in shown
+
+
 def test_what_is_suggested_exists() -> None:
     options = {
         name

@@ -33,6 +33,8 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Started]:
         return Finished("all 1 epochs are done", 1, is_resumable=False)
 
     monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/brats.h5").touch()  # is seen to be there, and not opened
     monkeypatch.setattr("brats_train.training.trainer.train", train)
     return calls
 
@@ -53,7 +55,21 @@ def test_resume_where_there_is_no_run_begins_one_and_says_so(
     assert start.job.recipe.lr == 0.5
     assert "queue/a: holds no run yet; begins one." in capsys.readouterr().out
     call("train", "--resume", "--device", "cpu", code=1)
-    assert "holds no run" in capsys.readouterr().err
+    assert "there is no such run. Train first" in capsys.readouterr().err
+    Path("empty").mkdir()
+    call("train", "--resume", "--run-dir", "empty", "--device", "cpu")
+    assert "empty: holds no run yet; begins one." in capsys.readouterr().out
+
+
+def test_a_missing_cache_is_told_before_a_run_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call("train", "--device", "cpu", code=1)
+    said = capsys.readouterr()
+    assert "data/brats.h5: no such file. Make it with brats build-cache" in said.err
+    assert said.out == ""
+    assert not Path("runs").exists()
 
 
 def test_a_run_that_saved_nothing_starts_again_with_its_own_settings(
