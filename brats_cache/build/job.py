@@ -34,7 +34,13 @@ from brats_cache.build.sound_cases import survey_sound_cases
 from brats_cache.build.split_tables import Assignment, format_splits
 from brats_cache.build.survey import HeaderCheck, Survey
 from brats_cache.build.workers import Workers
-from brats_cache.common.errors import BratsError, DataFaults, print_message, printable
+from brats_cache.common.errors import (
+    BratsError,
+    DataFaults,
+    print_message,
+    print_wrapped,
+    printable,
+)
 from brats_cache.common.files import publish, write_atomically
 from brats_cache.common.process import usable_cores
 from brats_cache.common.progress import show_progress
@@ -159,9 +165,10 @@ def _run(job: BuildJob) -> Path | None:
         click.echo(describe_plan(plan, job.out))
         table = split_table(plan)
         if not job.overwrite and is_already_built(job.out, plan, table):
-            click.echo(
+            print_wrapped(
                 f"{printable(job.out)}: exists and is identical to this build (fingerprint "
-                f"{plan.fingerprint}). Nothing to do; --overwrite builds it again."
+                f"{plan.fingerprint}). Nothing to do; --overwrite builds it again.",
+                names=[printable(job.out)],
             )
             return job.out
         if journal is None or not journal.partial.exists():

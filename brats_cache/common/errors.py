@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 from brats_cache.common.text import first_few
 
@@ -29,6 +30,7 @@ __all__ = [
     "RunNotFoundError",
     "first_line",
     "print_message",
+    "print_wrapped",
     "printable",
     "wrapped",
 ]
@@ -195,20 +197,28 @@ class LabelSchemeError(DataFaults):
 
 
 def print_message(message: object, prefix: str = "") -> None:
-    """Prints a message on standard error.
-
-    It is wrapped to the width of a terminal, unwrapped elsewhere, so that a log holds one line a
-    fault.
+    """Prints a message on standard error, as `print_wrapped` does.
 
     Args:
         message: Text, or an error; the names of `DataFaults` are not broken.
         prefix: Put before it.
     """
-    text = f"{prefix}{message}"
-    if sys.stderr.isatty():
-        names = getattr(message, "names", ())
-        text = wrapped(text, _terminal_width(), names)
-    print(text, file=sys.stderr, flush=True)
+    print_wrapped(f"{prefix}{message}", sys.stderr, getattr(message, "names", ()))
+
+
+def print_wrapped(text: str, stream: TextIO | None = None, names: Iterable[str] = ()) -> None:
+    """Prints text wrapped to the width of a terminal, unwrapped elsewhere, so that a log holds one
+    line a fault.
+
+    Args:
+        text: See `wrapped`.
+        stream: Where it goes; standard output by default.
+        names: See `wrapped`.
+    """
+    stream = stream or sys.stdout
+    if stream.isatty():
+        text = wrapped(text, _terminal_width(stream), names)
+    print(text, file=stream, flush=True)
 
 
 def wrapped(text: str, width: int, names: Iterable[str] = ()) -> str:
@@ -241,8 +251,8 @@ def _wrapped_line(line: str, width: int) -> str:
     )
 
 
-def _terminal_width() -> int:
+def _terminal_width(stream: TextIO) -> int:
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):  # a terminal by its own word only
         return 80

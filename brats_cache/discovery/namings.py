@@ -54,5 +54,5 @@ def collection_of(case_id: str, naming: str) -> str:
         return "MSD Task01"
     year = year_of(case_id)
     if year:
-        return {2013: "BraTS 2013 to 2016", 2023: "BraTS 2023 on"}.get(year, f"BraTS {year}")
+        return {2013: "BraTS 2013 to 2016", 2023: "BraTS 2023 or later"}.get(year, f"BraTS {year}")
     return next((name for pattern, name in _SHARED_COLLECTIONS if pattern.match(case_id)), "")

@@ -28,8 +28,8 @@ def overlap_notes(namings: Mapping[str, str], joined: Collection[str]) -> list[s
     if len(names) < 2 or not unmapped:
         return []
     return [
-        f"cases of {', '.join(names)} are combined, and no table with the ids of several "
-        "collections (name_mapping.csv, UCSF-PDGM-metadata.csv) names "
-        f"{len(unmapped)} of them ({first_few(unmapped, 3)}): one person may be there under two "
-        "ids, and so in two splits. Put such a table, saved as CSV, beside the scans."
+        f"scans of {' and '.join(names)} are combined: one person may be there under two ids, and "
+        "so in two splits. A table with the ids of several collections (name_mapping.csv, "
+        "UCSF-PDGM-metadata.csv), saved as CSV beside the scans, tells who is who; none names "
+        f"{len(unmapped)} of the cases ({first_few(unmapped, 3)})."
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from brats_cache.common.errors import BratsError
+from brats_cache.common.errors import BratsError, print_wrapped
 from brats_train.cli.main import cli
 from brats_train.cli.options import PATH
 
@@ -61,17 +61,14 @@ def _run_demo(out: Path, *, num_cases: int, max_minutes: float) -> None:
     started = time.monotonic()
     scans, cache, run = out / "scans", out / "brats.h5", out / "run"
     masks = out / "masks"
-    click.echo(
+    print_wrapped(
         f"Trains for {max_minutes:g} minutes, however fast this machine is. The rest takes a "
-        "minute on two\nidle cores, and longer on busy ones."
+        "minute on two idle cores, and longer on busy ones."
     )
     of_cases = f"--cases {num_cases} --test-cases {NUM_TEST_CASES} --shape {_SHAPE}"
     _run(f"phantom {_quote(scans)} {of_cases}")
     _run(f"build-cache {_quote(scans)} --out {_quote(cache)} --size {_SIZE}")
-    from brats_train.runtime.environment import process_age  # which needs torch, as training does
-
-    # The limit counts from the start of this process.
-    limit = f"--max-minutes {max_minutes + process_age() / 60:.2f}"
+    limit = f"--max-minutes {max_minutes:g}"
     _run(f"train --cache {_quote(cache)} --run {_quote(run)} {_TRAINING} {limit}")
     _run(f"eval --run {_quote(run)} --split val")
     validation = scans / "BraTS2020_ValidationData"
@@ -79,7 +76,7 @@ def _run_demo(out: Path, *, num_cases: int, max_minutes: float) -> None:
     _run(f"report --run {_quote(run)}")
     click.echo(f"\nDone in {time.monotonic() - started:.0f} s. Results:")
     for path, what in {
-        run / "report.html": "the run on one page, with slices of every case to browse",
+        run / "report.html": "the run on one page, with slices to browse",
         run / "figures" / "panels.png": "scans, truth and prediction side by side",
         run / "figures" / "curves.png": "loss and IoU by epoch",
         run / "eval" / "val" / "cases.csv": "scores of every case",
@@ -92,9 +89,10 @@ def _run_demo(out: Path, *, num_cases: int, max_minutes: float) -> None:
 
 
 def _run(words: str) -> None:
-    """Shows a command and runs it."""
+    """Shows a command and runs it; its time counts from here, not from the process's start."""
     click.echo(f"\n$ brats {words}")
-    cli.main(shlex.split(words), prog_name="brats", standalone_mode=False)
+    began = time.monotonic()
+    cli.main(shlex.split(words), prog_name="brats", standalone_mode=False, obj=began)
 
 
 def _program() -> str:
@@ -104,7 +102,10 @@ def _program() -> str:
     path = Path(sys.argv[0])
     if not os.access(path, os.X_OK):  # python -m brats_train
         return f"{shlex.quote(sys.executable)} -m brats_train"
-    return _quote(path.resolve())
+    path, here = path.resolve(), Path.cwd()
+    if path.is_relative_to(here):
+        return shlex.quote(f"./{path.relative_to(here)}")
+    return _quote(path)
 
 
 def _quote(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from brats_cache.common.errors import print_message, printable
+from brats_cache.common.errors import print_message, print_wrapped, printable
 from brats_cache.common.progress import show_progress
 from brats_train.cli.options import (
     PATH,
@@ -146,7 +146,7 @@ def predict(
     noun = "mask" if len(outcome.written) == 1 else "masks"
     click.echo(f"{len(outcome.written)} {noun} in {out_dir}{kept}")
     if outcome.expected_dice:
-        click.echo(_expected_dice(outcome.expected_dice))
+        print_wrapped(_expected_dice(outcome.expected_dice))
 
 
 def _expected_dice(values: Mapping[tuple[str, str], float]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.errors import BratsError, print_wrapped, printable
 from brats_cache.common.process import module_environment, usable_cores
 from brats_train.cli.options import PATH, compile_option
 
@@ -153,18 +153,24 @@ def train(
 
         def log(text: str) -> None:
             if world.is_main:
+                print_wrapped(text)
+
+        def say(text: str) -> None:
+            """Prints a line with a path or a command, which a person may copy."""
+            if world.is_main:
                 click.echo(text)
 
         name = shlex.quote(str(run.path))
-        log(f"Run: {run.path}")
+        say(f"Run: {run.path}")
         train_it = folds.train_folds if job.fold == "all" else trainer.train
-        done = train_it(job, world, run, resume=is_resumed, log=log)
+        started = click.get_current_context().obj  # None, or when the demo began it
+        done = train_it(job, world, run, resume=is_resumed, log=log, started=started)
         if done.is_resumable:
-            log(f"Interrupted and saved. Go on with: brats train --resume --run-dir {name}")
+            say(f"Interrupted and saved. Go on with: brats train --resume --run-dir {name}")
             sys.exit(130)
         best = f" Best epoch {done.best_epoch}: {run.best}" if job.fold != "all" else ""
-        log(f"Finished: {done.reason}.{best}")
-        log(f"Next: brats eval --split val --run-dir {name}")
+        say(f"Finished: {done.reason}.{best}")
+        say(f"Next: brats eval --split val --run-dir {name}")
 
 
 def _choose_run(

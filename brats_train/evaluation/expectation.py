@@ -49,19 +49,17 @@ def rank_correlation(told: np.ndarray, true: np.ndarray) -> float:
 
 
 def describe_expected(summaries: Sequence[Mapping[str, Any] | None]) -> list[tuple[str, list[str]]]:
-    """Rows for a terminal: a label, and a cell for each region; no rows where no region has any."""
+    """Rows for a terminal: a label, and a cell for each region; no rows where no region has any.
+
+    The rank correlation is told with its interval alone: of two cases it is 1 or -1, whatever they
+    are.
+    """
     if not any(summaries):
         return []
-    return [
-        ("expected Dice", [_number(one["mean"]) if one else "" for one in summaries]),
-        *(
-            (label, [_with_interval(one[key]) if one else "" for one in summaries])
-            for label, key in (
-                ("  rank corr.", "rank_correlation"),
-                ("  error", "mean_absolute_error"),
-            )
-        ),
-    ]
+    rows = [("expected Dice", "mean"), ("  error", "mean_absolute_error")]
+    if any(one and not math.isnan(one["rank_correlation"]["low"]) for one in summaries):
+        rows.insert(1, ("  rank corr.", "rank_correlation"))
+    return [(label, [_cell(one[key]) if one else "" for one in summaries]) for label, key in rows]
 
 
 def _mean_absolute_error(told: np.ndarray, true: np.ndarray) -> float:
@@ -72,7 +70,9 @@ def _mean_difference(told: np.ndarray, true: np.ndarray) -> float:
     return math.fsum(told - true) / len(told) if len(told) else math.nan
 
 
-def _with_interval(score: Mapping[str, float]) -> str:
+def _cell(score: float | Mapping[str, float]) -> str:
+    if not isinstance(score, Mapping):
+        return _number(score)
     text = _number(score["value"])
     return text if math.isnan(score["low"]) else f"{text} [{score['low']:.3f}, {score['high']:.3f}]"
 

@@ -146,9 +146,12 @@ def describe(cases: Sequence[CaseScores], summary: Mapping[str, Any], num_worst:
         source = f"cross-validation of {len(summary['folds'])} folds"
     else:
         source = Postprocessing.unpack(summary["postprocessing"]).describe(list(regions))
+    is_known = summary["num_patients"] >= MIN_PATIENTS
+    mean = "Mean [95 % interval]" if is_known else "Mean"
+    why = "" if is_known else f"; no intervals: fewer than {MIN_PATIENTS} patients"
     lines = [
         f"{_count(summary['num_cases'], 'case')} of split {summary['split']}; {source}",
-        "Mean [95 % interval] over cases, on the scan's own grid",
+        f"{mean} over cases, on the scan's own grid{why}",
         "",
         (f"{'':<14}" + "".join(f"{region.upper():<22}" for region in regions)).rstrip(),
     ]

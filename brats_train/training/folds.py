@@ -31,7 +31,15 @@ from brats_train.training.trainer import Log, train
 __all__ = ["train_folds"]
 
 
-def train_folds(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: Log) -> Finished:
+def train_folds(
+    job: TrainJob,
+    world: World,
+    run: RunDir,
+    *,
+    resume: bool,
+    log: Log,
+    started: float | None = None,
+) -> Finished:
     """Trains every fold, then chooses the post-processing of each on the cases of the others.
 
     Every rank calls it with the same arguments; the main rank writes.
@@ -42,6 +50,7 @@ def train_folds(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: 
         run: The run directory, which the caller holds.
         resume: Go on with what is there.
         log: Takes lines of text for a person.
+        started: Of the first fold, see `TimeBudget`.
 
     Raises:
         BratsError: The caches have fewer than two folds, or see `trainer.train`.
@@ -62,7 +71,7 @@ def train_folds(job: TrainJob, world: World, run: RunDir, *, resume: bool, log: 
         if warning := run.make_latest():
             log(f"Warning: {warning}")
     world.broadcast(None)  # a barrier: the folders are there
-    best_epoch, started = 0, None  # the first fold's time includes that of the process's start
+    best_epoch = 0
     for fold, one in runs.items():
         is_begun = world.decide_on_main(one.has_checkpoint)
         log(f"Fold {fold} of {len(folds)}: {one.path}")

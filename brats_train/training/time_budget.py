@@ -29,7 +29,7 @@ class TimeBudget:
     """
 
     def __init__(self, minutes: float, started: float | None = None) -> None:
-        """`started`, by `time.monotonic`, is given where a process trains several times."""
+        """`started`, by `time.monotonic`, is given where a process has done other things before."""
         self.minutes = minutes
         self.kind = 0  # of the step that comes next
         self._num_steps = 0

@@ -320,7 +320,7 @@ def test_one_person_of_two_years_is_one_patient(tmp_path: Path) -> None:
     found = find_cases([tmp_path])
     assert len({case.patient for case in found.cases}) == 2
     (note,) = found.notes
-    assert "BraTS 2018, BraTS 2020" in note
+    assert "BraTS 2018 and BraTS 2020" in note
     (tmp_path / "2020" / "name_mapping.csv").write_text(
         "Grade,BraTS_2018_subject_ID,BraTS_2020_subject_ID\n"
         "HGG,Brats18_CBICA_AAB_1,BraTS20_Training_001\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import pytest
 
 from brats_train.cli import demo
 from brats_train.cli.main import cli
+from brats_train.training.state import Finished
 from tests.train.runs import call
 
 
@@ -47,20 +49,36 @@ def test_every_command_and_the_next_one_can_be_typed(
 
 
 def test_training_has_its_minutes_whatever_the_scans_took(
-    typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """--max-minutes counts from the start of the process, which has made scans and cache before."""
-    monkeypatch.setattr("brats_train.runtime.environment.process_age", lambda: 90.0)
+    """The process has made scans and cache before, and scripts/demo the environment before it."""
+    began: list[float] = []
+
+    def train(*_: object, started: float, **__: object) -> Finished:
+        began.append(started)
+        return Finished("all 1 epochs are done", 1, is_resumable=False)
+
+    monkeypatch.setattr("brats_train.training.trainer.train", train)
+    cache, run = tmp_path / "brats.h5", tmp_path / "run"
+    cache.touch()
+    before = time.monotonic()
+    demo._run(f"train --cache {cache} --run {run} --max-minutes 2 --device cpu")
+    assert before <= began[0] <= time.monotonic()
+
+
+def test_the_minutes_that_are_shown_are_those_that_were_asked_for(
+    typed: list[str], tmp_path: Path
+) -> None:
     call("demo", "--out", tmp_path / "d", "--minutes", 2)
     (words,) = (shlex.split(command) for command in typed if command.startswith("train "))
-    assert words[words.index("--max-minutes") + 1] == "3.50"
+    assert words[words.index("--max-minutes") + 1] == "2"
 
 
 @pytest.mark.parametrize(
     ("on_path", "started_as", "expected"),
     [
         (True, "/somewhere/bin/brats", "brats"),
-        (False, "brats", "'{folder}/brats'"),
+        (False, "brats", "./brats"),
         (False, "__main__.py", "{python} -m brats_train"),
     ],
 )

@@ -28,7 +28,10 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Started]:
     """Every start of a training, of which none is carried out."""
     calls: list[Started] = []
 
-    def train(job: TrainJob, world: Any, run: RunDir, *, resume: bool, log: Any) -> Finished:
+    def train(
+        job: TrainJob, world: Any, run: RunDir, *, resume: bool, log: Any, started: Any
+    ) -> Finished:
+        assert started is None  # the process's start
         calls.append(Started(job, run, resume))
         return Finished("all 1 epochs are done", 1, is_resumable=False)
 

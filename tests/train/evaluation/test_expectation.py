@@ -41,7 +41,8 @@ def test_few_patients_have_no_interval_and_no_case_no_figure() -> None:
     assert math.isnan(few["rank_correlation"]["low"])
     none = summarise_expected([], [], [])
     assert math.isnan(none["mean"])
-    (_, means), (_, ranks), _ = describe_expected([few, None])
+    (_, means), (label, errors) = describe_expected([few, None])
     assert means == ["0.600", ""]
-    assert ranks == ["1.000", ""]
+    assert label.strip() == "error", "a rank correlation of few cases says nothing"
+    assert errors == ["0.067", ""]
     assert describe_expected([None]) == []
