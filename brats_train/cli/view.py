@@ -14,7 +14,19 @@ __all__ = ["view"]
 
 @click.command("view")
 @click.argument("case", type=PATH)
-@click.option("--mask", type=PATH, help="A further mask to show, such as one of predict.")
+@click.option(
+    "--mask",
+    "masks",
+    multiple=True,
+    type=PATH,
+    help="A further mask to show, such as one of predict; repeatable, to flip between them.",
+)
+@click.option(
+    "--label-scheme",
+    default="auto",
+    show_default=True,
+    help="What the values of masks mean, see brats build-cache --help.",
+)
 @click.option("--out", type=PATH, metavar="FILE.html", help="Write the page instead of opening it.")
 @click.option(
     "--port",
@@ -22,8 +34,10 @@ __all__ = ["view"]
     default=0,
     help="Port.  [default: a free one]",
 )
-def view(case: Path, mask: Path | None, out: Path | None, port: int) -> None:
-    """Show a scan in the browser: three planes linked by a crosshair, masks over them.
+def view(
+    case: Path, masks: tuple[Path, ...], label_scheme: str, out: Path | None, port: int
+) -> None:
+    """Show a scan in the browser: three planes linked by a crosshair, the brain, masks over them.
 
     CASE is a case folder; its own mask is shown where it has one. The page is served to this
     machine alone until Ctrl-C; --out makes it one file that needs no network.
@@ -33,7 +47,9 @@ def view(case: Path, mask: Path | None, out: Path | None, port: int) -> None:
 
     if out is not None and out.exists():
         raise BratsError(f"{out}: exists already. Name another file, or remove it.")
-    page = make_view(case, mask)
+    page = make_view(
+        case, masks, label_scheme, lambda text: click.echo(f"Warning: {text}", err=True)
+    )
     if out is not None:
         write_atomically(out, page)
         click.echo(str(out))

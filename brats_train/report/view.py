@@ -1,7 +1,7 @@
 """The viewer: one page with a scan, its masks and NiiVue.
 
-NiiVue (niivue.com) draws the planes. Its published file is kept gzipped in the package's `pages`
-folder with its licence, so neither a network nor another package is needed.
+NiiVue (niivue.com) draws the planes and the brain. Its published file is kept gzipped in the
+package's `pages` folder with its licence, so neither a network nor another package is needed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,24 @@ import numpy as np
 
 from brats_cache.common.errors import BratsError, DataFaults, printable
 from brats_cache.discovery.cases import Case, Scan, find_cases
+from brats_cache.imaging.grid import GRID_TOLERANCE_MM, Grid, largest_displacement
+from brats_cache.imaging.labels import REGIONS
 from brats_cache.imaging.nifti import read_contents
 from brats_cache.imaging.nifti import read_labels as labels_of
 from brats_cache.imaging.nifti import read_volume as volume_of
 from brats_cache.imaging.nifti_header import Header, read_header
 from brats_cache.imaging.nifti_writer import encode_volume
 from brats_cache.imaging.preprocess import brain_of
-from brats_train.report.display import MODALITY_NAMES, choose_window, without_tumour
+from brats_train.inference.mask_files import encode_mask
+from brats_train.report.display import (
+    MODALITY_NAMES,
+    bounding_box,
+    choose_window,
+    without_tumour,
+)
 from brats_train.report.html import assemble, asset, embedded_json
+from brats_train.report.mask_meaning import meaning_of
+from brats_train.report.palette import REGION_NAMES, TISSUES, page_colors
 
 __all__ = ["make_view", "redirect_file", "serve", "start_server"]
 
@@ -51,40 +61,62 @@ class _Volume:
     header: Header
 
 
-def make_view(case_dir: Path, mask: Path | None = None) -> bytes:
+def make_view(
+    case_dir: Path,
+    masks: Sequence[Path] = (),
+    label_scheme: str = "auto",
+    warn: Callable[[str], object] = lambda text: None,
+) -> bytes:
     """Makes the page of a case.
 
     Args:
         case_dir: Holds the one case, in any naming that `brats build-cache` understands.
-        mask: A further mask to show over it, on the same grid or another.
+        masks: Further masks to show over it, on the same grid or another.
+        label_scheme: What the values of masks mean, or "auto".
+        warn: Takes a line where their values alone do not tell.
 
     Returns:
         An HTML page, one file.
 
     Raises:
         DataFaults: A file cannot be read.
-        BratsError: The folder does not hold exactly one case.
+        BratsError: The folder does not hold exactly one case, or the scheme is unknown or has not
+            the values of a mask.
     """
     case = _find_case(case_dir)
     volumes = {name: _read(scan) for name, scan in case.images.items()}
+    grid = next(iter(volumes.values()))
     overlays = []
     if case.mask is not None:
-        overlays.append(("mask of the case", "truth", _read_mask(case.mask)))
-    if mask is not None:
-        overlays.append((mask.name, "prediction", _read_mask(Scan(path=mask))))
+        overlays.append(("truth", "truth", _read_mask(case.mask)))
+    overlays += [(path.name, "prediction", _read_mask(Scan(path=path))) for path in masks]
+    shown = []
+    for name, kind, volume in overlays:
+        meaning = meaning_of(np.unique(volume.values).tolist(), case, label_scheme)
+        if meaning.doubt:
+            warn(f"{volume.header.path}: {meaning.doubt}")
+        labels = _on_grid(meaning.table[volume.values], volume.header, grid.header)
+        shown.append((name, kind, meaning, labels))
+    window = _window(volumes, [labels for *_, labels in shown])
     content = {
         "case": case.id,
-        "volumes": _encoded(volumes, [volume.values for _, _, volume in overlays]),
+        "volumes": _encoded(volumes, [labels for *_, labels in shown], window),
         "masks": [
             {
                 "name": printable(name),
                 "kind": kind,
-                "labels": [int(value) for value in np.unique(volume.values) if value],
-                "nifti": _base64(volume.values, volume.header),
+                "names": meaning.names,
+                "known": meaning.regions,
+                "doubt": meaning.doubt,
+                "nifti": _base64(labels, grid.header, window),
             }
-            for name, kind, volume in overlays
+            for name, kind, meaning, labels in shown
         ],
-        "start": _start_position(volumes, [volume for _, _, volume in overlays]),
+        "colors": page_colors(),
+        "tissue_colors": {label: color for label, (_, color) in TISSUES.items()},
+        "regions": {name: sorted(labels) for name, labels in REGIONS.items()},
+        "region_names": REGION_NAMES,
+        "start": _start_position(grid, [labels for *_, labels in shown]),
     }
     return assemble(
         "view.html",
@@ -195,7 +227,21 @@ def _read_mask(scan: Scan) -> _Volume:
     return _Volume(values=labels_of(read_contents(header), scan.channel), header=header)
 
 
-def _encoded(volumes: dict[str, _Volume], masks: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+def _window(volumes: dict[str, _Volume], masks: Sequence[np.ndarray]) -> tuple[slice, ...] | None:
+    """What is shown of the scan: brain and masks with a margin; None where shapes differ."""
+    shapes = {volume.values.shape for volume in volumes.values()}
+    if len(shapes) > 1:
+        return None
+    shown = brain_of([*(volume.values for volume in volumes.values()), *masks])
+    if not shown.any():
+        return None
+    (rows, columns), (depth, _) = bounding_box(shown, 4), bounding_box(shown.swapaxes(0, 1), 4)
+    return depth, rows, columns
+
+
+def _encoded(
+    volumes: dict[str, _Volume], masks: Sequence[np.ndarray], window: tuple[slice, ...] | None
+) -> list[dict[str, Any]]:
     """The scans for the page; FLAIR first, which shows the whole tumour best."""
     brain = brain_of([volume.values for volume in volumes.values()])
     tumour = next((mask for mask in masks if mask.shape == brain.shape), np.zeros_like(brain))
@@ -212,7 +258,7 @@ def _encoded(volumes: dict[str, _Volume], masks: Sequence[np.ndarray]) -> list[d
                 "name": MODALITY_NAMES[name],
                 "low": low,
                 "high": high,
-                "nifti": _base64(values, header),
+                "nifti": _base64(values, header, window),
             }
         )
     return encoded
@@ -222,26 +268,53 @@ def _sample(values: np.ndarray) -> np.ndarray:
     return values[:: max(1, values.size // _SAMPLES)]
 
 
-def _base64(values: np.ndarray, header: Header) -> str:
-    return base64.b64encode(encode_volume(values, header)).decode()
+def _base64(values: np.ndarray, header: Header, window: tuple[slice, ...] | None) -> str:
+    """A volume, or a window of it, as NIfTI."""
+    if window is None:
+        return base64.b64encode(encode_volume(values, header)).decode()
+    cut = values[window]
+    if cut.dtype.kind not in "iu" or cut.dtype.itemsize > 4:
+        cut = cut.astype(np.float32)
+    affine = Grid(shape=header.shape, affine=header.affine).canonical_affine
+    affine[:3, 3] = (affine @ [*(part.start for part in window), 1])[:3]
+    # Canonical order is (z, y, x); NIfTI's is (x, y, z).
+    grid = Grid(shape=cut.shape[::-1], affine=affine[:, [2, 1, 0, 3]])
+    return base64.b64encode(encode_mask(cut.astype(cut.dtype.newbyteorder("=")), grid)).decode()
 
 
-def _start_position(volumes: dict[str, _Volume], masks: Sequence[_Volume]) -> list[float]:
+def _on_grid(labels: np.ndarray, own: Header, wanted: Header) -> np.ndarray:
+    """(Z, Y, X) uint8 labels on the grid of another file, by nearest neighbour; 0 beyond them."""
+    here = Grid(shape=own.shape, affine=own.affine)
+    there = Grid(shape=wanted.shape, affine=wanted.affine)
+    if here.canonical_shape == there.canonical_shape:
+        distance = largest_displacement(
+            here.canonical_shape, here.canonical_affine, there.canonical_affine
+        )
+        if distance <= GRID_TOLERANCE_MM:
+            return labels
+    step = np.linalg.inv(here.canonical_affine) @ there.canonical_affine
+    depth, height, width = there.canonical_shape
+    out = np.zeros((depth, height, width), np.uint8)
+    plane = np.indices((height, width)).reshape(2, -1)
+    for z in range(depth):
+        places = step[:3, 0:1] * z + step[:3, 1:3] @ plane + step[:3, 3:4]
+        index = np.rint(places).astype(int)
+        size = np.array(labels.shape)[:, None]
+        is_inside = ((index >= 0) & (index < size)).all(axis=0)
+        out[z].ravel()[is_inside] = labels[tuple(index[:, is_inside])]
+    return out
+
+
+def _start_position(grid: _Volume, masks: Sequence[np.ndarray]) -> list[float]:
     """The first position of the crosshair, RAS mm.
 
-    The centre of the last mask that is not empty, in its largest slice; else of the scan.
+    The centre of the first mask that is not empty, in its largest slice; else of the scan.
     """
-    volume = next(iter(volumes.values()))
-    voxel = [size // 2 for size in volume.values.shape]
-    for mask in masks:
-        if mask.values.any():
-            z = int(np.count_nonzero(mask.values, axis=(1, 2)).argmax())
-            rows, columns = np.nonzero(mask.values[z])
-            voxel, volume = [z, int(np.median(rows)), int(np.median(columns))], mask
-    orientation, shape = volume.header.orientation, volume.values.shape
-    index = np.ones(4)
-    for axis, flip, at, size in zip(
-        orientation.permutation, orientation.flips, voxel, shape, strict=True
-    ):
-        index[axis] = size - 1 - at if flip else at
-    return [float(value) for value in (volume.header.affine @ index)[:3]]
+    voxel = [size // 2 for size in grid.values.shape]
+    for mask in (one for one in masks if one.any()):
+        z = int(np.count_nonzero(mask, axis=(1, 2)).argmax())
+        rows, columns = np.nonzero(mask[z])
+        voxel = [z, int(np.median(rows)), int(np.median(columns))]
+        break
+    affine = Grid(shape=grid.header.shape, affine=grid.header.affine).canonical_affine
+    return [float(value) for value in (affine @ [*voxel, 1])[:3]]

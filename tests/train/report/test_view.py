@@ -17,12 +17,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from brats_cache.imaging.nifti_header import read_header
 from brats_train.report.html import asset
-from brats_train.report.view import make_view, serve, start_server
+from brats_train.report.palette import PREDICTION, TRUTH
+from brats_train.report.view import _on_grid, make_view, serve, start_server
 from tests.browser import Page, open_browser
 from tests.train.runs import call
 
 EVIL = "<img src=x onerror=alert(1)>"
+NAMES = {0: "nothing", 1: "necrosis, non-enhancing core", 2: "oedema", 4: "enhancing tumour"}
 READY = "canvas.dataset.ready === 'yes'"
 
 
@@ -56,8 +59,8 @@ def browser() -> Iterator[Page]:
         yield page
 
 
-def opened(browser: Page, path: Path, width: int = 1000) -> Page:
-    browser.resize(width, 700)
+def opened(browser: Page, path: Path, width: int = 800) -> Page:
+    browser.resize(width, 420)  # the brain is drawn pixel by pixel without a graphics card
     browser.open(path.as_uri())
     browser.wait(READY)
     return browser
@@ -67,12 +70,12 @@ def text_of(page: Page) -> str:
     return page.run("document.getElementById('place').textContent")
 
 
-def values_at(page: Page) -> tuple[np.ndarray, list[float]]:
-    """Where the crosshair stands, RAS mm, and the number after each name: scan, then masks."""
-    found = re.match(r"x (\S+), y (\S+), z (\S+) mm .*?: (.*)", text_of(page))
+def values_at(page: Page) -> tuple[np.ndarray, float, list[str]]:
+    """Where the crosshair stands, RAS mm, the scan's value there, and each mask with its tissue."""
+    found = re.match(r"x (\S+), y (\S+), z (\S+) mm .*?: \S+ (\S+); (.*)", text_of(page))
     assert found is not None, text_of(page)
     place = np.array([float(part) for part in found.groups()[:3]])
-    return place, [float(part.rsplit(" ", 1)[1]) for part in found[4].split(", ")]
+    return place, float(found[4]), found[5].split("; ")
 
 
 def voxel_of(path: Path, place: np.ndarray) -> float:
@@ -90,22 +93,23 @@ def test_under_the_crosshair_stands_what_the_files_hold_there(
     flair, own = next(case_dir.glob("*_flair*")), next(case_dir.glob("*_seg*"))
     steps = {"PageUp": (0, 0, 1), "ArrowLeft": (1, 0, 0), "ArrowUp": (0, 1, 0)}
     steps |= {"PageDown": (0, 0, -1), "ArrowRight": (-1, 0, 0), "ArrowDown": (0, -1, 0)}
-    place, values = values_at(page)
-    assert values[1] > 0, "the crosshair starts in the tumour"
+    place, _, tissues = values_at(page)
+    assert tissues[0] != "truth nothing", "the crosshair starts in the tumour"
     for key in ("", *steps, "far away"):
         before = place
         if key == "far away":
             page.run("viewer.moveCrosshairInVox(0, -64, 0)")
         elif key:
             page.press(key)
-        place, values = values_at(page)
+        place, value, tissues = values_at(page)
         if key != "far away":
             assert (place - before).round(3).tolist() == list(steps.get(key, (0, 0, 0)))
-        expected = [voxel_of(path, place) for path in (flair, own, mask)]
-        assert values == pytest.approx(expected, rel=1e-3)
-    assert values[1:] == [0, 0]
+        assert value == pytest.approx(voxel_of(flair, place), rel=1e-3)
+        in_mask = "tumour" if voxel_of(mask, place) else "nothing"
+        assert tissues == [f"truth {NAMES[voxel_of(own, place)]}", f"{mask.name} {in_mask}"]
+    assert tissues[0] == "truth nothing"
     page.press("m")
-    assert values_at(page)[1][0] == pytest.approx(
+    assert values_at(page)[1] == pytest.approx(
         voxel_of(next(case_dir.glob("*_t1.nii*")), place), rel=1e-3
     )
     assert "T1" in page.run("canvas.getAttribute('aria-label')")
@@ -119,7 +123,7 @@ def test_a_click_in_one_plane_moves_all_three(
     out = tmp_path / "view.html"
     out.write_bytes(make_view(case_dir))
     page = opened(browser, out)
-    before, _ = values_at(page)
+    before, *_ = values_at(page)
     shot = page.screenshot()
     x, y, width, height = page.run(
         "(({x, y, width, height}) => [x, y, width, height])(canvas.getBoundingClientRect())"
@@ -127,37 +131,179 @@ def test_a_click_in_one_plane_moves_all_three(
     text = json.dumps(text_of(page))
     page.click(x + width * 0.12, y + height * 0.5)
     page.wait(f"document.getElementById('place').textContent !== {text}")
-    after, _ = values_at(page)
+    after, *_ = values_at(page)
     assert (np.abs(after - before) > 0.5).any()
     assert page.screenshot() != shot
 
 
-def test_masks_can_be_hidden_and_names_stay_names(
+def lines_near(page: Page, color: str) -> list[list[float]]:
+    """Of each tile, the places of pixels of a colour on the canvas of outlines: x from 0 to 1."""
+    wanted = [int(color[at : at + 2], 16) for at in (1, 3, 5)]
+    return page.run(
+        "(() => { const pen = lines.getContext('2d');"
+        "return viewer.screenSlices.filter((tile) => tile.axCorSag < 3).map((tile) => {"
+        "const [left, top, wide, high] = tile.leftTopWidthHeight.map(Math.round);"
+        "const { data } = pen.getImageData(left, top, wide, high); const found = [];"
+        "for (let i = 0; i < data.length; i += 4)"
+        f"  if (data[i + 3] > 200 && {wanted}.every((one, k) => Math.abs(data[i + k] - one) < 12))"
+        "    found.push((i / 4 % wide) / wide);"
+        "return found; }); })()"
+    )
+
+
+def colored(page: Page, *kinds: int) -> float:
+    """The share of coloured pixels in the tiles of some kinds; 4 is the brain."""
+    return page.run(
+        "(() => { viewer.opts.crosshairWidth = 0; viewer.opts.isOrientCube = false;"
+        "viewer.drawScene(); const gl = viewer.gl; let [count, all] = [0, 0];"
+        "for (const tile of viewer.screenSlices) {"
+        f" if (!{list(kinds)}.includes(tile.axCorSag)) continue;"
+        " const [x, y, w, h] = tile.leftTopWidthHeight.map(Math.round);"
+        " const data = new Uint8Array(4 * w * h);"
+        " gl.readPixels(x, gl.canvas.height - y - h, w, h, gl.RGBA, gl.UNSIGNED_BYTE, data);"
+        " for (let i = 0; i < data.length; i += 4) { all++; const one = data.subarray(i, i + 3);"
+        "  count += Math.max(...one) - Math.min(...one) > 30; } }"
+        "return count / all; })()"
+    )
+
+
+def test_masks_are_areas_and_outlines_with_names(
     browser: Page, case_dir: Path, mask: Path, tmp_path: Path
 ) -> None:
+    own = next(case_dir.glob("*_seg*"))
+    image = nib.load(own)
+    moved = tmp_path / "moved.nii.gz"
+    nib.save(nib.Nifti1Image(np.roll(np.asarray(image.dataobj), 4, 0), image.affine), moved)
     out = tmp_path / "view.html"
-    out.write_bytes(make_view(case_dir, mask))
+    out.write_bytes(make_view(case_dir, [moved, mask]))
     page = opened(browser, out)
     assert page.run("document.title") == EVIL
-    labels = page.run("[...document.querySelectorAll('#masks label')].map((l) => l.textContent)")
-    assert labels[0].startswith("mask of the case")
-    assert labels[1].startswith(mask.name)
     assert page.run("document.querySelectorAll('img, [onerror]').length") == 0
-    shots = [page.screenshot()]
-    for key in "tp":
-        page.press(key)
-        shots.append(page.screenshot())
-    assert len(set(shots)) == 3
-    for key in "tp":
-        page.press(key)
+    labels = page.run("[...document.querySelectorAll('#masks label')].map((l) => l.textContent)")
+    assert labels == ["truth", moved.name, mask.name]
+
+    def legend() -> set[str]:
+        texts = "[...document.querySelectorAll('#legend > span')].map((e) => e.textContent.trim())"
+        return set(page.run(texts))
+
+    assert legend() == set(NAMES.values()) - {"nothing"}
+    assert colored(page, 0, 1, 2) > 0.01
+    assert colored(page, 4) > 0.005, "the tumour is seen through the brain"
+    assert page.run(
+        "viewer.customLayout.reduce((sum, one) => sum + one.position[2] * one.position[3], 0)"
+    ) == pytest.approx(1, abs=0.2)
+    assert all(lines_near(page, TRUTH)), "an outline in each plane"
+    assert all(lines_near(page, PREDICTION))
+    page.press("t")
+    assert not any(lines_near(page, TRUTH))
+    page.press("a")
+    assert legend() == {"missed", "false alarm", "found"}
+    assert colored(page, 0, 1, 2) > 0.01
+    page.press("a")
+    assert page.run("state.area") == "none"
+    assert legend() == set()
+    assert colored(page, 0, 1, 2) == 0, "outlines do not fill"
+    assert all(lines_near(page, PREDICTION))
+    page.press("n")
+    assert page.run("data.masks[state.mask].name") == mask.name
+    page.press("a")
+    assert legend() == {"tumour"}
+    page.run("byId('opacity').value = 0; byId('opacity').dispatchEvent(new Event('input'))")
+    assert colored(page, 0, 1, 2) == 0
     assert page.problems == []
+
+
+@pytest.mark.parametrize("axes", ["LPS", "RAS"])
+def test_the_left_of_the_patient_is_at_the_letter_l(
+    browser: Page, tmp_path: Path, axes: str
+) -> None:
+    scan, label = np.ones((20, 20, 10), np.int16), np.zeros((20, 20, 10), np.uint8)
+    label[14:18, 8:12, 3:7] = 1
+    affine = np.diag([-2.0, -2.0, 4.0, 1.0])  # the first axis runs to the left
+    turned = nib.orientations.ornt_transform(
+        nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(axes)
+    )
+    (tmp_path / "c").mkdir()
+    for name, values in (("flair", scan), ("seg", label)):
+        image = nib.Nifti1Image(values, affine).as_reoriented(turned)
+        nib.save(image, tmp_path / "c" / f"c_{name}.nii.gz")
+    out = tmp_path / "view.html"
+    out.write_bytes(make_view(tmp_path / "c"))
+    page = opened(browser, out)
+    order = page.run("viewer.screenSlices.filter((t) => t.axCorSag < 3).map((t) => t.axCorSag)")
+    by_axis = dict(zip(order, lines_near(page, TRUTH), strict=True))
+    assert min(by_axis[0]) > 0.5
+    assert min(by_axis[1]) > 0.5
+    letters = page.run(
+        "(() => { const seen = []; const pen = lines.getContext('2d');"
+        "const write = pen.fillText.bind(pen);"
+        "pen.fillText = (text, x, y) => { seen.push([text, x, y]); write(text, x, y); };"
+        "drawLines(); return [seen, viewer.screenSlices.find((t) => t.axCorSag === 0)"
+        ".leftTopWidthHeight]; })()"
+    )
+    seen, (left, top, wide, high) = letters
+    axial = {
+        text: ((x - left) / wide, (y - top) / high)
+        for text, x, y in seen
+        if left <= x <= left + wide and top <= y <= top + high
+    }
+    assert axial["R"][0] < 0.1 < 0.9 < axial["L"][0]
+    assert axial["A"][1] < 0.1 < 0.9 < axial["P"][1]
+    assert {"FLAIR"} < set(axial)
+    assert any(text.endswith("cm") for text in axial)
+    assert legend_of(page) == ["tumour"]
+
+
+def legend_of(page: Page) -> list[str]:
+    return page.run(
+        "[...document.querySelectorAll('#legend > span')].map((e) => e.textContent.trim())"
+    )
+
+
+def test_labels_that_nothing_explains_are_said_to_be_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = np.zeros((20, 20, 10), np.uint8)
+    label[5:9], label[9:12] = 1, 3
+    (tmp_path / "c").mkdir()
+    for name, values in (("flair", np.ones((20, 20, 10), np.int16)), ("seg", label)):
+        nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "c" / f"c_{name}.nii.gz")
+    out = tmp_path / "view.html"
+    call("view", tmp_path / "c", "--out", out)
+    assert "--label-scheme" in capsys.readouterr().err
+    assert '"label 1"' in out.read_text()
+    out.unlink()
+    call("view", tmp_path / "c", "--out", out, "--label-scheme", "brats2023")
+    assert capsys.readouterr().err == ""
+    assert '"enhancing tumour"' in out.read_text()
+
+
+def test_a_mask_on_another_grid_lies_where_it_is(tmp_path: Path) -> None:
+    """Half the resolution, another origin, axes turned."""
+    fine, coarse = np.eye(4), np.diag([2.0, 2.0, 2.0, 1.0])
+    coarse[:3, 3] = (4.5, 0.5, 0.5)
+    mask = np.zeros((8, 10, 5), np.uint8)
+    mask[2:4, 3:6, 1:3] = 1
+    paths = [tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz"]
+    nib.save(nib.Nifti1Image(np.ones((20, 20, 10), np.int16), fine), paths[0])
+    turned = nib.orientations.axcodes2ornt("SPR"), nib.orientations.io_orientation(coarse)
+    image = nib.Nifti1Image(mask, coarse)
+    nib.save(image.as_reoriented(nib.orientations.ornt_transform(turned[1], turned[0])), paths[1])
+    scan, own = (read_header(path) for path in paths)
+    labels = _on_grid(
+        own.orientation.to_canonical(np.asarray(nib.load(paths[1]).dataobj)), own, scan
+    )
+    back = scan.orientation.to_source(labels)
+    expected = np.zeros((20, 20, 10), np.uint8)
+    expected[8:12, 6:12, 2:6] = 1
+    assert (back == expected).all()
 
 
 def test_a_phone_shows_it_without_scrolling_sideways(
     browser: Page, case_dir: Path, mask: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "view.html"
-    out.write_bytes(make_view(case_dir, mask))
+    out.write_bytes(make_view(case_dir, [mask]))
     page = opened(browser, out, width=390)
     assert page.run("document.documentElement.scrollWidth") <= 390
     assert page.run("canvas.getBoundingClientRect().height") > 200
@@ -179,7 +325,7 @@ def test_a_scan_normalised_before_is_black_outside_the_head(browser: Page, tmp_p
     page = opened(browser, out)
     assert page.run("document.getElementById('masks').hidden")
     page.run("viewer.opts.crosshairWidth = 0")
-    page.run("viewer.opts.isOrientationTextVisible = false")
+    page.run("viewer.opts.isOrientCube = false")
     dark = page.run(
         "(() => { viewer.drawScene(); const gl = viewer.gl; const { width, height } = gl.canvas;"
         "const pixels = new Uint8Array(4 * width * height);"
