@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
+from brats_cache.common.errors import print_message
 from brats_cache.common.progress import show_progress
 from brats_cache.synthetic.write_phantom import write_phantom
 
@@ -24,18 +26,23 @@ def phantom(
     out: Path, cases: int, test_cases: int, seed: int, gz: bool, shape: str, workers: int | None
 ) -> None:
     """Make synthetic cases shaped and named like BraTS 2020 in folder OUT."""
-    with show_progress("Making", "cases") as report:
-        write_phantom(
-            out,
-            num_cases=cases,
-            num_test_cases=test_cases,
-            seed=seed,
-            gz=gz,
-            shape=_parse_shape(shape),
-            workers=workers,
-            progress=report,
-        )
-    click.echo(f"{cases + test_cases} cases in {out}. Next: brats build-cache {out}")
+    name = shlex.quote(str(out))
+    try:
+        with show_progress("Making", "cases") as report:
+            write_phantom(
+                out,
+                num_cases=cases,
+                num_test_cases=test_cases,
+                seed=seed,
+                gz=gz,
+                shape=_parse_shape(shape),
+                workers=workers,
+                progress=report,
+            )
+    except KeyboardInterrupt:
+        print_message(f"Interrupted. {out} is incomplete: remove it, or name another folder.")
+        raise
+    click.echo(f"{cases + test_cases} cases in {out}. Next: brats build-cache {name}")
 
 
 def _parse_shape(text: str) -> tuple[int, int, int]:

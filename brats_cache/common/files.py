@@ -75,7 +75,10 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
 
 
 def _unwritable(path: Path, error: OSError) -> BratsError:
-    return BratsError(f"{printable(path)}: cannot be written ({error.strerror or error}).")
+    way_out = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        way_out = " Free space there, or choose another place."
+    return BratsError(f"{printable(path)}: cannot be written ({error.strerror or error}).{way_out}")
 
 
 def publish(partial: Path, final: Path) -> None:

@@ -142,9 +142,10 @@ def predict(
             raise
         if not world.is_main:
             return
-    kept = f" ({len(outcome.kept)} more were there)" if outcome.kept else ""
-    noun = "mask" if len(outcome.written) == 1 else "masks"
-    click.echo(f"{len(outcome.written)} {noun} in {out_dir}{kept}")
+    num_new, num_kept = len(outcome.written), len(outcome.kept)
+    kept = f": {num_new} new, {num_kept} kept" if num_kept else ""
+    noun = "mask" if num_new + num_kept == 1 else "masks"
+    click.echo(f"{num_new + num_kept} {noun} in {out_dir}{kept}")
     if outcome.expected_dice:
         print_wrapped(_expected_dice(outcome.expected_dice))
 

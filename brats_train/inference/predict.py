@@ -195,8 +195,9 @@ def _kept(job: PredictionJob, targets: Sequence[Target], model: str, world: Worl
         found = [path for target in targets for path in target.files if path.exists()]
         if found and not job.overwrite and not job.resume:
             num_cases = sum(any(path.exists() for path in target.files) for target in targets)
+            others = f", as do files of {num_cases} of the {len(targets)} cases"
             raise BratsError(
-                f"{found[0]}: exists already, as do files of {num_cases} of {len(targets)} cases. "
+                f"{found[0]}: exists already{others if len(targets) > 1 else ''}. "
                 "Choose another --out, go on with --resume, or replace them with --overwrite."
             )
     if not job.resume:

@@ -204,8 +204,9 @@ class RunDir:
         if found:
             lines = "\n".join(f"  {line}" for line in found)
             raise BratsError(
-                f"{self.path}: this is another run than the one to be resumed:\n{lines}\n"
-                "Resume with its own settings (those need not be repeated), or start a new run."
+                f"{printable(self.path)}: --resume goes on with the settings and data of the run, "
+                f"and these differ:\n{lines}\n"
+                "Leave them out, for the run keeps its own, or start a run in another --run-dir."
             )
         return held
 

@@ -106,8 +106,9 @@ class ScheduleFit:
         left = progress.schedule[1] - progress.steps_taken
         seconds_left = left * step + -(-left // each) * validation + choice
         self._log(
-            f"{step:.2f} s a step: {left} more steps, {left / self._num_steps:.1f} epochs, fit "
-            f"into --max-minutes {self._job.max_minutes:g}; about {duration(seconds_left)} to go"
+            f"{step:.2f} s a step: {left} more {'step fits' if left == 1 else 'steps fit'} into "
+            f"--max-minutes {self._job.max_minutes:g} ({left / self._num_steps:.1f} epochs); about "
+            f"{duration(seconds_left)} to go"
         )
         if each < self._num_steps:
             self._log(

@@ -67,6 +67,7 @@ def test_an_interrupted_run_keeps_its_masks_and_says_how_to_go_on(
     kept = contents(tmp_path / "out")
     assert len(kept) == 2  # a mask and what is told of it
     predict(run, scans, tmp_path / "out", "--resume")
+    assert f"2 masks in {tmp_path / 'out'}: 1 new, 1 kept" in capsys.readouterr().out
     assert len(contents(tmp_path / "out")) == 4
     assert kept.items() <= contents(tmp_path / "out").items()
 
