@@ -271,3 +271,17 @@ def test_the_tables_of_packages_are_complete() -> None:
     assert not missing
     packages = {file.parent for name in PACKAGES for file in (ROOT / name).glob("*/__init__.py")}
     assert packages <= listed
+
+
+def test_a_worker_process_can_import_the_scripts_of_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It imports them under another name, before there is a cache."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.M
+    )
+    scripts = [block for block in blocks if "__main__" in block]
+    assert scripts
+    for script in scripts:
+        exec(compile(script, "README.md", "exec"), {"__name__": "__mp_main__"})

@@ -101,8 +101,8 @@ class RunDir:
         """Raises `BratsError` where the directory holds a run."""
         if present := self._present():
             raise BratsError(
-                f"{printable(self.path)}: holds a run already ({present[0].name}). Choose another "
-                "--run-dir, or replace it with --overwrite."
+                f"{printable(self.path)}: holds a run already ({present[0].name}). Go on with it "
+                "by --resume, choose another --run-dir, or replace it with --overwrite."
             )
 
     def has_checkpoint(self) -> bool:
