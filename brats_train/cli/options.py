@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PATH",
+    "check_still_there",
     "checkpoint_option",
     "compile_option",
     "device_option",
@@ -119,11 +120,8 @@ def open_run_caches(trained: TrainedOn | None, given: Sequence[Path]) -> list[Ca
             "an exported model does not say where the cache lies that it was trained on. Name it, "
             "or another, with --cache."
         )
-    if not given and (gone := [path for path in paths if not path.exists()]):
-        raise CacheNotFoundError(
-            f"{printable(gone[0])}: the run's cache is not there any more. If it was moved, name "
-            "its new place with --cache."
-        )
+    if not given:
+        check_still_there(paths)
     caches = open_caches(given or paths, same_modalities=False)
     others = [cache for cache in caches if own and cache.fingerprint not in fingerprints]
     if others and os.environ.get("RANK", "0") == "0":
@@ -134,6 +132,17 @@ def open_run_caches(trained: TrainedOn | None, given: Sequence[Path]) -> list[Ca
             prefix="Warning: ",
         )
     return caches
+
+
+def check_still_there(paths: Sequence[Path]) -> None:
+    """Raises `CacheNotFoundError` where a run's own cache is not where it was."""
+    from brats_cache.common.errors import CacheNotFoundError, printable
+
+    if gone := [path for path in paths if not path.exists()]:
+        raise CacheNotFoundError(
+            f"{printable(gone[0])}: the run's cache is not there any more. If it was moved, name "
+            "its new place with --cache."
+        )
 
 
 def warn_damaged(text: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from brats_cache.common.progress import show_progress
-from brats_train.cli.options import PATH, warn_damaged
+from brats_train.cli.options import PATH, check_still_there, warn_damaged
 
 __all__ = ["report"]
 
@@ -81,9 +81,10 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
     from brats_train.report.gallery import files_predictor, model_predictor
 
     summary = results.summary
-    opened = open_caches(
-        caches or [Path(cache["path"]) for cache in summary["caches"]], same_modalities=False
-    )
+    own = [Path(cache["path"]) for cache in summary["caches"]]
+    if not caches:
+        check_still_there(own)
+    opened = open_caches(caches or own, same_modalities=False)
     if "predictions" in summary:
         check_unchanged(results, opened, None)
         return opened, files_predictor(Path(summary["predictions"]), results.regions)

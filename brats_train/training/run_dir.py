@@ -133,9 +133,8 @@ class RunDir:
         if not run.config.is_file():
             there = run.path.exists()
             what = f"holds no run (no {run.config.name})" if there else "there is no such run"
-            raise RunNotFoundError(
-                f"{printable(run.path)}: {what}. Train first, or name a run with --run-dir."
-            )
+            which = "another" if path else "a run with --run-dir"
+            raise RunNotFoundError(f"{printable(run.path)}: {what}. Train first, or name {which}.")
         return cls(run.path.resolve() if path is None else run.path)
 
     def make_latest(self) -> str:
