@@ -56,7 +56,7 @@ def read(folder: Path) -> None:
     options = train.make_context("train", ["--resume"]).params
     job = make_job(options, config)
     assert job.recipe == recipe
-    assert make_page("a run", config, [], None, None, [], [])
+    assert make_page("a run", config, [], None, None, [], [], {})
     trained = trained_on(folder)
     for cache in open_run_caches(trained, ()):
         select_rows([cache], "val", trained.rows, trained.fold)

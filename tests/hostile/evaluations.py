@@ -61,7 +61,7 @@ def read(folder: Path) -> None:
     assert results is not None
     assert results.cases
     check_unchanged(results, [], None)
-    assert make_page("a run", CONFIG, [], None, results, [], [])
+    assert make_page("a run", CONFIG, [], None, results, [], [], {})
     draw_scores(
         {
             name: {r: list(results.values(r, name).values()) for r in results.regions}

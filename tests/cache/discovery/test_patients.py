@@ -140,7 +140,7 @@ def test_the_table_of_ucsf_pdgm_joins_it_with_brats_2021(tmp_path: Path) -> None
         add_scans(tmp_path / "ucsf", f"{case}_nifti/{case}_")
     add_scans(tmp_path / "brats", "BraTS2021_00777/BraTS2021_00777_")
     (note,) = find_cases([tmp_path]).notes
-    assert "BraTS 2021, UCSF-PDGM" in note
+    assert "BraTS 2021 and UCSF-PDGM" in note
     (tmp_path / "ucsf" / "UCSF-PDGM-metadata_v5.csv").write_text(
         "ID,Sex,WHO CNS Grade,BraTS21 ID,BraTS21 Segmentation Cohort\n"
         "UCSF-PDGM-061,M,4,BraTS2021_00777,Training\n"

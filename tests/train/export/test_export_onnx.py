@@ -50,9 +50,15 @@ def probabilities(source: Path, cache: Cache, tta: bool = True) -> np.ndarray:
 
 
 def test_the_masks_are_those_of_the_run(
-    run: Path, onnx_path: Path, phantom_dir: Path, cache: Cache, tmp_path: Path
+    run: Path,
+    onnx_path: Path,
+    phantom_dir: Path,
+    cache: Cache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Voxels may differ where rounding decides, within 1e-4 of a threshold, and nowhere else."""
+    """In 32 bits voxels may differ where rounding decides, within 1e-4 of a threshold alone."""
+    monkeypatch.setattr("brats_train.inference.ensemble.choose_amp", lambda wanted, device: "off")
     case = ids(cache, "val")[0]
     scans = find(phantom_dir, f"{case}_t1.nii").parent
     for source, name in ((run, "run"), (onnx_path, "onnx")):
