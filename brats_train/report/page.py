@@ -130,6 +130,7 @@ def _summary_text(
         f"{_with_interval(one['mean_absolute_error'])} on average, for {region.upper()}"
         for region in results.regions
         if (one := summary["regions"][region].get("expected_dice"))
+        and one["rank_correlation"]["low"] is not None  # a few cases tell nothing of it
     ]
     if told:
         text += f" The rank correlation of expected and true Dice is {'; '.join(told)}."

@@ -99,6 +99,9 @@ def train(
         finished = trainer.fit(stack.enter_context(InterruptHandler()))
     world.broadcast(None)  # a barrier: the main rank has written best.pt
     if trainer.is_to_choose and not finished.is_resumable:
+        if not trainer.progress.schedule_is_final:
+            log("The minutes were over before a step had been timed: post-processing is not chosen")
+            return finished
         log("Choosing the post-processing on the validation cases")
         ensemble = load_ensemble([run.best], world.device)
         with show_progress("Choosing", "cases", is_shown=world.is_main) as progress:

@@ -351,6 +351,17 @@ def test_a_time_limit_fits_the_schedule(
     assert position["schedule_is_final"]
 
 
+def test_minutes_that_are_over_too_early_are_not_exceeded_by_a_choice(
+    cache_path: Path, tmp_path: Path
+) -> None:
+    job = job_of(cache_path, "choose=true", max_minutes=1e-4)
+    told: list[str] = []
+    done = train(job, ALONE, RunDir(tmp_path / "run"), resume=False, log=told.append)
+    assert done.reason == "--max-minutes 0.0001 are over"
+    assert "post-processing is not chosen" in told[-1]
+    assert (tmp_path / "run" / "best.pt").is_file()
+
+
 def test_a_bad_state_never_replaces_a_good_one(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
