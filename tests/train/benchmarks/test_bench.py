@@ -82,6 +82,7 @@ def test_the_step_is_measured(cache_path: Path, capsys: pytest.CaptureFixture[st
     assert values["settings"]["network"] == "Unet, resnet18"
 
 
+@pytest.mark.slow
 def test_whole_cases_are_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

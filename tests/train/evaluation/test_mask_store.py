@@ -69,6 +69,7 @@ def test_a_report_after_an_evaluation_runs_no_model(
     assert len(passes) == 2 * len(ids(cache, "val"))
 
 
+@pytest.mark.slow
 def test_a_report_runs_the_model_for_its_test_cases_once(
     tmp_path: Path, cache: Cache, passes: list[int]
 ) -> None:

@@ -20,6 +20,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
+@pytest.mark.slow
 def test_labels_of_cases_are_averaged_as_masks_are() -> None:
     spec = SegmenterSpec(
         model=ModelConfig(in_channels=2, classes=1, encoder="resnet18", num_labels=3),

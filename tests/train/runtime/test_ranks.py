@@ -74,6 +74,7 @@ def test_one_rank_and_two_follow_the_same_way(
     assert torch.linalg.norm(ours - theirs) < 2e-3 * torch.linalg.norm(ours)
 
 
+@pytest.mark.slow
 def test_two_ranks_train_all_folds_into_one_run(cache_path: Path, tmp_path: Path) -> None:
     words = ("train", "--cache", cache_path, "--run-dir", tmp_path / "cv", *SMALL)
     words = (*words, "--fold", "all", "--epochs", "1", "--set", "choose=true")

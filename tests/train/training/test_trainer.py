@@ -94,7 +94,7 @@ def test_equal_runs_give_equal_weights(cache_path: Path, tmp_path: Path) -> None
     assert_same_weights(tmp_path / "one" / "last.pt", tmp_path / "two" / "last.pt")
 
 
-@pytest.mark.parametrize("num_polls", [1, 4])
+@pytest.mark.parametrize("num_polls", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_left_between_two_steps_goes_on_bit_for_bit(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_polls: int
 ) -> None:
