@@ -68,6 +68,7 @@ def test_every_way_of_running_out_of_memory_is_known(error: RuntimeError, expect
 
 def test_convolutions_are_tuned_within_the_context_alone() -> None:
     cudnn = torch.backends.cudnn
+    torch.use_deterministic_algorithms(False)  # which a training before may have left on
     assert not cudnn.benchmark
     with cudnn_autotuning(True):
         assert cudnn.benchmark
