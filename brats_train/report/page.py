@@ -74,7 +74,7 @@ def make_page(
     return assemble(
         "report.html",
         style=asset("report.css").decode(),
-        scripts=[asset("table.js").decode(), asset("report.js").decode()],
+        scripts=[asset(f"{name}.js").decode() for name in ("table", "picture", "report")],
         texts={"title": f"Run {name}", "summary": _summary_text(config, epochs, best, results)},
         contents=_contents(results),
         paper=compare_with_paper(config, epochs, best) + figures_html(pictures, of_paper=True),

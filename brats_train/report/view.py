@@ -121,7 +121,10 @@ def make_view(
     return assemble(
         "view.html",
         style=asset("view.css").decode(),
-        scripts=[gzip.decompress(asset("niivue.umd.js.gz")).decode(), asset("view.js").decode()],
+        scripts=[
+            gzip.decompress(asset("niivue.umd.js.gz")).decode(),
+            *(asset(f"{name}.js").decode() for name in ("picture", "view")),
+        ],
         texts={"title": printable(case.id)},
         data=embedded_json("data", content),
     )

@@ -1,8 +1,5 @@
 "use strict";
-// The slice browser. The table of cases is sorted by table.js.
-
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
+// The slice browser. Outlines and letters come from picture.js, and table.js sorts the cases.
 
 // ---- What is embedded ----------------------------------------------------------------------------
 
@@ -58,7 +55,6 @@ const state = {
 };
 let drawing = 0;
 
-const rgb = (color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
 const windowOf = () => state.windows[state.modality] ?? data.cases[state.number].windows[state.modality];
 
 // The slice with its grey values spread over the window; 0 is outside the head.
@@ -111,20 +107,6 @@ function drawAreas(bits, { width, height }) {
   return stripes;
 }
 
-// The edges between pixels inside and outside, as a path in units of pixels. Every edge is drawn
-// but for `gap` at both ends, so that a line of dashes lets another one be seen below it.
-function outline(isInside, width, height, gap) {
-  const path = new Path2D();
-  const at = (x, y) => x >= 0 && y >= 0 && x < width && y < height && isInside(y * width + x);
-  for (let y = 0; y <= height; y++)
-    for (let x = 0; x <= width; x++) {
-      const here = at(x, y);
-      if (here !== at(x, y - 1)) { path.moveTo(x + gap, y); path.lineTo(x + 1 - gap, y); }
-      if (here !== at(x - 1, y)) { path.moveTo(x, y + gap); path.lineTo(x, y + 1 - gap); }
-    }
-  return path;
-}
-
 function drawStripes(pen, path, ratio) {
   pen.save();
   pen.clip(path);
@@ -142,29 +124,12 @@ function drawStripes(pen, path, ratio) {
 // Modality, sides of the patient and a scale, so that a picture of the canvas speaks for itself.
 function drawMarks(pen, one, scale, ratio) {
   const { width, height } = canvas;
-  const write = (text, x, y, size, align, base) => {
-    pen.font = `600 ${size * ratio}px system-ui, sans-serif`;
-    pen.textAlign = align;
-    pen.textBaseline = base;
-    pen.lineWidth = 3 * ratio;
-    pen.strokeStyle = "#000000";
-    pen.strokeText(text, x, y);
-    pen.fillStyle = "#ffffff";
-    pen.fillText(text, x, y);
-  };
   const edge = 8 * ratio;
-  write(data.names[state.modality], edge, edge, 15, "left", "top");
-  write(`z = ${one.z_indices[state.slice]}`, width - edge, edge, 13, "right", "top");
-  write("R", edge, height / 2, 17, "left", "middle");
-  write("L", width - edge, height / 2, 17, "right", "middle");
-  const pixelsPerMm = scale / one.pixel_mm[1];
-  const bar = [1, 2, 5, 10, 20, 50, 100].findLast((mm) => mm * pixelsPerMm <= 0.4 * width) ?? 1;
-  pen.fillStyle = "#000000";
-  pen.fillRect(width - edge - bar * pixelsPerMm - ratio, height - edge - 4 * ratio,
-    bar * pixelsPerMm + 2 * ratio, 5 * ratio);
-  pen.fillStyle = "#ffffff";
-  pen.fillRect(width - edge - bar * pixelsPerMm, height - edge - 3 * ratio, bar * pixelsPerMm, 3 * ratio);
-  write(bar < 10 ? `${bar} mm` : `${bar / 10} cm`, width - edge, height - edge - 6 * ratio, 13, "right", "bottom");
+  write(pen, ratio, data.names[state.modality], edge, edge, 15, "left", "top");
+  write(pen, ratio, `z = ${one.z_indices[state.slice]}`, width - edge, edge, 13, "right", "top");
+  write(pen, ratio, "R", edge, height / 2, 17, "left", "middle");
+  write(pen, ratio, "L", width - edge, height / 2, 17, "right", "middle");
+  drawScale(pen, ratio, scale / one.pixel_mm[1], 0.4 * width, width - edge, height - edge);
 }
 
 async function draw() {
@@ -200,11 +165,12 @@ async function draw() {
   }
   pen.resetTransform();
   drawStripes(pen, placed(stripes), ratio);
+  const insideOf = (shift) => (x, y) => isIn(bits[y * width + x], shift);
   const paths = [];
   if (showsTruth)
-    paths.push([outline((p) => isIn(bits[p], 0), width, height, 0), data.colors.truth, 2.2]);
+    paths.push([outline(insideOf(0), width, height, 0), data.colors.truth, 2.2]);
   if (showsFound)
-    paths.push([outline((p) => isIn(bits[p], 4), width, height, 0.18), data.colors.prediction, 2]);
+    paths.push([outline(insideOf(4), width, height, 0.18), data.colors.prediction, 2]);
   for (const [path, color, thickness] of paths) {
     pen.strokeStyle = color;
     pen.lineWidth = thickness * ratio;
@@ -430,16 +396,6 @@ function addChoices(group, values, labels, set) {
     byId(group).append(label);
   });
   byId(group).hidden = values.length < 2;
-}
-
-// A sample of a colour and its name.
-function addKey(place, kind, color, name) {
-  const sample = document.createElement("span");
-  sample.className = `key ${kind}`;
-  sample.style.color = color;
-  const entry = document.createElement("span");
-  entry.append(sample, ` ${name}`);
-  place.append(entry);
 }
 
 function addControls() {

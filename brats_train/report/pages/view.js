@@ -2,8 +2,6 @@
 // Three planes of a scan, linked by a crosshair, and the brain with masks in it. NiiVue draws the
 // pictures; outlines, letters and scales are drawn on a canvas above its own.
 
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
 const canvas = byId("planes");
 const lines = byId("lines");
 const truth = data.masks.findIndex((one) => one.kind === "truth");
@@ -18,8 +16,6 @@ const state = {
 const ERRORS = { found: 5, missed: 6, alarm: 7 };
 const ERROR_NAMES = { missed: "missed", alarm: "false alarm", found: "found" };
 let viewer, volumes, masks, areas;
-
-const rgb = (color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
 
 function colorTable() {
   const table = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: [""] };
@@ -167,19 +163,6 @@ function planeOf(mask, axis) {
   return [ny, nz, (j, k) => at(x, j, k)];
 }
 
-// The edges between pixels inside and outside, see report.js.
-function outline([width, height, isInside], gap) {
-  const path = new Path2D();
-  const at = (x, y) => x >= 0 && y >= 0 && x < width && y < height && isInside(x, y);
-  for (let y = 0; y <= height; y++)
-    for (let x = 0; x <= width; x++) {
-      const here = at(x, y);
-      if (here !== at(x, y - 1)) { path.moveTo(x + gap, y); path.lineTo(x + 1 - gap, y); }
-      if (here !== at(x - 1, y)) { path.moveTo(x, y + gap); path.lineTo(x, y + 1 - gap); }
-    }
-  return path;
-}
-
 // The axes that run along a tile and up it, of x to the right, y to the front and z upwards.
 const AXES = { 0: [0, 1], 1: [0, 2], 2: [1, 2] };
 
@@ -220,9 +203,9 @@ function drawLines() {
       [state.mask === truth ? -1 : state.mask, data.colors.prediction, 0.18, "outline-mask"],
     ]) {
       if (mask < 0 || !byId(box)?.checked) continue;
-      const plane = planeOf(mask, tile.axCorSag);
+      const [width, height, isInside] = planeOf(mask, tile.axCorSag);
       const path = new Path2D();
-      path.addPath(outline(plane, gap), placeOf(tile, index, plane[0], plane[1]));
+      path.addPath(outline(isInside, width, height, gap), placeOf(tile, index, width, height));
       pen.strokeStyle = color;
       pen.lineWidth = 2 * ratio;
       pen.stroke(path);
@@ -237,33 +220,17 @@ function drawMarks(pen, tile, index, ratio) {
   const [left, top, wide, high] = tile.leftTopWidthHeight;
   const [right, bottom] = [left + wide, top + high];
   const edge = 6 * ratio;
-  const write = (text, x, y, size, align, base) => {
-    pen.font = `600 ${size * ratio}px system-ui, sans-serif`;
-    pen.textAlign = align;
-    pen.textBaseline = base;
-    pen.lineWidth = 3 * ratio;
-    pen.strokeStyle = "#000000";
-    pen.strokeText(text, x, y);
-    pen.fillStyle = "#ffffff";
-    pen.fillText(text, x, y);
-  };
   // A tile's left is the patient's right, and in a sagittal plane the front or the back.
   const axes = AXES[tile.axCorSag];
   const [across, down] = spanOf(tile, index);
   const side = (axis, [start, end], isEnd) => ["LR", "PA", "IS"][axis][Number(end > start === isEnd)];
-  write(side(axes[0], across, false), left + edge, (top + bottom) / 2, 15, "left", "middle");
-  write(side(axes[0], across, true), right - edge, (top + bottom) / 2, 15, "right", "middle");
-  write(side(axes[1], down, false), (left + right) / 2, top + edge, 15, "center", "top");
-  write(side(axes[1], down, true), (left + right) / 2, bottom - edge, 15, "center", "bottom");
-  write(data.volumes[state.volume].name, left + edge, top + edge, 13, "left", "top");
+  write(pen, ratio, side(axes[0], across, false), left + edge, (top + bottom) / 2, 15, "left", "middle");
+  write(pen, ratio, side(axes[0], across, true), right - edge, (top + bottom) / 2, 15, "right", "middle");
+  write(pen, ratio, side(axes[1], down, false), (left + right) / 2, top + edge, 15, "center", "top");
+  write(pen, ratio, side(axes[1], down, true), (left + right) / 2, bottom - edge, 15, "center", "bottom");
+  write(pen, ratio, data.volumes[state.volume].name, left + edge, top + edge, 13, "left", "top");
   const mm = Math.abs(across[1] - across[0]) * extent()[axes[0]];
-  const bar = [5, 10, 20, 50, 100].findLast((length) => length <= 0.3 * mm) ?? 5;
-  const length = (bar * wide) / mm;
-  pen.fillStyle = "#000000";
-  pen.fillRect(right - edge - length - ratio, bottom - edge - 4 * ratio, length + 2 * ratio, 5 * ratio);
-  pen.fillStyle = "#ffffff";
-  pen.fillRect(right - edge - length, bottom - edge - 3 * ratio, length, 3 * ratio);
-  write(bar < 10 ? `${bar} mm` : `${bar / 10} cm`, right - edge, bottom - edge - 6 * ratio, 12, "right", "bottom");
+  drawScale(pen, ratio, wide / mm, 0.3 * wide, right - edge, bottom - edge);
 }
 
 // ---- State ---------------------------------------------------------------------------------------
@@ -282,23 +249,15 @@ function show() {
     [`${data.case}, ${data.volumes[state.volume].name}, three planes and the brain`, ...shown].join(", "));
 }
 
-function addKey(color, name, kind = "") {
-  const sample = document.createElement("span");
-  sample.className = `key ${kind}`;
-  sample.style.color = color;
-  const entry = document.createElement("span");
-  entry.append(sample, ` ${name}`);
-  byId("legend").append(entry);
-}
-
 function showLegend() {
   byId("legend").replaceChildren();
   if (!data.masks.length) return;
   if (state.area === "tissues")
     for (const [label, name] of Object.entries(data.masks[state.mask].names))
-      addKey(data.tissue_colors[label], name);
+      addKey(byId("legend"), "area", data.tissue_colors[label], name);
   if (state.area === "errors")
-    for (const [kind, name] of Object.entries(ERROR_NAMES)) addKey(data.colors[kind], name);
+    for (const [kind, name] of Object.entries(ERROR_NAMES))
+      addKey(byId("legend"), "area", data.colors[kind], name);
 }
 
 function describe(location) {
@@ -358,10 +317,7 @@ function addOutline(id, color, name, kind) {
   const input = document.createElement("input");
   Object.assign(input, { type: "checkbox", id, checked: true });
   input.addEventListener("change", () => viewer.drawScene());
-  const sample = document.createElement("span");
-  sample.className = `key ${kind}`;
-  sample.style.color = color;
-  label.append(input, sample, name);
+  label.append(input, keyOf(kind, color), name);
   byId("outlines").append(label);
 }
 

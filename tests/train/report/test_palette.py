@@ -70,7 +70,7 @@ def test_no_colour_has_two_meanings() -> None:
     assert set(REGION_COLORS.values()) < set(GROUPS["tissues"])
 
 
-@pytest.mark.parametrize("page", ["report.css", "report.js", "view.css", "view.js"])
+@pytest.mark.parametrize("page", ["report.css", "report.js", "view.css", "view.js", "picture.js"])
 def test_pages_take_their_colours_from_the_palette(page: str) -> None:
     written = re.findall(r"#[0-9a-fA-F]{6}\b", asset(page).decode())
     colors = {color.lower() for group in GROUPS.values() for color in group}
