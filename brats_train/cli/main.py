@@ -21,6 +21,7 @@ import click
 from brats_cache import __version__
 from brats_cache.common.errors import BratsError, first_line, print_message
 from brats_cache.common.memory import is_out_of_memory
+from brats_cache.common.os_errors import refused_by_system
 from brats_train.cli.environment import name_variables, unknown_variables
 
 __all__ = ["cli", "main"]
@@ -170,24 +171,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BratsError as error:
-        if "--debug" in words or _is_on(os.environ.get("BRATS_DEBUG", "")):
+    except Exception as error:
+        is_debugging = "--debug" in words or _is_on(os.environ.get("BRATS_DEBUG", ""))
+        message = _message_of(error)
+        if message is None:
+            raise
+        if is_debugging:
             traceback.print_exc()
         # What fails before the ranks have joined fails on all of them; one message is enough.
-        if rank == 0 or error.rank is not None:
-            where = f" (rank {error.rank})" if error.rank else ""
-            print_message(error, prefix=f"Error{where}: ")
-        sys.exit(1)
-    except Exception as error:
-        if "--debug" in words or not is_out_of_memory(error):
-            raise
-        print_message(
-            f"The memory ran out ({first_line(error)}). Close what else uses it or raise its limit "
-            "(ulimit -v, or that of the job); what is finished is kept.",
-            prefix="Error: ",
-        )
+        if rank == 0 or message.rank is not None or message is not error:
+            where = f" (rank {message.rank})" if message.rank else ""
+            print_message(message, prefix=f"Error{where}: ")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _message_of(error: Exception) -> BratsError | None:
+    """What a person reads of an error, None where it is a defect of this program."""
+    if isinstance(error, BratsError):
+        return error
+    if is_out_of_memory(error):
+        return BratsError(
+            f"The memory ran out ({first_line(error)}). Close what else uses it or raise its limit "
+            "(ulimit -v, or that of the job); what is finished is kept."
+        )
+    return refused_by_system(error)
 
 
 def _warn_of_unknown_variables() -> None:

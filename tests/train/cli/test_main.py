@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import click
 import numpy as np
 import pytest
 
-from brats_train.cli.main import _OTHER_COMMANDS, _OTHER_WORDS, COMMANDS, cli
+from brats_train.cli.main import _OTHER_COMMANDS, _OTHER_WORDS, COMMANDS, cli, main
 from tests.train.runs import call
 
 
@@ -97,6 +98,28 @@ def test_memory_that_runs_out_is_one_message(
     text = capsys.readouterr().err
     assert text.startswith("Error: The memory ran out (Unable to allocate")
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    "words", [("verify",), ("report", "--run-dir"), ("scan",), ("predict", "x", "--run-dir")]
+)
+def test_a_path_that_the_system_refuses_is_one_message(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = 300 * "x"
+    call(*words, name, code=1)
+    text = capsys.readouterr().err
+    assert f"Error: {name}" in text
+    assert "File name too long" in text
+    assert "Choose a shorter name." in text
+    assert "Traceback" not in text
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    for defect in (KeyError("x"), BlockingIOError(11, "busy")):
+        monkeypatch.setattr(cli, "main", Mock(side_effect=defect))
+        with pytest.raises(type(defect)):
+            main(["info"])
 
 
 def test_a_death_that_cannot_be_caught_says_where_it_was() -> None:
