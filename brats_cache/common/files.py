@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "publish",
     "read_json",
     "read_small_file",
+    "remove",
     "sweep_partials",
     "sync_folder",
     "write_atomically",
@@ -94,6 +96,20 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a folder with all it holds, or a link, whose target stays; if it is there.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        shutil.rmtree(path)
 
 
 def open_regular_file(path: Path) -> BinaryIO:

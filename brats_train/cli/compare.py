@@ -64,7 +64,7 @@ def compare(runs: tuple[Path, ...], out: Path) -> None:
         raise BratsError(f"{printable(out)}: cannot be made ({error.strerror}).") from error
     write_atomically(out, page)
     for name, values in settings:
-        click.echo(f"{name}: {', '.join(map(str, values))}")
+        click.echo(printable(f"{name}: {', '.join(map(str, values))}"))
     if scores:
         click.echo(f"\n{as_text(compared, scores)}")
     click.echo(f"\n{out}")
@@ -72,8 +72,8 @@ def compare(runs: tuple[Path, ...], out: Path) -> None:
 
 def _names(runs: Sequence[Path]) -> list[str]:
     """The folders' names; whole paths where two folders have one name."""
-    names = [path.resolve().name for path in runs]
-    return names if len(set(names)) == len(names) else [str(path) for path in runs]
+    names = [printable(path.resolve().name) for path in runs]
+    return names if len(set(names)) == len(names) else [printable(path) for path in runs]
 
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brats_cache.common.errors import BratsError
-from brats_cache.common.files import sync_folder, write_atomically
+from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.files import remove, sync_folder, write_atomically
 from brats_train.evaluation.classification import labels_csv
 from brats_train.evaluation.summary import cases_csv, to_json
 from brats_train.runtime.distributed import World
@@ -35,22 +34,27 @@ def scratch_masks(folder: Path, world: World) -> Iterator[Path]:
     scratch = _scratch_of(folder)
     try:
         if world.is_main:
-            shutil.rmtree(scratch, ignore_errors=True)
             try:
+                _refuse_file(folder)
+                remove(scratch)
                 (scratch / "masks").mkdir(parents=True)
             except OSError as error:
-                raise BratsError(f"{folder}: cannot be made ({error.strerror}).") from error
+                raise BratsError(
+                    f"{printable(folder)}: cannot be made ({error.strerror})."
+                ) from error
         world.broadcast(None)  # a barrier: nobody writes before it is there
         yield scratch / "masks"
     finally:
         if world.is_main:
-            shutil.rmtree(scratch, ignore_errors=True)
+            with suppress(OSError):
+                remove(scratch)
 
 
 def publish_evaluation(evaluation: Evaluation, folder: Path, masks: Path | None = None) -> None:
     """Replaces the evaluation in `folder` by a new one, in one step.
 
-    A process that is killed leaves the old evaluation or the new one, never files of both.
+    A process that is killed leaves the old evaluation or the new one, never files of both. A link
+    in its place is replaced; what it leads to stays.
 
     Args:
         evaluation: What cases.csv and summary.json are to hold.
@@ -62,8 +66,9 @@ def publish_evaluation(evaluation: Evaluation, folder: Path, masks: Path | None 
     """
     scratch = _scratch_of(folder)
     try:
+        _refuse_file(folder)
         if masks is None:
-            shutil.rmtree(scratch, ignore_errors=True)
+            remove(scratch)
             scratch.mkdir(parents=True)
         write_atomically(scratch / "cases.csv", cases_csv(evaluation.cases).encode())
         if evaluation.classified:
@@ -71,14 +76,22 @@ def publish_evaluation(evaluation: Evaluation, folder: Path, masks: Path | None 
             table = labels_csv(evaluation.classified, names)
             write_atomically(scratch / "labels.csv", table.encode())
         write_atomically(scratch / "summary.json", to_json(evaluation.summary).encode())
-        if folder.exists():
+        if os.path.lexists(folder):
             _exchange(scratch, folder)
-            shutil.rmtree(scratch, ignore_errors=True)
+            remove(scratch)
         else:
             os.rename(scratch, folder)
         sync_folder(folder.parent)
     except OSError as error:
-        raise BratsError(f"{folder}: cannot be written ({error.strerror}).") from error
+        raise BratsError(f"{printable(folder)}: cannot be written ({error.strerror}).") from error
+
+
+def _refuse_file(folder: Path) -> None:
+    """Raises `BratsError` where something that is not an evaluation would be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise BratsError(
+            f"{printable(folder)}: a file, where the folder of an evaluation belongs. Move it away."
+        )
 
 
 def _scratch_of(folder: Path) -> Path:
@@ -95,7 +108,7 @@ def _exchange(one: Path, other: Path) -> None:
     if number not in _NOT_SUPPORTED:
         raise OSError(number, os.strerror(number))
     aside = one.with_name(f"{one.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
+    remove(aside)
     os.rename(other, aside)
     os.rename(one, other)
     os.rename(aside, one)

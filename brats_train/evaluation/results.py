@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from brats_cache.common.csv_names import read_name
 from brats_cache.common.errors import BratsError, first_line, printable
 from brats_cache.common.files import read_json, read_small_file
 from brats_train.models.postprocessing import Postprocessing
+from brats_train.runtime.settings import first_fault
 
 __all__ = ["CaseRow", "FileEntry", "Results", "ScoredModel", "read_results"]
 
@@ -187,6 +188,8 @@ def read_results(folder: Path) -> Results | None:
         unknown = {row.region for row in rows} - set(results.regions)
     except (csv.Error, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = repr(error) if isinstance(error, KeyError) else first_line(error)
+        if isinstance(error, ValidationError):
+            what = f"summary.json: {first_fault(error)}"
         raise _unreadable(folder, what) from error
     if not rows or unknown:
         what = f"regions {sorted(unknown)} that its summary lacks" if unknown else "no cases"

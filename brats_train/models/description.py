@@ -10,17 +10,33 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from brats_train.models.checkpoint import SegmenterSpec, unpack_spec
 from brats_train.models.loaded_model import LoadedModel
 from brats_train.models.looks import pool_looks
 from brats_train.models.postprocessing import Postprocessing
+from brats_train.runtime.settings import first_fault
 
 __all__ = ["FORMAT", "Description", "Member", "canonical_json"]
 
 FORMAT = "brats segmenter"
 FORMAT_VERSION = 1
+
+
+class _Training(BaseModel):
+    """What is read of `Description.training`; others may stand there."""
+
+    model_config = ConfigDict(strict=True)
+    recipe: str | None = None
+    rows: str = "all"
+    fold: Annotated[int, Field(ge=0)] | Literal["all"] | None = None
+    caches: list[str] = []
+    num_cases: dict[str, int] = {}
+    num_rows: dict[str, int] = {}
+    versions: dict[str, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +119,15 @@ class Description:
         )
         if not members:
             raise ValueError("no members")
+        training = dict(packed["training"])
+        try:
+            _Training.model_validate(training)
+        except ValidationError as error:
+            raise ValueError(f"training.{first_fault(error)}") from None
         return cls(
             spec=_averaged(unpack_spec(packed["segmenter"]), members),
             members=members,
-            training=dict(packed["training"]),
+            training=training,
         )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import xxhash
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from brats_cache.common.errors import BratsError, CheckpointError, first_line, printable
 from brats_cache.common.files import open_regular_file
+from brats_train.models.checkpoint import SegmenterSpec
 from brats_train.models.description import Description, canonical_json
 from brats_train.models.loaded_model import LoadedModel
 from brats_train.models.network import split_output
@@ -151,7 +153,7 @@ def parse_onnx(content: bytes, path: Path) -> LoadedModel:
         ) from error
     return LoadedModel(
         spec=description.spec,
-        network=_OnnxNetwork(session).eval(),
+        network=_OnnxNetwork(session, description.spec, path).eval(),
         path=path,
         fingerprint=xxhash.xxh3_64_hexdigest(content),
     )
@@ -160,16 +162,36 @@ def parse_onnx(content: bytes, path: Path) -> LoadedModel:
 class _OnnxNetwork(nn.Module):
     """A session of onnxruntime as a network of torch."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, spec: SegmenterSpec, path: Path) -> None:
         super().__init__()
-        self._session = session
+        self._session, self._path = session, path
+        self._num_classes = [one for one in (len(spec.regions), len(spec.labels)) if one]
 
     def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """What `build_model`'s networks return, on the device of the pixels."""
+        """What `build_model`'s networks return, on the device of the pixels.
+
+        Raises:
+            CheckpointError: The graph is another than the file says of it.
+        """
         values = pixels.detach().cpu().contiguous().numpy()
-        outputs = self._session.run(None, {"pixels": values})
+        try:
+            outputs = self._session.run(None, {"pixels": values})
+        except Exception as error:  # onnxruntime's own
+            raise self._unfit(first_line(error)) from error
+        num, _, *size = values.shape
+        expected = [(num, classes) for classes in self._num_classes]
+        expected[0] = (*expected[0], *size)
+        found = [np.shape(output) for output in outputs]
+        if found != expected:
+            raise self._unfit(f"it gives {found} of {values.shape}, expected {expected}")
         tensors = tuple(torch.from_numpy(output).to(pixels.device) for output in outputs)
         return tensors if len(tensors) > 1 else tensors[0]
+
+    def _unfit(self, found: str) -> CheckpointError:
+        return CheckpointError(
+            f"{printable(self._path)}: its graph is not what its description says ({found}). "
+            f"{_AGAIN}"
+        )
 
 
 class _Average(nn.Module):

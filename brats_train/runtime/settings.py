@@ -12,11 +12,23 @@ from typing import Any, TypeVar
 
 from pydantic import ConfigDict, ValidationError
 
-__all__ = ["SETTINGS", "with_field"]
+__all__ = ["SETTINGS", "first_fault", "with_field"]
 
 S = TypeVar("S")
 
 SETTINGS = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a file that a model describes, in one line: the field and what is wrong
+    with it."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    what = message[:1].lower() + message[1:]
+    if first["type"] == "model_type":
+        what = "expected a JSON object"
+    return f"{where}: {what}" if where else what
 
 
 def with_field(settings: S, path: str, value: Any) -> S:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -12,6 +12,7 @@ from brats_cache.common.errors import BratsError, RecipeError, printable
 from brats_cache.common.files import read_small_file
 from brats_train.evaluation.results import FileEntry
 from brats_train.runtime.compile import CompileMode
+from brats_train.runtime.settings import first_fault
 from brats_train.training.recipe import recipe_from_dict, recipe_to_dict
 
 __all__ = ["parse_config"]
@@ -39,12 +40,14 @@ class _RunConfig(BaseModel):
     save_minutes: Minutes = 0.0
     resident: str = ""
     compile: CompileMode = False
-    trackers: list[str] = []
+    trackers: list[Literal["tensorboard", "mlflow"]] = []
     micro_batch: int | str = 0
     amp: str = ""
     classify: Name | None = None
     labels: dict[str, str] | None = None
     launcher: str | None = None
+    versions: dict[str, str] | None = None
+    encoder_weights_from: str | None = None
     num_train_rows: int = 0
     num_val_rows: int = 0
 
@@ -74,7 +77,7 @@ def parse_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise BratsError(f"{printable(path)}: cannot be read ({error.strerror}).") from error
     except ValidationError as error:
-        raise _broken(path, _first_fault(error)) from None
+        raise _broken(path, first_fault(error)) from None
     except RecipeError as error:
         raise _broken(path, f"recipe: {error}".rstrip(".")) from None
     except (ValueError, RecursionError) as error:
@@ -86,14 +89,3 @@ def _broken(path: Path, fault: str) -> BratsError:
     return BratsError(
         f"{printable(path)}: does not hold the settings of a run ({printable(fault)}). {_ADVICE}"
     )
-
-
-def _first_fault(error: ValidationError) -> str:
-    """The first fault in one line: the field and what is wrong with it."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    what = message[:1].lower() + message[1:]
-    if first["type"] == "model_type":
-        what = "expected a JSON object"
-    return f"{where}: {what}" if where else what

@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from brats_cache.common.errors import BratsError, RunNotFoundError, printable
-from brats_cache.common.files import sweep_partials, write_atomically
+from brats_cache.common.files import remove, sweep_partials, write_atomically
 from brats_train.models.exported_folder import is_exported
 from brats_train.models.run_files import fold_folders
 from brats_train.training.config_file import parse_config
@@ -160,7 +159,7 @@ class RunDir:
         """Makes the directory, removes what an earlier run left in it, and writes config.json."""
         try:
             for old in self._present():
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+                remove(old)
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BratsError(f"{self.path}: cannot be made ({error.strerror}).") from error

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from brats_cache.common.errors import BratsError
 from brats_train.evaluation import publish
 from brats_train.evaluation.evaluate import Evaluation
-from brats_train.evaluation.publish import publish_evaluation
+from brats_train.evaluation.publish import publish_evaluation, scratch_masks
+from brats_train.runtime.distributed import World
 
 
 def test_an_evaluation_that_is_killed_leaves_the_old_one_or_the_new_one(
@@ -69,3 +72,30 @@ def test_a_file_system_without_an_exchange_of_names_will_do(
         publish_evaluation(Evaluation(cases=(), summary={"is": number}), tmp_path / "val")
         assert json.loads((tmp_path / "val" / "summary.json").read_text()) == {"is": number}
         assert [path.name for path in tmp_path.iterdir()] == ["val"]
+
+
+@pytest.mark.parametrize("name", ["val", ".val.partial"])
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path, name: str) -> None:
+    """A person may have put an evaluation on another disk; the next one must not fail for it."""
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "masks").mkdir(parents=True)
+    (elsewhere / "cases.csv").write_text("precious")
+    folder = tmp_path / "eval" / "val"
+    folder.parent.mkdir()
+    folder.with_name(name).symlink_to(elsewhere)
+    for number in range(2):
+        publish_evaluation(Evaluation(cases=(), summary={"is": number}), folder)
+        assert json.loads((folder / "summary.json").read_text()) == {"is": number}
+        assert [path.name for path in folder.parent.iterdir()] == ["val"]
+    with scratch_masks(folder, World(rank=0, size=1, device=torch.device("cpu"))) as masks:
+        (masks / "a.nii.gz").touch()
+    assert (elsewhere / "cases.csv").read_text() == "precious"
+    assert not list((elsewhere / "masks").iterdir())
+
+
+def test_a_file_in_the_place_of_an_evaluation_is_not_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "val"
+    folder.write_text("precious")
+    with pytest.raises(BratsError, match="val: a file, where the folder of an evaluation belongs"):
+        publish_evaluation(Evaluation(cases=(), summary={}), folder)
+    assert folder.read_text() == "precious"

@@ -52,6 +52,13 @@ def test_a_case_named_like_a_formula_is_text_and_read_back(tmp_path: Path) -> No
     assert all(math.isclose(dice, -0.5) for dice in results.values("wt", "dice").values())
 
 
+def test_the_field_at_fault_is_named(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps({**SUMMARY, "split": None}))
+    (tmp_path / "cases.csv").write_text("case,region,dice\nm,wt,1\n")
+    with pytest.raises(BratsError, match=r"\(summary\.json: split: input should be"):
+        read_results(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("summary", "table"),
     [

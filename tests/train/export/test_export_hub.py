@@ -189,6 +189,20 @@ def test_a_folder_that_is_not_as_it_was_exported_is_refused(
         assert "needs git-lfs" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("versions", "x"), ("num_rows", [1]), ("caches", "x"), ("fold", -1)]
+)
+def test_a_forged_account_of_the_training_is_refused(
+    hub_dir: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    copy = shutil.copytree(hub_dir, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    config["training"][key] = value
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=rf"\(training\.{key}"):
+        load_models(copy)
+
+
 def test_keys_that_a_reader_does_not_know_do_no_harm(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

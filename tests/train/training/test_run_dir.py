@@ -190,6 +190,8 @@ def test_a_row_is_written_by_one_call_and_a_full_disk_leaves_none_of_it(
         (config(caches=[{"path": "c.h5"}]), "caches.0.fingerprint: field required"),
         (config(fold="x"), "fold: "),
         (config(trackers="mlflow"), "trackers: "),
+        (config(trackers=["x"]), "trackers.0: "),
+        (config(versions="x"), "versions: "),
         (config(max_minutes=float("inf")), "max_minutes: "),
     ],
 )
@@ -209,3 +211,13 @@ def test_settings_of_another_shape_are_one_message(
 def test_a_recipe_of_an_older_version_is_filled_up(run: RunDir) -> None:
     run.write_config(config(recipe={"epochs": 7}))
     assert run.read_config()["recipe"] == {**recipe_to_dict(load_recipe("paper")), "epochs": 7}
+
+
+def test_a_new_run_removes_links_but_not_what_they_lead_to(run: RunDir, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").touch()
+    run.figures.symlink_to(elsewhere)
+    run.begin(config())
+    assert not run.figures.is_symlink()
+    assert (elsewhere / "precious").exists()
