@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -171,6 +172,18 @@ def open_browser() -> Iterator[Page]:
         process.wait(TIMEOUT)
         os.close(write)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG's ratio of two CSS colours, rgb(r, g, b)."""
+
+    def luminance(color: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

@@ -1,7 +1,8 @@
 """Self-contained HTML pages: one file, no network, all text escaped.
 
-Styles and scripts come from the package's `pages` folder. The Content-Security-Policy of a page
-lists their digests, so a browser runs nothing else and fetches nothing, whatever the data hold.
+All pages share page.html and base.css. Styles and scripts come from the package's `pages` folder.
+The Content-Security-Policy of a page lists their digests, so a browser runs nothing else and
+fetches nothing, whatever the data hold.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ def asset(name: str) -> bytes:
 def assemble(
     template: str, *, style: str, scripts: Sequence[str], texts: Mapping[str, str], **parts: str
 ) -> bytes:
-    """Assembles a page from a template.
+    """Assembles a page.
 
     Args:
-        template: Name of an HTML file with $placeholders.
-        style: CSS of the page.
+        template: Name of an HTML file with $placeholders, what stands in the page's body.
+        style: CSS of the page, after that of all pages.
         scripts: JavaScript, run in this order at the end of the page.
-        texts: Values of placeholders that are text, to be escaped.
+        texts: Values of placeholders that are text, to be escaped; "title" is one.
         **parts: Values of placeholders that are HTML already.
 
     Raises:
@@ -41,22 +42,22 @@ def assemble(
     for script in scripts:
         if "</script" in script.lower() or "<!--" in script:
             raise ValueError("a script that would end its own element")
+    style = asset("base.css").decode() + style
     digests = " ".join(map(_digest, scripts))
     policy = (
         f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {digests}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return (
-        Template(asset(template).decode())
-        .substitute(
-            {name: escape(text) for name, text in texts.items()},
-            policy=policy,
-            style=style,
-            scripts="\n".join(f"<script>{script}</script>" for script in scripts),
-            **parts,
-        )
-        .encode()
+    escaped = {name: escape(text) for name, text in texts.items()}
+    body = Template(asset(template).decode()).substitute(escaped, **parts)
+    page = Template(asset("page.html").decode()).substitute(
+        title=escaped["title"],
+        policy=policy,
+        style=style,
+        body=body,
+        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
     )
+    return page.encode()
 
 
 def embedded_json(name: str, value: Any) -> str:

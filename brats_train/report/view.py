@@ -311,13 +311,16 @@ def _on_grid(labels: np.ndarray, own: Header, wanted: Header) -> np.ndarray:
 def _start_position(grid: _Volume, masks: Sequence[np.ndarray]) -> list[float]:
     """The first position of the crosshair, RAS mm.
 
-    The centre of the first mask that is not empty, in its largest slice; else of the scan.
+    The middle of the first mask that is not empty, in its largest slice and within the mask; else
+    that of the scan.
     """
     voxel = [size // 2 for size in grid.values.shape]
     for mask in (one for one in masks if one.any()):
         z = int(np.count_nonzero(mask, axis=(1, 2)).argmax())
         rows, columns = np.nonzero(mask[z])
-        voxel = [z, int(np.median(rows)), int(np.median(columns))]
+        distance = np.hypot(rows - np.median(rows), columns - np.median(columns))
+        nearest = distance.argmin()  # the median of two lesions lies in neither
+        voxel = [z, int(rows[nearest]), int(columns[nearest])]
         break
     affine = Grid(shape=grid.header.shape, affine=grid.header.affine).canonical_affine
     return [float(value) for value in (affine @ [*voxel, 1])[:3]]

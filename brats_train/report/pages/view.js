@@ -98,7 +98,7 @@ async function load() {
   canvas.dataset.ready = "yes";
 }
 
-// ---- Layout: the four pictures fill the canvas ---------------------------------------------------
+// ---- Layout: the pictures fill the canvas --------------------------------------------------------
 
 // Sides of the scan in mm: to the left, to the front, upwards.
 function extent() {
@@ -106,12 +106,27 @@ function extent() {
   return [1, 2, 3].map((axis) => dimsRAS[axis] * pixDimsRAS[axis]);
 }
 
-// Cells as [picture, left, top, width, height] in pixels.
+// Cells as [picture, left, top, width, height] in pixels, with the brain and without.
 function layouts(w, h) {
   const [wide, deep, tall] = extent();
+  const hasBrain = byId("show-brain").checked;
   const [left, top] = [(w * wide) / (wide + deep), (h * tall) / (tall + deep)];
-  const hero = Math.min((h * wide) / deep, 0.55 * w); // the axial plane, as high as the canvas
-  const [middle, upper] = [((w - hero) * wide) / (wide + deep), Math.min(0.5 * h, ((w - hero) * tall) / (wide + deep))];
+  const side = (h * wide) / deep; // width of an axial plane as high as the canvas
+  const hero = Math.min(side, (hasBrain ? 0.55 : 0.65) * w);
+  const middle = ((w - hero) * wide) / (wide + deep);
+  if (!hasBrain) {
+    const upper = Math.max(0.4 * h, h - (w * tall) / (wide + deep)); // the others below the axial plane
+    const share = w / (2 * wide + deep);
+    return [
+      [["axial", 0, 0, wide * share, h], ["coronal", wide * share, 0, wide * share, h],
+        ["sagittal", 2 * wide * share, 0, deep * share, h]],
+      [["axial", 0, 0, hero, h], ["coronal", hero, 0, middle, h], ["sagittal", hero + middle, 0, w - hero - middle, h]],
+      [["axial", 0, 0, hero, h], ["coronal", hero, 0, w - hero, h / 2], ["sagittal", hero, h / 2, w - hero, h / 2]],
+      [["axial", 0, 0, w, upper], ["coronal", 0, upper, left, h - upper],
+        ["sagittal", left, upper, w - left, h - upper]],
+    ];
+  }
+  const upper = Math.min(0.5 * h, ((w - hero) * tall) / (wide + deep));
   const share = w / (2 * (wide + deep));
   return [
     [["coronal", 0, 0, left, top], ["sagittal", left, 0, w - left, top],
@@ -244,9 +259,10 @@ function show() {
   viewer.setVolume(volumes[state.volume], 0); // makes it the background, and draws
   viewer.createOnLocationChange();
   showLegend();
+  const views = byId("show-brain").checked ? "three planes and the brain" : "three planes";
   const shown = data.masks.length ? [data.masks[state.mask].name, state.area] : [];
   canvas.setAttribute("aria-label",
-    [`${data.case}, ${data.volumes[state.volume].name}, three planes and the brain`, ...shown].join(", "));
+    [`${data.case}, ${data.volumes[state.volume].name}, ${views}`, ...shown].join(", "));
 }
 
 function showLegend() {
@@ -295,7 +311,14 @@ function flip(id) {
   const box = byId(id);
   if (!box) return;
   box.checked = !box.checked;
-  viewer.drawScene();
+  box.dispatchEvent(new Event("change"));
+}
+
+// Shows or hides the brain, after its box was ticked or not.
+function turnBrain() {
+  if (!state.ready) return;
+  arrange();
+  show();
 }
 
 // ---- Controls ------------------------------------------------------------------------------------
@@ -335,6 +358,7 @@ function addControls() {
   if (hasOthers) addOutline("outline-mask", data.colors.prediction, "mask", "line dashed");
   for (const id of ["outlines", "opacity-row"]) byId(id).hidden = !data.masks.length;
   byId("opacity").addEventListener("input", show);
+  byId("show-brain").addEventListener("change", turnBrain);
   window.addEventListener("resize", () => { if (state.ready) arrange(); });
 }
 
@@ -351,6 +375,7 @@ const keys = {
   r: () => next("regions", "region"),
   t: () => flip("outline-truth"),
   p: () => flip("outline-mask"),
+  b: () => flip("show-brain"),
 };
 
 document.addEventListener("keydown", (event) => {

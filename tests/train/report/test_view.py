@@ -21,7 +21,7 @@ from brats_cache.imaging.nifti_header import read_header
 from brats_train.report.html import asset
 from brats_train.report.palette import PREDICTION, TRUTH
 from brats_train.report.view import _on_grid, make_view, serve, start_server
-from tests.browser import Page, open_browser
+from tests.browser import Page, contrast, open_browser
 from tests.train.runs import call
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -208,6 +208,15 @@ def test_masks_are_areas_and_outlines_with_names(
     assert page.run("data.masks[state.mask].name") == mask.name
     page.press("a")
     assert legend() == {"tumour"}
+    planes = "viewer.screenSlices.map((tile) => tile.axCorSag).sort()"
+    before = page.run("viewer.screenSlices.map((t) => t.leftTopWidthHeight[2]).join()")
+    page.press("b")
+    assert page.run(planes) == [0, 1, 2], "no brain in 3-D"
+    assert page.run("canvas.getAttribute('aria-label').includes('three planes, ')")
+    assert all(lines_near(page, PREDICTION))
+    page.press("b")
+    assert page.run(planes) == [0, 1, 2, 4]
+    assert page.run("viewer.screenSlices.map((t) => t.leftTopWidthHeight[2]).join()") == before
     page.run("byId('opacity').value = 0; byId('opacity').dispatchEvent(new Event('input'))")
     assert colored(page, 0, 1, 2) == 0
     assert page.problems == []
@@ -302,11 +311,25 @@ def test_a_mask_on_another_grid_lies_where_it_is(tmp_path: Path) -> None:
 def test_a_phone_shows_it_without_scrolling_sideways(
     browser: Page, case_dir: Path, mask: Path, tmp_path: Path
 ) -> None:
+    """Light or dark as the rest of the phone, the scan always on black."""
     out = tmp_path / "view.html"
     out.write_bytes(make_view(case_dir, [mask]))
     page = opened(browser, out, width=390)
     assert page.run("document.documentElement.scrollWidth") <= 390
     assert page.run("canvas.getBoundingClientRect().height") > 200
+    backs = []
+    for is_dark in (False, True):
+        page.resize(390, 900, dark=is_dark)
+        for selector in ("body", ".note", "legend"):
+            text, back = page.run(
+                f"[getComputedStyle(document.querySelector('{selector}')).color,"
+                "getComputedStyle(document.body).backgroundColor]"
+            )
+            assert contrast(text, back) > (7 if selector == "body" else 4.5), (selector, is_dark)
+        backs.append(back)
+        scan = page.run("getComputedStyle(document.querySelector('main')).backgroundColor")
+        assert scan == "rgb(0, 0, 0)"
+    assert contrast(*backs) > 10, "light and dark"
     page.call("Accessibility.enable")
     for node in page.call("Accessibility.getFullAXTree")["nodes"]:
         role = node.get("role", {}).get("value")
