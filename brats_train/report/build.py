@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,27 +78,32 @@ def make_report(
     best = best_epoch(epochs, config["recipe"].get("best_by", "iou_loss"))
     if not epochs and (results is None or predict is None):
         raise BratsError(f"{run.path}: nothing to show, neither metrics.csv nor an evaluation.")
-    drawn = {"curves": draw_curves(epochs, best)} if epochs else {}
+    drawn: dict[str, _Drawing] = {}
+    if epochs:
+        drawn["curves"] = _both(draw_curves, epochs, best)
     scored = ScoredCases()
     if results is not None and predict is not None:
         scored, tests = predict_cases(results, caches, predict, config["fold"], progress)
         drawn |= _draw_results(results, scored, tests)
 
     wanted = {name: _wanted(run.figures / name, formats) for name in drawn}
-    light = {name: render(one, {*wanted[name], FIGURES[name]}, dpi) for name, one in drawn.items()}
-    for figure in drawn.values():
-        darken(figure)
-    dark = {name: render(one, {FIGURES[name]}, dpi) for name, one in drawn.items()}
-    pictures = [
-        Picture(
-            name=name,
-            uri=_image_uri(light[name][kind], kind, dpi),
-            dark_uri=_image_uri(dark[name][kind], kind, dpi),
-            files=tuple(f"{name}.{one}" for one in wanted[name]),
+    files: dict[str, dict[str, bytes]] = {}
+    pictures = []
+    for name, kind in FIGURES.items():
+        if name not in drawn:
+            continue
+        one = drawn[name]
+        rendered = render(one.figure, {*wanted[name], kind}, dpi)
+        files[name] = {form: rendered[form] for form in wanted[name]}
+        pictures.append(
+            Picture(
+                name=name,
+                uri=_image_uri(rendered[kind], kind, dpi),
+                dark_uri=_dark_uri(one.figure, kind, dpi),
+                narrow_uris=_uris(one.narrow, kind) if one.narrow else None,
+                files=tuple(f"{name}.{form}" for form in wanted[name]),
+            )
         )
-        for name, kind in FIGURES.items()
-        if name in drawn
-    ]
     path = run.path.resolve()
     page = make_page(
         f"{path.parent.name}/{path.name}",
@@ -111,8 +117,7 @@ def make_report(
     )
     written = [run.path / "report.html"]
     for name in FIGURES:
-        files = {kind: light[name][kind] for kind in wanted.get(name, ())}
-        written += _save(run.figures / name, files)
+        written += _save(run.figures / name, files.get(name, {}))
     write_atomically(written[0], page)
     return written
 
@@ -151,26 +156,36 @@ def _tables(run: RunDir, results: Results | None) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Drawing:
+    """A figure, and the same for a phone where it is wide."""
+
+    figure: Figure
+    narrow: Figure | None = None
+
+
+def _both(draw: Callable[..., Figure], *values: Any) -> _Drawing:
+    return _Drawing(figure=draw(*values), narrow=draw(*values, is_narrow=True))
+
+
 def _draw_results(
     results: Results, scored: ScoredCases, tests: Sequence[CaseSlices]
-) -> dict[str, Figure]:
-    drawn: dict[str, Figure] = {}
+) -> dict[str, _Drawing]:
+    drawn: dict[str, _Drawing] = {}
     headings = choose_panels(results)
     if headings:
-        drawn["panels"] = draw_panels([(text, scored.panels[c]) for c, text in headings.items()])
+        shown = [(text, scored.panels[case]) for case, text in headings.items()]
+        drawn["panels"] = _both(draw_panels, shown)
     if tests:
-        drawn["tests"] = draw_predictions(tests)
-    drawn["scores"] = figures.draw_scores(
-        {
-            name: {
-                region: list(results.values(region, name).values()) for region in results.regions
-            }
-            for name in ("dice", "hd95")
-        }
-    )
-    drawn["sizes"] = figures.draw_sizes(_sizes(results, scored.entries))
+        drawn["tests"] = _both(draw_predictions, tests)
+    scores = {
+        name: {region: list(results.values(region, name).values()) for region in results.regions}
+        for name in ("dice", "hd95")
+    }
+    drawn["scores"] = _both(figures.draw_scores, scores)
+    drawn["sizes"] = _Drawing(figure=figures.draw_sizes(_sizes(results, scored.entries)))
     if scored.tables:
-        drawn["reliability"] = figures.draw_reliability(scored.tables)
+        drawn["reliability"] = _Drawing(figure=figures.draw_reliability(scored.tables))
     return drawn
 
 
@@ -207,6 +222,17 @@ def _save(stem: Path, files: Mapping[str, bytes]) -> list[Path]:
         else:
             path.unlink(missing_ok=True)
     return written
+
+
+def _uris(figure: Figure, kind: str) -> tuple[str, str]:
+    """A figure for a white and for a dark page, as data URIs. It is dark afterwards."""
+    return _image_uri(render(figure, {kind})[kind], kind, DPI), _dark_uri(figure, kind, DPI)
+
+
+def _dark_uri(figure: Figure, kind: str, dpi: int) -> str:
+    """A figure that was rendered, darkened and rendered again, as a data URI."""
+    darken(figure)
+    return _image_uri(render(figure, {kind}, dpi)[kind], kind, dpi)
 
 
 def _image_uri(content: bytes, kind: str, dpi: int) -> str:

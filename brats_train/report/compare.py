@@ -134,7 +134,8 @@ def _figure(heading: str, text: str, figure: Figure) -> str:
     uri = data_uri(render(figure)["svg"], "image/svg+xml")
     return (
         f'<figure class="wide"><h2>{escape(heading)}</h2>'
-        f'<img src="{escape(uri)}" alt="{escape(heading)}: {escape(text)}">'
+        f'<div class="pan" tabindex="0" role="group" aria-label="{escape(heading)}">'
+        f'<img src="{escape(uri)}" alt="{escape(heading)}: {escape(text)}"></div>'
         f"<figcaption>{escape(text)}</figcaption></figure>"
     )
 

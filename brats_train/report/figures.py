@@ -47,18 +47,23 @@ _GREY = "#7d848c"  # can be seen on white and on dark
 _WORST_MM = 374  # HD95 where one of the masks is empty, see docs/metrics.md
 
 
-def draw_scores(values: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+def draw_scores(
+    values: Mapping[str, Mapping[str, Sequence[float]]], *, is_narrow: bool = False
+) -> Figure:
     """Draws the distributions of Dice and HD95 over cases.
 
     A dot for each case, a box from quartile to quartile with the median, a diamond at the mean.
 
     Args:
         values: "dice" and "hd95", by region, one value for each case; NaN is left out.
+        is_narrow: One below the other, as wide as a phone.
     """
     regions = list(values["dice"])
-    figure = Figure(figsize=(9, 1.4 + 0.9 * len(regions)), layout="constrained")
+    height = 1.4 + 0.9 * len(regions)
+    size, shape = ((4.2, 2 * height), (2, 1)) if is_narrow else ((9, height), (1, 2))
+    figure = Figure(figsize=size, layout="constrained")
     for axes, (name, label) in zip(
-        figure.subplots(1, 2, sharey=True),
+        figure.subplots(*shape, sharey=True),
         (("dice", "Dice"), ("hd95", "HD95 in mm")),
         strict=True,
     ):

@@ -97,10 +97,11 @@ def _summary_text(
     best: int | None,
     results: Results | None,
 ) -> str:
+    text = _told_scores(results) if results else ""
     recipe = config["recipe"]
     what = "the whole tumour" if recipe.get("target") == "wt" else "tumour regions (WT, TC, ET)"
     model = {"architecture": "Unet", "encoder": recipe.get("encoder"), **recipe.get("model", {})}
-    text = f"A {model['architecture']} with the encoder {model['encoder']} was trained on {what}"
+    text += f"A {model['architecture']} with the encoder {model['encoder']} was trained on {what}"
     if config.get("fold") == "all":
         text += " once for each fold of a cross-validation"
     if name := config.get("recipe_name"):
@@ -112,19 +113,24 @@ def _summary_text(
         text += f" It trained for {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}; "
         text += f"the weights of epoch {best} were kept." if best else "none was kept."
     if results is None:
-        return f"{text} It has not been scored yet: brats eval --split val, then brats report."
+        text += " It has not been scored yet: brats eval --split val, then brats report."
+    return text
+
+
+def _told_scores(results: Results) -> str:
+    """The scores in sentences, a space at the end."""
     summary = results.summary
     means = [
-        f"{_mean(summary['regions'][region]['dice'])} for {region.upper()}"
+        f"{region.upper()} {_mean(summary['regions'][region]['dice'])}"
         for region in results.regions
     ]
     cases = "1 case" if len(results.cases) == 1 else f"{len(results.cases)} cases"
-    if "predictions" in summary:
-        text += f" Shown are masks made elsewhere, in {summary['predictions']}."
-    text += (
-        f" On {cases} of split {summary['split']}, scored as volumes on the scans’ own grids, the "
-        f"mean Dice is {'; '.join(means)}."
+    text = (
+        f"Mean Dice on {cases} of split {summary['split']}: {'; '.join(means)}. "
+        "Cases are scored as volumes on the scans’ own grids. "
     )
+    if "predictions" in summary:
+        text += f"Shown are masks made elsewhere, in {summary['predictions']}. "
     told = [
         f"{_with_interval(one['rank_correlation'])}, off by "
         f"{_with_interval(one['mean_absolute_error'])} on average, for {region.upper()}"
@@ -133,7 +139,7 @@ def _summary_text(
         and one["rank_correlation"]["low"] is not None  # a few cases tell nothing of it
     ]
     if told:
-        text += f" The rank correlation of expected and true Dice is {'; '.join(told)}."
+        text += f"The rank correlation of expected and true Dice is {'; '.join(told)}. "
     return text
 
 

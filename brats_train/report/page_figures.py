@@ -42,6 +42,7 @@ _CAPTIONS = {
     ),
 }
 _OF_PAPER = ("curves", "panels", "tests")
+_DARK, _NARROW = "(prefers-color-scheme: dark)", "(max-width: 48rem)"  # of report.css
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +53,14 @@ class Picture:
         name: One of `build.FIGURES`.
         uri: The image for a white page, as a data URI.
         dark_uri: The same for a dark page.
+        narrow_uris: The same two for a phone, where the figure has a layout for one.
         files: Names of its files in the run's figures folder.
     """
 
     name: str
     uri: str
     dark_uri: str
+    narrow_uris: tuple[str, str] | None
     files: tuple[str, ...]
 
 
@@ -69,14 +72,15 @@ def figures_html(pictures: Sequence[Picture], *, of_paper: bool) -> str:
 
 def _figure(picture: Picture) -> str:
     heading, text, is_wide = _CAPTIONS[picture.name]
+    sources = [(_DARK, picture.dark_uri)]
+    if picture.narrow_uris:
+        light, dark = picture.narrow_uris
+        sources = [(f"{_NARROW} and {_DARK}", dark), (_NARROW, light), *sources]
+    others = "".join(f'<source media="{media}" srcset="{escape(uri)}">' for media, uri in sources)
     image = (
-        '<picture><source media="(prefers-color-scheme: dark)" '
-        f'srcset="{escape(picture.dark_uri)}">'
-        f'<img src="{escape(picture.uri)}" alt="{escape(heading)}: {escape(text)}"></picture>'
+        f'<picture>{others}<img src="{escape(picture.uri)}" '
+        f'alt="{escape(heading)}: {escape(text)}"></picture>'
     )
-    if is_wide:
-        name = escape(heading)
-        image = f'<div class="pan" tabindex="0" role="group" aria-label="{name}">{image}</div>'
     links = []
     for name in picture.files:
         kind = name.rpartition(".")[2]

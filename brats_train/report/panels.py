@@ -35,7 +35,7 @@ _CELL = 2.15  # inches
 _SHADOW: dict[str, Any] = {"facecolor": "black", "alpha": 0.45, "linewidth": 0, "pad": 1}
 
 
-def draw_panels(cases: Sequence[tuple[str, CaseSlices]]) -> Figure:
+def draw_panels(cases: Sequence[tuple[str, CaseSlices]], *, is_narrow: bool = False) -> Figure:
     """Draws one row for each case, like the paper's figure 12.
 
     Scan, truth and prediction with their tissues, then true positives, false negatives and false
@@ -43,12 +43,17 @@ def draw_panels(cases: Sequence[tuple[str, CaseSlices]]) -> Figure:
 
     Args:
         cases: Heading of each row, such as "best, Dice 0.93", and the slices to choose from.
+        is_narrow: Two columns, and so several rows for each case, as wide as a phone.
     """
     names = cases[0][1].modalities
     flair, t1ce = _channel(names, "flair"), _channel(names, "t1ce")
     columns = 4 if t1ce == flair else 5
-    figure, grid = _sheet(len(cases), columns)
-    for axes, (heading, slices) in zip(grid, cases, strict=True):
+    across = 2 if is_narrow else columns
+    down = -(-columns // across)  # rows for each case
+    figure, grid = _sheet(down * len(cases), across)
+    for axes, (heading, slices) in zip(grid.reshape(len(cases), -1), cases, strict=True):
+        for unused in axes[columns:]:
+            unused.set_visible(False)
         main = slices.regions[0]
         core = "tc" if "tc" in slices.known else main
         one = slices.only(slices.widest(main))
@@ -72,12 +77,17 @@ def draw_panels(cases: Sequence[tuple[str, CaseSlices]]) -> Figure:
     return _add_legend(figure, roles, _tissues(slices for _, slices in cases))
 
 
-def draw_predictions(cases: Sequence[CaseSlices]) -> Figure:
+def draw_predictions(cases: Sequence[CaseSlices], *, is_narrow: bool = False) -> Figure:
     """Draws one column for each case, like the paper's figure 13.
 
     The scan above, with the prediction below, in the slice where the prediction is largest.
+
+    Args:
+        cases: The cases.
+        is_narrow: A row for each case instead, as wide as a phone.
     """
-    figure, grid = _sheet(2, len(cases))
+    figure, grid = _sheet(len(cases), 2) if is_narrow else _sheet(2, len(cases))
+    grid = grid.T if is_narrow else grid
     for column, slices in enumerate(cases):
         one = slices.only(slices.widest(slices.regions[0]))
         channel = _channel(one.modalities, "flair")

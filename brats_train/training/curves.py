@@ -44,15 +44,19 @@ def best_epoch(epochs: Sequence[Mapping[str, float]], best_by: str) -> int | Non
     return int(epochs[best]["epoch"])
 
 
-def draw_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> Figure:
+def draw_curves(
+    epochs: Sequence[Mapping[str, float]], best: int | None, *, is_narrow: bool = False
+) -> Figure:
     """Draws losses and IoU by epoch, like the paper's figures 14 to 17, learning rate and speed.
 
     Args:
         epochs: Rows of metrics.csv, at least one.
         best: The epoch to mark, None for none.
+        is_narrow: One below the other, as wide as a phone.
     """
-    figure = Figure(figsize=(9, 8.6), layout="constrained")
-    grid = list(figure.subplots(3, 2).flat)
+    size, shape = ((4.2, 13), (6, 1)) if is_narrow else ((9, 8.6), (3, 2))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = list(figure.subplots(*shape).flat)
     for axes, (name, label) in zip(grid, _CURVES, strict=False):
         _draw_both(axes, epochs, name)
         axes.set(ylabel=label)
@@ -80,9 +84,9 @@ def draw_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> Figu
         handles,
         labels,
         loc="outside upper center",
-        ncols=3,
+        ncols=2 if is_narrow else 3,
         frameon=False,
-        title=_pace(epochs, float(seconds[-1])),
+        title=_pace(epochs, float(seconds[-1]), "\n" if is_narrow else " "),
     )
     return figure
 
@@ -109,11 +113,11 @@ def _seconds(row: Mapping[str, float]) -> float:
     return row["seconds"] if 0 <= row["seconds"] < _LONGEST else 0.0
 
 
-def _pace(epochs: Sequence[Mapping[str, float]], seconds: float) -> str:
-    """Time and speed in words."""
+def _pace(epochs: Sequence[Mapping[str, float]], seconds: float, space: str) -> str:
+    """Time and speed in words, `space` between the parts."""
     count = "1 epoch" if len(epochs) == 1 else f"{len(epochs)} epochs"
     last = epochs[-1]
     return (
-        f"{count} in {duration(seconds)}; the last at {last['slices_per_s']:.3g} slices/s, "
-        f"{last['wait_pct']:.0f} % of it waiting for data"
+        f"{count} in {duration(seconds)};{space}the last at {last['slices_per_s']:.3g} slices/s,"
+        f"{space}{last['wait_pct']:.0f} % of it waiting for data"
     )

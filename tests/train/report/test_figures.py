@@ -242,6 +242,11 @@ def test_one_modality_takes_four_columns() -> None:
     )
     assert len(draw_panels([("best", alone)]).axes) == 4
     assert len(draw_panels([("best", plain)]).axes) == 5
+    # For a phone, two columns: the sixth cell of a case stays empty.
+    narrow = draw_panels([("best", plain), ("worst", plain)], is_narrow=True)
+    assert [axes.get_visible() for axes in narrow.axes] == 2 * [True, True, True, True, True, False]
+    assert narrow.get_figwidth() < 5 < narrow.get_figheight()
+    assert len(draw_predictions([plain] * 3, is_narrow=True).axes) == 6
 
 
 def test_a_name_is_shown_as_it_is() -> None:

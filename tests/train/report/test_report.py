@@ -31,7 +31,7 @@ from brats_train.report.panels import draw_predictions
 from brats_train.report.scored_cases import predict_cases
 from brats_train.training.metrics_file import METRIC_COLUMNS
 from brats_train.training.run_dir import RunDir
-from tests.browser import Page, open_browser
+from tests.browser import Page, contrast, open_browser
 from tests.commands import run_brats
 from tests.train.runs import call, index_of, make_run
 
@@ -212,6 +212,9 @@ def test_the_page_opens_alone_and_without_errors(page: Page, run: Path) -> None:
     assert page.run("document.querySelectorAll('[onerror], img:not([src^=\"data:\"])').length") == 0
     assert page.run("[...document.images].every((i) => i.complete && i.naturalWidth > 100)")
     assert page.run("document.querySelectorAll('script:not([type])').length") == 3
+    assert page.run("byId('summary').textContent").startswith(
+        "Mean Dice on 3 cases of split val: WT"
+    )
 
 
 def test_a_heading_sorts_the_table(page: Page, run: Path) -> None:
@@ -386,11 +389,24 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser: Page, run: Path, d
         "(({color, backgroundColor}) => [color, backgroundColor])(getComputedStyle(document.body))"
     )
     assert contrast(text, back) > 7  # WCAG AAA
-    # Every score can be seen without moving the table, and figures are as dark as the page.
+    # Every score and figure can be seen without moving it, and figures are as dark as the page.
     assert browser.run(
-        "[...document.querySelectorAll('.cards, .plain')].every((table) =>"
-        " table.parentElement.scrollWidth <= table.parentElement.clientWidth)"
+        "[...document.querySelectorAll('.cards, .plain, img')].every((one) =>"
+        " one.parentElement.scrollWidth <= one.parentElement.clientWidth"
+        " && one.getBoundingClientRect().right <= innerWidth)"
     )
+    shapes = "[...document.images].map((one) => one.naturalHeight / one.naturalWidth)"
+    curves, panels, tests, scores, *_ = browser.run(shapes)
+    assert min(curves, panels, scores) > 1, "one below the other"
+    assert tests > 0.5
+    letters = browser.run(
+        "(async () => { const image = document.images[0]; await image.decode();"
+        "const text = atob(image.currentSrc.split(',')[1]);"
+        "const [, size] = /font-size: (\\d+)px/.exec(text);"
+        "const [, wide] = /viewBox=.0 0 ([\\d.]+)/.exec(text);"
+        "return size * image.clientWidth / wide; })()"
+    )
+    assert letters > 9, "pixels"
     label = browser.run(
         "getComputedStyle(document.querySelectorAll('.cards td')[1], '::before').content"
     )
@@ -408,18 +424,6 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser: Page, run: Path, d
     left, right = browser.run("(({left, right}) => [left, right])(canvas.getBoundingClientRect())")
     assert 0 <= left < right <= PHONE
     assert right - left > PHONE / 2
-
-
-def contrast(one: str, other: str) -> float:
-    """WCAG's ratio of two CSS colours, rgb(r, g, b)."""
-
-    def luminance(color: str) -> float:
-        parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-    dark, light = sorted((luminance(one), luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
 
 
 def test_a_report_made_again_is_the_same_and_replaces_only_its_own(
