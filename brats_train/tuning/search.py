@@ -17,7 +17,7 @@ import tomli_w
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from brats_cache.common.errors import BratsError, printable
-from brats_cache.common.files import write_atomically
+from brats_cache.common.files import open_regular_file, write_atomically
 from brats_cache.format.cache_set import open_caches
 from brats_train.data.selection import select_rows
 from brats_train.models.sources import absolute
@@ -163,7 +163,7 @@ def objective(rows: Sequence[Mapping[str, float]], recipe: Recipe) -> tuple[int,
         recipe: Of the trial.
     """
     epoch = best_epoch(rows, recipe.best_by)
-    (row,) = (row for row in rows if row["epoch"] == epoch)
+    row = next(row for row in rows if row["epoch"] == epoch)
     return int(row["epoch"]), row["val_iou"]
 
 
@@ -313,7 +313,7 @@ def _check_out(path: Path) -> None:
     """Makes the folder of the best recipe. Raises `BratsError` where the file is no study's."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "rb") as file:
+        with open_regular_file(path) as file:
             is_ours = file.read(len(_MARK)) == _MARK.encode()
     except FileNotFoundError:
         return

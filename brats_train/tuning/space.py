@@ -80,6 +80,10 @@ class Space:
             return params
         return None
 
+    def holds(self, name: str, value: Any) -> bool:
+        """Whether a value of a field is one that can be drawn."""
+        return name in self.distributions and _is_in(self.distributions[name], value)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that tell this space from another."""
         return {
@@ -201,4 +205,6 @@ def _is_in(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
     return distribution.low <= value <= distribution.high

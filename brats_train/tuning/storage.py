@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from brats_cache.common.errors import BratsError, first_line, printable
 from brats_train.tuning.locks import hold
 
-__all__ = ["JOURNAL", "open_storage", "storage_faults"]
+__all__ = ["JOURNAL", "forged_records", "open_storage", "storage_faults"]
 
 JOURNAL = "journal.log"
 _SQLITE_SECONDS = 60  # to wait for another process that writes
@@ -85,6 +85,21 @@ def storage_faults(name: str) -> Iterator[None]:
             raise
         raise BratsError(
             f"{name}: damaged, a line in it is no record. Put back a copy, or choose another "
+            "--study."
+        ) from error
+
+
+@contextmanager
+def forged_records(folder: Path) -> Iterator[None]:
+    """Within it a study is read for the first time, whose records may be anything."""
+    try:
+        yield
+    except (OSError, optuna.exceptions.StorageInternalError, BratsError):
+        raise
+    except Exception as error:  # what Optuna raises for a record that it did not write
+        raise BratsError(
+            f"{printable(folder)}: its storage is damaged, a record in it is none of Optuna "
+            f"({type(error).__name__}: {first_line(error)}). Put back a copy, or choose another "
             "--study."
         ) from error
 

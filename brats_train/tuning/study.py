@@ -28,7 +28,8 @@ from brats_train.training.recipe import Recipe, recipe_from_dict, recipe_to_dict
 from brats_train.training.run_dir import RunDir, differences
 from brats_train.tuning.locks import hold, is_held
 from brats_train.tuning.space import Space
-from brats_train.tuning.storage import open_storage
+from brats_train.tuning.storage import forged_records, open_storage
+from brats_train.tuning.trial_record import fault_of
 
 __all__ = ["Study", "best_of", "finished_trials"]
 
@@ -76,20 +77,22 @@ class Study:
             raise BratsError(f"{printable(folder)}: cannot be made ({error.strerror}).") from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with self.turn():
-            self.optuna = optuna.create_study(
-                storage=open_storage(storage, folder),
-                study_name=folder.resolve().name,
-                direction="maximize",
-                load_if_exists=True,
-                pruner=MedianPruner(n_warmup_steps=round(_WARMUP_SHARE * base.epochs)),
-            )
+            with forged_records(folder):
+                self.optuna = optuna.create_study(
+                    storage=open_storage(storage, folder),
+                    study_name=folder.resolve().name,
+                    direction="maximize",
+                    load_if_exists=True,
+                    pruner=MedianPruner(n_warmup_steps=round(_WARMUP_SHARE * base.epochs)),
+                )
+                self.optuna.get_trials(deepcopy=False)
             self._settle(json.loads(json.dumps(settings)), base)
 
     def _settle(self, settings: Mapping[str, Any], base: Recipe) -> None:
         """Writes down the settings of a new study, or compares them with those of an old one."""
         held = self.optuna.user_attrs.get(_SETTINGS)
         if held is None:
-            if self.trials():
+            if self.optuna.get_trials(deepcopy=False):
                 raise BratsError(
                     f"{self.optuna.study_name}: the storage holds a study of this name that brats "
                     "tune did not make. Choose another --study."
@@ -99,6 +102,8 @@ class Study:
                 self.optuna.enqueue_trial(params)
             self.optuna.set_user_attr(_SETTINGS, settings)
             return
+        if not isinstance(held, dict) or not isinstance(held.get("recipe"), dict):
+            raise self._forged("its settings are no settings of a search")
         # Recipes of older versions lack fields.
         recipe = recipe_to_dict(recipe_from_dict(held["recipe"]))
         held = {**held, "recipe": json.loads(json.dumps(recipe))}
@@ -130,8 +135,18 @@ class Study:
             yield Worker(self, name, descriptor)
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials, by number."""
-        return self.optuna.get_trials(deepcopy=False)
+        """All trials, by number. Raises `BratsError` where brats tune cannot have made one."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        for trial in trials:
+            if fault := fault_of(trial, self.space):
+                raise self._forged(f"trial {trial.number}: {fault}")
+        return trials
+
+    def _forged(self, found: str) -> BratsError:
+        return BratsError(
+            f"{printable(self.folder)}: its storage holds what brats tune did not write "
+            f"({printable(found)}). Put back a copy, or choose another --study."
+        )
 
     def running(self) -> list[FrozenTrial]:
         """The trials that a process runs now, as far as can be known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from brats_cache.common.errors import BratsError
 from brats_train.training.recipe import apply_settings, recipe_to_dict
 from brats_train.tuning import study as module
 from brats_train.tuning.storage import JOURNAL, open_storage
-from brats_train.tuning.study import RETRY_OF, RUN, best_of, finished_trials
+from brats_train.tuning.study import RETRY_OF, RUN, Study, best_of, finished_trials
 from tests.train.tuning.studies import BASE, finish, open_study
 
 CLAIMS_AND_WAITS = """
@@ -246,6 +247,56 @@ def test_a_damaged_journal_is_one_message(tmp_path: Path) -> None:
     journal.write_bytes(b"".join([lines[0], b"nonsense\n", *lines[1:]]))
     with pytest.raises(BratsError, match=r"journal\.log: damaged"):
         open_study(tmp_path)
+
+
+def change_records(study: Study, key: str, value: object) -> None:
+    """Gives a key of the journal's records, wherever it stands, another value."""
+
+    def changed(record: object) -> object:
+        if isinstance(record, dict):
+            return {name: value if name == key else changed(one) for name, one in record.items()}
+        return record
+
+    journal = study.folder / JOURNAL
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    journal.write_text("".join(f"{json.dumps(changed(line))}\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("op_code", 99),
+        ("op_code", "x"),
+        ("state", 77),
+        ("datetime_complete", "x"),
+        ("settings", "x"),
+        ("recipe", "x"),
+        ("worker", "../../x"),
+        ("owner", "x"),
+        ("param_name", "nosuch"),
+        ("param_value_internal", 1e9),
+        ("values", ["x"]),
+        ("values", [float("nan")]),
+        ("values", [0.5, 0.5]),
+        ("step", "x"),
+        ("intermediate_value", "x"),
+    ],
+)
+def test_a_forged_journal_is_one_message(tmp_path: Path, key: str, value: object) -> None:
+    study = open_study(tmp_path)
+    finish(study, lr_of, 1)
+    change_records(study, key, value)
+    with pytest.raises(BratsError, match=r"study: its storage .*choose another --study\."):
+        open_study(tmp_path).trials()
+
+
+@pytest.mark.parametrize("run", ["../../outside", "/tmp/outside", "trials/0000/../../x", 5])
+def test_a_trial_cannot_lead_out_of_its_study(tmp_path: Path, run: object) -> None:
+    study = open_study(tmp_path)
+    study.optuna.enqueue_trial({"lr": 1e-4}, user_attrs={RUN: run})
+    with pytest.raises(BratsError, match=r"trial 1: run: ") as caught, study.worker() as worker:
+        worker.claim(3)
+    assert "\n" not in str(caught.value)
 
 
 def test_pruning_begins_after_a_fifth_of_the_epochs(tmp_path: Path) -> None:
