@@ -16,6 +16,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -26,7 +27,7 @@ __all__ = ["LineTimer", "duration", "show_progress", "show_status"]
 
 SECONDS_BETWEEN_LINES = 10.0
 SHARE_BETWEEN_LINES = 0.1  # of the time since the start: 50 lines an hour, 70 a day
-Report = Callable[[int, int], None]
+Report = Callable[[float, int], None]
 
 
 class LineTimer:
@@ -61,26 +62,40 @@ def show_progress(label: str, unit: str, *, is_shown: bool = True) -> Iterator[R
 
     Yields:
         A function to call with the number done and of all; with none done at the start, where all
-        are known then.
+        are known then. A part of one may be done; calls that go back are passed over.
     """
     if not is_shown:
         yield lambda done, total: None
         return
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _lines(console, label, unit)
+        yield _forward(_lines(console, label, unit))
         return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn(unit),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield _forward(lambda done, total: bar.update(task, completed=done, total=total))
+
+
+def _forward(report: Report) -> Report:
+    """Passes on what is not behind an earlier call: a whole one can be told after a part of one."""
+    furthest = -1.0
+
+    def passed(done: float, total: int) -> None:
+        nonlocal furthest
+        if done > furthest:
+            furthest = done
+            report(done, total)
+
+    return passed
 
 
 @contextmanager
@@ -127,11 +142,12 @@ def _lines(console: Console, label: str, unit: str) -> Report:
     """Reports progress by plain lines."""
     timer = LineTimer()
 
-    def report(done: int, total: int) -> None:
+    def report(done: float, total: int) -> None:
         if 0 < done < total and not timer.is_due():
             return
         timer.printed()
-        line = f"{label}: {done} of {total} {unit}, {timer.elapsed:.1f} s"
+        shown = f"{done:.2f}" if done % 1 else f"{done:.0f}"
+        line = f"{label}: {shown} of {total} {unit}, {timer.elapsed:.1f} s"
         if 0 < done < total:
             line += f", about {duration(timer.elapsed * (total - done) / done)} left"
         elif not done:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from brats_cache.common.errors import print_message, print_wrapped, printable
+from brats_cache.common.errors import BratsError, print_message, print_wrapped, printable
 from brats_cache.common.progress import show_progress
 from brats_train.cli.options import (
     PATH,
@@ -100,6 +101,8 @@ def predict(
         raise click.UsageError(
             "--checkpoint FILE is a model by itself; leave --run out, or name best or last of it."
         )
+    if not (files or resume or overwrite) and "LOCAL_RANK" not in os.environ and out_dir.is_dir():
+        _refuse_existing(cases, manifest, out_dir)
     from brats_train.inference import predict as prediction
     from brats_train.inference.case_models import load_case_models
     from brats_train.runtime.distributed import process_group, same_error_on_all_ranks
@@ -148,6 +151,29 @@ def predict(
     click.echo(f"{num_new + num_kept} {noun} in {out_dir}{kept}")
     if outcome.expected_dice:
         print_wrapped(_expected_dice(outcome.expected_dice))
+
+
+def _refuse_existing(cases: tuple[Path, ...], manifest: Path | None, out_dir: Path) -> None:
+    """Says at once that masks exist: torch and the model take seconds to load.
+
+    What the scans alone do not tell, is told with the model.
+    """
+    from brats_cache.discovery.cases import find_cases
+    from brats_cache.discovery.manifest import read_manifest
+    from brats_train.inference.mask_files import mask_path, refuse_existing
+
+    try:
+        if manifest is not None:
+            findings = read_manifest(manifest, with_masks=False, may_lack=True)
+        else:
+            findings = find_cases(cases, None, with_masks=False)
+        files = [
+            [mask_path(out_dir, case.id, suffix) for suffix in (".json", ".nii.gz")]
+            for case in findings.cases
+        ]
+    except BratsError:
+        return
+    refuse_existing(files)
 
 
 def _expected_dice(values: Mapping[tuple[str, str], float]) -> str:

@@ -27,7 +27,7 @@ from brats_train.evaluation.scoring_pool import Progress, score_all
 from brats_train.evaluation.summary import summarise
 from brats_train.inference.case_models import CaseModels
 from brats_train.inference.case_prediction import predict_cached_case
-from brats_train.inference.ensemble import Ensemble
+from brats_train.inference.ensemble import Ensemble, ShareDone
 from brats_train.inference.mask_files import mask_path
 from brats_train.models.postprocessing import Postprocessing
 from brats_train.runtime.distributed import World, same_error_on_all_ranks
@@ -105,7 +105,8 @@ def evaluate(
         models: The run's models; of a cross-validation each case is scored by the one that has
             not seen it.
         world: This process among its peers.
-        progress: Called with the number of cases done and of all.
+        progress: Called with the number of cases done, and of those that the model has done, parts
+            of one included; and with the number of all.
         masks_to: An existing folder for the predicted masks, `<case>.nii.gz`.
         store: What the same models made of the same cases is taken from here, and what they make
             of others is put there.
@@ -133,8 +134,12 @@ def evaluate(
 
     def tasks() -> Iterator[ScoringTask]:
         nonlocal num_stored
-        for case in mine:
-            task = _task(case, job, computed, models, masks_to, store)
+        for number, case in enumerate(mine):
+
+            def predicted(share: float, number: int = number) -> None:
+                progress(number + share, len(mine))
+
+            task = _task(case, job, computed, models, masks_to, store, predicted)
             num_stored += isinstance(task.prediction, bytes)
             yield task
 
@@ -257,6 +262,7 @@ def _task(
     models: CaseModels,
     masks_to: Path | None,
     store: MaskStore | None,
+    progress: ShareDone,
 ) -> ScoringTask:
     """What is to be scored of a case: the model runs here, where nothing is stored."""
     cache, index = case
@@ -265,7 +271,7 @@ def _task(
     key = key_of(cache, index, ensemble, rules, computed)
     stored = None if store is None else store.find(cache, index, key)
     prediction: CaseProbabilities | bytes = stored or predict_probabilities(
-        cache, index, ensemble, rules, computed
+        cache, index, ensemble, rules, computed, progress
     )
     return ScoringTask(
         cache_path=cache.path,
@@ -279,11 +285,21 @@ def _task(
 
 
 def predict_probabilities(
-    cache: Cache, index: int, ensemble: Ensemble, rules: MaskRules, computed: Computed
+    cache: Cache,
+    index: int,
+    ensemble: Ensemble,
+    rules: MaskRules,
+    computed: Computed,
+    progress: ShareDone = lambda share: None,
 ) -> CaseProbabilities:
-    """Runs a model on case number `index` of a cache."""
+    """Runs a model on case number `index` of a cache; `progress` see `Ensemble.predict`."""
     prediction = predict_cached_case(
-        cache, index, ensemble, rules.postprocessing.tta, without=computed.without
+        cache,
+        index,
+        ensemble,
+        rules.postprocessing.tta,
+        without=computed.without,
+        progress=progress,
     )
     rows = slice_rows_of(cache, index, rules) - cache.row_slice(index).start
     slices = (prediction.network_output >= computed.slice_threshold).cpu().numpy()[rows]

@@ -20,7 +20,7 @@ __all__ = ["Progress", "score_all"]
 
 MAX_PROCESSES = 8
 MIN_CASES_FOR_PROCESSES = 4  # they take a second or two to start
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 
 
 def score_all(

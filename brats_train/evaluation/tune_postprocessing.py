@@ -25,7 +25,7 @@ from brats_cache.imaging.labels import region_table
 from brats_train.data.selection import Fold, case_splits
 from brats_train.inference.case_prediction import predict_cached_case
 from brats_train.inference.components import component_curves
-from brats_train.inference.ensemble import Ensemble
+from brats_train.inference.ensemble import Ensemble, ShareDone
 from brats_train.models import checkpoint
 from brats_train.models.postprocessing import Postprocessing, RegionRule
 from brats_train.runtime.distributed import World
@@ -66,7 +66,7 @@ class CaseCurves:
 
 
 Measured = Mapping[tuple[str, str], CaseCurves]  # by case id and region
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 
 
 class _Choice(NamedTuple):
@@ -84,7 +84,8 @@ def measure_cases(
         fold: As in training.
         ensemble: The model.
         world: This process among its peers.
-        progress: Called with the number of this rank's cases done and of all.
+        progress: Called with the number of this rank's cases done, parts of one included, and of
+            all.
 
     Returns:
         The curves of each case and region, on every rank.
@@ -103,9 +104,13 @@ def measure_cases(
     mine: dict[tuple[str, str], CaseCurves] = {}
     here = cases[world.rank :: world.size]
     progress(0, len(here))
-    for number, (cache, index) in enumerate(here, start=1):
-        mine.update(_measure(cache, index, ensemble))
-        progress(number, len(here))
+    for number, (cache, index) in enumerate(here):
+
+        def part(share: float, number: int = number) -> None:
+            progress(number + share, len(here))
+
+        mine.update(_measure(cache, index, ensemble, part))
+        progress(number + 1, len(here))
     return {key: curves for part in world.all_gather(mine) for key, curves in part.items()}
 
 
@@ -167,11 +172,21 @@ def record_postprocessing(path: Path, chosen: Postprocessing) -> None:
 
 
 def _measure(
-    cache: Cache, index: int, ensemble: Ensemble
+    cache: Cache, index: int, ensemble: Ensemble, progress: ShareDone
 ) -> Iterator[tuple[tuple[str, str], CaseCurves]]:
     """The curves of each region that the case's labels know."""
     labels, case = true_labels(cache, index), cache.cases["id"][index].decode()
-    predictions = [predict_cached_case(cache, index, ensemble, tta) for tta in (False, True)]
+    plain = predict_cached_case(
+        cache, index, ensemble, False, progress=lambda share: progress(share / NUM_PASSES)
+    )
+    flipped = predict_cached_case(
+        cache,
+        index,
+        ensemble,
+        True,
+        progress=lambda share: progress((1 + share * (NUM_PASSES - 1)) / NUM_PASSES),
+    )
+    predictions = (plain, flipped)
     for channel, region in enumerate(ensemble.spec.regions):
         if region not in cache.scheme(index).regions:
             continue

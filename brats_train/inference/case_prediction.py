@@ -21,7 +21,7 @@ from brats_cache.imaging.scan_check import check_scans
 from brats_train.data.channels import place_channels
 from brats_train.inference.brain import brain_of_images
 from brats_train.inference.case_sources import fingerprint_of_scans
-from brats_train.inference.ensemble import Ensemble, to_native
+from brats_train.inference.ensemble import Ensemble, ShareDone, to_native
 from brats_train.inference.expected_dice import agreement_of
 from brats_train.inference.familiarity import compare_look
 from brats_train.inference.mask_files import grid_of
@@ -82,10 +82,17 @@ class CasePrediction:
     agreement: np.ndarray
 
 
-def predict_case(prepared: PreparedCase, ensemble: Ensemble, tta: bool) -> CasePrediction:
-    """Predicts a prepared case; `tta` averages over flips."""
+def predict_case(
+    prepared: PreparedCase,
+    ensemble: Ensemble,
+    tta: bool,
+    progress: ShareDone = lambda share: None,
+) -> CasePrediction:
+    """Predicts a prepared case; `tta` averages over flips, `progress` see `Ensemble.predict`."""
     _, height, width = prepared.grid.canonical_shape
-    output, slice_labels, overlaps = ensemble.predict(prepared.images, prepared.z_indices, tta)
+    output, slice_labels, overlaps = ensemble.predict(
+        prepared.images, prepared.z_indices, tta, progress
+    )
     probabilities = to_native(output, height, width, ensemble.spec.preparation.fit)
     probabilities *= prepared.brain[:, None]
     # What a slice counts for is the tumour that is seen in it.
@@ -100,7 +107,13 @@ def predict_case(prepared: PreparedCase, ensemble: Ensemble, tta: bool) -> CaseP
 
 
 def predict_cached_case(
-    cache: Cache, index: int, ensemble: Ensemble, tta: bool, *, without: Sequence[str] = ()
+    cache: Cache,
+    index: int,
+    ensemble: Ensemble,
+    tta: bool,
+    *,
+    without: Sequence[str] = (),
+    progress: ShareDone = lambda share: None,
 ) -> CasePrediction:
     """Predicts the cached rows of case number `index`.
 
@@ -112,6 +125,7 @@ def predict_cached_case(
         ensemble: The model.
         tta: Average over flips.
         without: Modalities to leave out, as if the case lacked them.
+        progress: See `Ensemble.predict`.
     """
     rows = cache.row_slice(index)
     images, grid = np.array(cache.images[rows]), grid_of(cache, index)
@@ -126,7 +140,7 @@ def predict_cached_case(
         brain=brain_of_images(images, height, width, cache.preparation.fit),
         grid=grid,
     )
-    return predict_case(prepared, ensemble, tta)
+    return predict_case(prepared, ensemble, tta, progress)
 
 
 def prepare_case(case: Case, spec: SegmenterSpec) -> PreparedCase:

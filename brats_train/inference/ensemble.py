@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +22,18 @@ from brats_train.models.postprocessing import Postprocessing
 from brats_train.models.sources import load_models
 from brats_train.runtime.precision import autocast, choose_amp
 
-__all__ = ["Ensemble", "SlicePredictions", "average", "load_ensemble", "make_ensemble", "to_native"]
+__all__ = [
+    "Ensemble",
+    "ShareDone",
+    "SlicePredictions",
+    "average",
+    "load_ensemble",
+    "make_ensemble",
+    "to_native",
+]
 
 SLICES_AT_ONCE = 32
+ShareDone = Callable[[float], None]  # takes the share of a work that is done, from 0 to 1
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 
 
@@ -79,7 +88,11 @@ class Ensemble:
 
     @torch.inference_mode()
     def predict(
-        self, images: np.ndarray, z_indices: np.ndarray, tta: bool = False
+        self,
+        images: np.ndarray,
+        z_indices: np.ndarray,
+        tta: bool = False,
+        progress: ShareDone = lambda share: None,
     ) -> SlicePredictions:
         """Predicts prepared slices of one case.
 
@@ -90,18 +103,19 @@ class Ensemble:
             images: (n, C, S, S) float16, as `prepare_images` makes them.
             z_indices: (n,) z of each slice, ascending; tells a model of context the neighbours.
             tta: Average over both flips and their combination (test-time augmentation).
+            progress: Called with the share of the slices that is done, from 0 to 1, before the last
+                are.
 
         Raises:
             CheckpointError: The models give NaN.
         """
         stacks = neighbor_positions(z_indices, self.spec.context)
-        parts = [
-            self._chunk(
-                torch.from_numpy(images[stack].reshape(len(stack), -1, *images.shape[2:])), tta
-            )
-            for stack in np.split(stacks, range(SLICES_AT_ONCE, len(stacks), SLICES_AT_ONCE))
-            if len(stack)
-        ]
+        parts: list[SlicePredictions] = []
+        for start in range(0, len(stacks), SLICES_AT_ONCE):
+            progress(start / len(stacks))
+            stack = stacks[start : start + SLICES_AT_ONCE]
+            pixels = images[stack].reshape(len(stack), -1, *images.shape[2:])
+            parts.append(self._chunk(torch.from_numpy(pixels), tta))
         if not parts:
             size, num = self.spec.preparation.size, len(self.spec.regions)
             return SlicePredictions(

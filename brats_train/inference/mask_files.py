@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from isal import igzip
 
-from brats_cache.common.errors import DataFaults, Fault
+from brats_cache.common.errors import BratsError, DataFaults, Fault
 from brats_cache.common.names import check_file_name
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.grid import GRID_TOLERANCE_MM, Grid, largest_displacement
@@ -22,7 +22,7 @@ from brats_cache.imaging.nifti import read_contents, read_labels
 from brats_cache.imaging.nifti_header import Header, read_header
 from brats_cache.imaging.orientation import Orientation
 
-__all__ = ["encode_mask", "grid_of", "mask_path", "read_mask"]
+__all__ = ["encode_mask", "grid_of", "mask_path", "read_mask", "refuse_existing"]
 
 
 def grid_of(cache: Cache, case: int) -> Grid:
@@ -44,6 +44,26 @@ def mask_path(folder: Path, case: str, suffix: str = ".nii.gz") -> Path:
         found, expected = f"an id that is no file name: {error}", "a name without separators"
         raise DataFaults([Fault(case=case, path=None, found=found, expected=expected)]) from None
     return folder / f"{case}{suffix}"
+
+
+def refuse_existing(files_by_case: Sequence[Sequence[Path]]) -> None:
+    """Refuses to replace what `predict` wrote before.
+
+    Args:
+        files_by_case: The files that would be written of each case.
+
+    Raises:
+        BratsError: One of them exists.
+    """
+    found = [[path for path in files if path.exists()] for files in files_by_case]
+    if not any(found):
+        return
+    first, num_cases = next(paths[0] for paths in found if paths), sum(map(bool, found))
+    others = f", as do files of {num_cases} of the {len(found)} cases"
+    raise BratsError(
+        f"{first}: exists already{others if len(found) > 1 else ''}. "
+        "Choose another --out, go on with --resume, or replace them with --overwrite."
+    )
 
 
 def encode_mask(mask: np.ndarray, grid: Grid) -> bytes:

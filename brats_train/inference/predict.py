@@ -38,6 +38,7 @@ from brats_train.inference.case_prediction import (
 from brats_train.inference.case_sources import output_scheme
 from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.expected_dice import expected_dice
+from brats_train.inference.mask_files import refuse_existing
 from brats_train.inference.postprocess import entropy, regions_of, source_labels
 from brats_train.inference.targets import (
     Target,
@@ -53,7 +54,7 @@ __all__ = ["Outcome", "PredictionJob", "predict"]
 
 NUM_READERS = 2
 SCAN_WARNINGS = (NOT_STRIPPED, OTHER_SPACING, FLAT, IDENTICAL, NOT_ALIGNED)
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 Warn = Callable[[str], None]
 
 
@@ -119,7 +120,8 @@ def predict(
         job: The cases and what to make of them.
         ensemble: The model.
         world: This process among its peers.
-        progress: Called with the number of cases done and of all.
+        progress: Called with the number of cases done, and of those that the model has done, parts
+            of one included; and with the number of all.
         warn: Takes a line for each kind of scan that the model may not understand, on every rank.
         alert: Takes a line for each case that looks unlike the training scans, before it is
             segmented, on the rank that does.
@@ -148,7 +150,9 @@ def predict(
     mine = wanted[world.rank :: world.size]
     results: list[_Result] = []
     progress(0, len(mine))
-    for result in _segment_all(mine, ensemble, model, alert):
+    for result in _segment_all(
+        mine, ensemble, model, alert, lambda done: progress(done, len(mine))
+    ):
         results.append(result)
         progress(len(results), len(mine))
     results = [result for part in world.all_gather(results) for result in part]
@@ -192,14 +196,8 @@ def _advise(fault: Fault, modalities: Sequence[str]) -> Fault:
 def _kept(job: PredictionJob, targets: Sequence[Target], model: str, world: World) -> list[Path]:
     """The masks that stay, the same on every rank; each rank looks at its share of the files."""
     with same_error_on_all_ranks():
-        found = [path for target in targets for path in target.files if path.exists()]
-        if found and not job.overwrite and not job.resume:
-            num_cases = sum(any(path.exists() for path in target.files) for target in targets)
-            others = f", as do files of {num_cases} of the {len(targets)} cases"
-            raise BratsError(
-                f"{found[0]}: exists already{others if len(targets) > 1 else ''}. "
-                "Choose another --out, go on with --resume, or replace them with --overwrite."
-            )
+        if not job.overwrite and not job.resume:
+            refuse_existing([target.files for target in targets])
     if not job.resume:
         world.broadcast(None)  # a barrier: no rank writes before all have looked
         return []
@@ -221,9 +219,13 @@ def _kept(job: PredictionJob, targets: Sequence[Target], model: str, world: Worl
 
 
 def _segment_all(
-    targets: Sequence[Target], ensemble: Ensemble, model: str, alert: Warn
+    targets: Sequence[Target],
+    ensemble: Ensemble,
+    model: str,
+    alert: Warn,
+    progress: Callable[[float], None],
 ) -> Iterator[_Result]:
-    """Yields what became of each case, in order.
+    """Yields what became of each case, in order; `progress` takes how many the model has done.
 
     What is in memory is bounded: `NUM_READERS` cases wait for the model, one for the disk.
     """
@@ -232,6 +234,11 @@ def _segment_all(
         waiting = iter(targets)
         reading: deque[tuple[Target, Future[tuple[PreparedCase, Header]]]] = deque()
         writing: tuple[_Result, Future[dict[str, float]]] | None = None
+        num_done = 0
+
+        def part(share: float) -> None:
+            progress(num_done + share)
+
         try:
             while True:
                 while len(reading) < NUM_READERS and (target := next(waiting, None)) is not None:
@@ -244,10 +251,12 @@ def _segment_all(
                     prepared, header = read.result()
                 except DataFaults as error:
                     yield _Result(target=target, faults=error.faults)
+                    num_done += 1
                     continue
                 if prepared.unfamiliar:
                     alert(f"{target.case.id}: {prepared.unfamiliar}")
-                prediction = predict_case(prepared, ensemble, spec.postprocessing.tta)
+                prediction = predict_case(prepared, ensemble, spec.postprocessing.tta, part)
+                num_done += 1
                 description = description_of(model, prepared.fingerprint)
                 if writing is not None:
                     yield _finished(*writing)

@@ -21,12 +21,16 @@ from brats_cache.common.errors import BratsError, CheckpointError, first_line, p
 from brats_cache.common.text import first_few
 from brats_train.models.network import TIMM_PREFIX
 
-__all__ = ["load_encoder_weights"]
+__all__ = ["WeightsNotFoundError", "load_encoder_weights"]
 
 _WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
 _HUB_TIMEOUT_SECONDS = 5
 _NUM_KEYS_SHOWN = 4
 _MAX_QUOTED = 100  # characters of what a file asks for
+
+
+class WeightsNotFoundError(BratsError, FileNotFoundError):
+    """ImageNet weights that are neither on this machine nor can be downloaded."""
 
 
 def load_encoder_weights(model: nn.Module, encoder_name: str, source: str) -> str:
@@ -45,8 +49,8 @@ def load_encoder_weights(model: nn.Module, encoder_name: str, source: str) -> st
         "imagenet (smp-hub/resnet34.imagenet)" or "file NAME xxh3:CHECKSUM" (xxh3_64, hexadecimal).
 
     Raises:
-        BratsError: There are no such weights, or they cannot be downloaded; the model is then
-            unchanged.
+        BratsError: There are no such weights; the model is then unchanged.
+        WeightsNotFoundError: They cannot be downloaded; likewise.
         CheckpointError: The file cannot be read or does not fit; the model is then unchanged.
     """
     if source == "none":
@@ -101,7 +105,7 @@ def _fetch(encoder_name: str, location: dict[str, str]) -> Path:
         hub.get_hf_file_metadata(url, timeout=_HUB_TIMEOUT_SECONDS)
         return Path(hub.hf_hub_download(**where))
     except Exception as error:  # the hub's transport, and so its exceptions, change by version
-        raise BratsError(
+        raise WeightsNotFoundError(
             f"the ImageNet weights of {encoder_name} cannot be had: not in the cache "
             f"{HF_HUB_CACHE}, and {url} failed ({first_line(error)}).\n"
             f"Either train from random weights with --encoder-weights none, or fetch that file"

@@ -32,7 +32,7 @@ BYTES_OF_A_SLICE = 14_000  # of four modalities of 240 x 240 pixels
 MAX_CASES_WITH_16_SLICES = 55
 MIN_SLICES = 4
 NUM_TESTS = 4
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 
 
 @dataclass(kw_only=True)

@@ -12,6 +12,7 @@ import torch
 
 from brats_cache.common.progress import duration
 from brats_train.data.selection import folds_of
+from brats_train.models.pretrained import WeightsNotFoundError
 from brats_train.runtime.distributed import World
 from brats_train.training.micro_batch import oom_as_error
 from brats_train.training.run_config import introduction
@@ -39,7 +40,7 @@ def describe_training(job: TrainJob, world: World, log: Log) -> None:
     """
     with oom_as_error(job.micro_batch, world):
         num_folds, job = _first_fold(job)
-        trainer = Trainer(job, world, RunDir(Path("dry-run")), log)
+        trainer = _make_trainer(job, world, log)
         recipe, num_steps = trainer.recipe, trainer.batches.num_steps
         log(introduction(trainer.config(), num_steps, trainer.progress))
         share = recipe.half_resolution
@@ -58,6 +59,18 @@ def describe_training(job: TrainJob, world: World, log: Log) -> None:
     if num_folds:
         log(f"That is for each of {num_folds} folds.")
     log(f"Memory: {_peak_bytes(world) / 2**30:.1f} GiB of {world.device}.")
+
+
+def _make_trainer(job: TrainJob, world: World, log: Log) -> Trainer:
+    """A trainer that need not have the encoder's weights, whose values change neither memory nor
+    time."""
+    run = RunDir(Path("dry-run"))
+    try:
+        return Trainer(job, world, run, log)
+    except WeightsNotFoundError as error:
+        log(f"Note: a training would stop here: {error}")
+        recipe = replace(job.recipe, encoder_weights="none")
+        return Trainer(replace(job, recipe=recipe), world, run, log)
 
 
 def _first_fold(job: TrainJob) -> tuple[int, TrainJob]:

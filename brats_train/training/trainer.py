@@ -33,6 +33,7 @@ from brats_train.runtime.signals import InterruptHandler
 from brats_train.runtime.stopwatch import Stopwatch
 from brats_train.training.checkpoint_writer import CheckpointWriter
 from brats_train.training.curves_file import CurvesFile
+from brats_train.training.disk_space import check_disk_space
 from brats_train.training.epoch_record import epoch_line, epoch_row
 from brats_train.training.loggers import Trackers, check_trackers
 from brats_train.training.lr_schedule import learning_rate
@@ -86,6 +87,8 @@ def train(
     check_trackers(job.trackers)  # before a run directory is made
     with oom_as_error(job.micro_batch, world), ExitStack() as stack:
         trainer = Trainer(job, world, run, log, started)
+        optimizer = trainer.recipe.optimizer
+        world.decide_on_main(lambda: check_disk_space(run, trainer.train_step, optimizer))
         if resume:
             trainer.load_last()
         elif world.is_main:

@@ -62,6 +62,21 @@ def test_lines_say_how_many_there_are_and_what_is_left(
     ]
 
 
+def test_a_part_of_one_is_told_and_nothing_goes_back(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with show_progress("Scoring", "cases") as report:
+        for done in (0, 0, 0.25, 0.5, 0, 1):
+            report(done, 1)
+            clock.now += 10
+    assert capsys.readouterr().err.splitlines() == [
+        "Scoring: 1 cases",
+        "Scoring: 0.25 of 1 cases, 20.0 s, about 1:00 min left",
+        "Scoring: 0.50 of 1 cases, 30.0 s, about 30 s left",
+        "Scoring: 1 of 1 cases, 50.0 s",
+    ]
+
+
 def test_the_longer_the_work_the_fewer_the_lines(clock: Clock) -> None:
     timer, hours = LineTimer(), []
     for second in range(24 * 3600):

@@ -35,12 +35,15 @@ def summary_of(run: Path, split: str = "val") -> dict:
 def test_what_was_chosen_is_used_and_can_be_overruled(tmp_path: Path, cache: Cache) -> None:
     run = make_run(tmp_path / "r", cache)
     ensemble = load_ensemble([run / "best.pt"], WORLD.device)
-    told: list[tuple[int, int]] = []
+    told: list[tuple[float, int]] = []
     measured = measure_cases(
         [cache], None, ensemble, WORLD, lambda done, total: told.append((done, total))
     )
     num_cases = int((cache.cases["split"] == b"val").sum())
-    assert told == [(number, num_cases) for number in range(num_cases + 1)]
+    assert told == sorted(told)
+    assert {done for done, _ in told if done % 1 == 0} == set(range(num_cases + 1))
+    assert any(0 < done < 1 for done, _ in told), "a single case can take minutes"
+    assert {total for _, total in told} == {num_cases}
     chosen = choose_postprocessing(measured, ["wt"], Postprocessing())
     record_postprocessing(run / "best.pt", chosen)
     call("eval", "--run", run, "--device", "cpu")

@@ -43,6 +43,25 @@ def test_a_mask_lies_on_its_scan(run: Path, scans: Path, tmp_path: Path) -> None
         assert set(np.unique(mask.dataobj)) <= {0, 1, 2, 4}
 
 
+def test_masks_that_exist_are_refused_before_the_model_is_loaded(
+    run: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = sorted(folder.name for folder in scans.iterdir())
+    mask = tmp_path / "out" / f"{names[0]}.nii.gz"
+    mask.parent.mkdir()
+    mask.write_bytes(b"mine")
+    monkeypatch.setattr("brats_train.inference.case_models.load_case_models", pytest.fail)
+    call("predict", scans, "--run", run, "--out", mask.parent, code=1)
+    said = capsys.readouterr().err
+    assert f"{mask}: exists already, as do files of 1 of the {len(names)} cases" in said
+    assert "--resume" in said
+    assert mask.read_bytes() == b"mine"
+
+
 def test_orientation_makes_no_difference(run: Path, scans: Path, tmp_path: Path) -> None:
     turned = tmp_path / "ras"
     for path in scans.rglob("*.nii"):

@@ -48,3 +48,20 @@ def test_a_dry_run_finds_what_a_run_would(
         code=1,
     )
     assert "gone.pth" in capsys.readouterr().err
+
+
+def test_a_dry_run_needs_no_weights(
+    cache_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their values change neither memory nor time; that they are missing is said."""
+
+    def is_gone(*args: object, **about: object) -> None:
+        raise FileNotFoundError("no network")
+
+    for name in ("hf_hub_download", "get_hf_file_metadata"):
+        monkeypatch.setattr(f"huggingface_hub.{name}", is_gone)
+    words = ("--encoder-weights", "imagenet", "--dry-run")
+    call("train", "--cache", cache_path, *TRAINING, *words)
+    said = capsys.readouterr().out
+    assert "Note: a training would stop here: the ImageNet weights of resnet18" in said
+    assert "Memory:" in said
