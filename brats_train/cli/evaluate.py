@@ -20,6 +20,7 @@ from brats_train.cli.options import (
     model_sources,
     open_run_caches,
     run_option,
+    say_loading,
     tta_option,
     warn_damaged,
 )
@@ -91,16 +92,17 @@ def evaluate(
     --predictions scores masks instead, without a model; with --cache and without --run it writes
     eval/SPLIT into their folder.
     """
+    if len(run_dirs) > 1 and checkpoint not in ("best", "last"):
+        raise click.UsageError(
+            "--checkpoint FILE is one model: name one --run, which says what to score."
+        )
+    say_loading()
     from brats_train.data.case_labels import grades_of
     from brats_train.evaluation import evaluate as evaluation
     from brats_train.evaluation.classification import describe_classes
     from brats_train.evaluation.summary import describe, to_json
     from brats_train.training.trained_on import results_home, trained_on
 
-    if len(run_dirs) > 1 and checkpoint not in ("best", "last"):
-        raise click.UsageError(
-            "--checkpoint FILE is one model: name one --run, which says what to score."
-        )
     needs_run = predictions is None or run_dirs or not caches
     runs = model_sources(run_dirs, "best") if needs_run else []
     trained = trained_on(runs[0]) if runs else None

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from brats_cache.common.errors import printable
-from brats_train.cli.options import PATH, model_sources, run_option
+from brats_train.cli.options import PATH, model_sources, run_option, say_loading
 
 __all__ = ["export"]
 
@@ -28,6 +28,7 @@ def export(run_dirs: tuple[Path, ...], kind: str, out: Path, overwrite: bool) ->
 
     Several runs and the folds of a cross-validated run stay together and are averaged.
     """
+    say_loading()
     from brats_train.export.export import ExportJob, export_hub, export_onnx
 
     job = ExportJob(sources=model_sources(run_dirs, "best"), out=out, overwrite=overwrite)

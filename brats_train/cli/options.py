@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ __all__ = [
     "model_sources",
     "open_run_caches",
     "run_option",
+    "say_loading",
     "tta_option",
     "warn_damaged",
 ]
@@ -132,6 +134,13 @@ def open_run_caches(trained: TrainedOn | None, given: Sequence[Path]) -> list[Ca
             prefix="Warning: ",
         )
     return caches
+
+
+def say_loading() -> None:
+    """Says on a terminal why nothing happens for seconds: torch is about to be imported."""
+    is_first = "torch" not in sys.modules and os.environ.get("RANK", "0") == "0"
+    if is_first and sys.stderr.isatty():
+        click.echo("Loading PyTorch ...", err=True)
 
 
 def check_still_there(paths: Sequence[Path]) -> None:

@@ -17,6 +17,7 @@ from brats_train.cli.options import (
     device_option,
     model_sources,
     run_option,
+    say_loading,
     tta_option,
 )
 
@@ -103,6 +104,7 @@ def predict(
         )
     if not (files or resume or overwrite) and "LOCAL_RANK" not in os.environ and out_dir.is_dir():
         _refuse_existing(cases, manifest, out_dir)
+    say_loading()
     from brats_train.inference import predict as prediction
     from brats_train.inference.case_models import load_case_models
     from brats_train.runtime.distributed import process_group, same_error_on_all_ranks

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from brats_cache.common.progress import show_progress
-from brats_train.cli.options import PATH, check_still_there, warn_damaged
+from brats_train.cli.options import PATH, check_still_there, say_loading, warn_damaged
 
 __all__ = ["report"]
 
@@ -45,6 +45,7 @@ def report(
     Shows what brats eval --split val has scored, or training alone without scores. Writes figures/
     and report.html into the run. For a paper: --format pdf --dpi 300.
     """
+    say_loading()
     from brats_train.evaluation.results import read_results
     from brats_train.report.build import make_report
     from brats_train.runtime.distributed import process_group

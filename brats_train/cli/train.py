@@ -14,7 +14,7 @@ import click
 
 from brats_cache.common.errors import BratsError, print_wrapped, printable
 from brats_cache.common.process import module_environment, usable_cores
-from brats_train.cli.options import PATH, compile_option
+from brats_train.cli.options import PATH, compile_option, say_loading
 
 __all__ = ["given_settings", "make_job", "train"]
 
@@ -132,6 +132,7 @@ def train(
         _check_caches(options["caches"], resume)
         if nproc is not None:
             _start_processes(nproc)
+    say_loading()
     from brats_train.runtime.distributed import process_group
     from brats_train.training import folds, trainer
     from brats_train.training.run_dir import RunDir

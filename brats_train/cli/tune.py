@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from brats_cache.common.errors import BratsError
-from brats_train.cli.options import PATH
+from brats_train.cli.options import PATH, say_loading
 from brats_train.cli.train import given_settings, make_job, train
 
 __all__ = ["tune"]
@@ -82,6 +82,7 @@ def tune(
             f"brats tune: {missing[0]} is not installed. Install it: pip install -e '.[tune]' in "
             "the checkout."
         )
+    say_loading()
     from brats_train.tuning import search
     from brats_train.tuning.space import load_space
 

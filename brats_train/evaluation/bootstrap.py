@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 __all__ = ["MIN_PATIENTS", "bootstrap_interval", "score_with_interval"]
 
@@ -46,6 +45,8 @@ def bootstrap_interval(
     Raises:
         ValueError: An infinite value, a level outside (0, 1), or no resamples.
     """
+    from scipy import stats  # takes a second to import, and is needed last
+
     if not 0 < level < 1 or num_resamples < 1:
         raise ValueError(f"level {level} is not in (0, 1) or num_resamples {num_resamples} < 1")
     by_patient: dict[object, list[float]] = defaultdict(list)

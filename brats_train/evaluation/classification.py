@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from brats_cache.common.csv_names import csv_text, written_name
 from brats_cache.common.errors import printable
@@ -58,6 +57,8 @@ def area_under_curve(is_positive: np.ndarray, score: np.ndarray) -> float:
     Returns:
         0 to 1; NaN where all are positive or none is.
     """
+    from scipy import stats  # takes a second to import, and is needed last
+
     num_positive = int(is_positive.sum())
     num_pairs = num_positive * (len(is_positive) - num_positive)
     if not num_pairs:

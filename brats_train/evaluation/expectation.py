@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from brats_train.evaluation.bootstrap import score_with_interval
 
@@ -43,6 +42,8 @@ def summarise_expected(
 
 def rank_correlation(told: np.ndarray, true: np.ndarray) -> float:
     """Spearman's correlation of (n,) values, ties with their mean rank; NaN of constant ones."""
+    from scipy import stats  # takes a second to import, and is needed last
+
     if len(told) < 2 or np.ptp(told) == 0 or np.ptp(true) == 0:
         return math.nan
     return float(np.corrcoef(stats.rankdata(told), stats.rankdata(true))[0, 1])
