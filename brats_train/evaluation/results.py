@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from brats_cache.common.csv_names import read_name
 from brats_cache.common.errors import BratsError, first_line, printable
 from brats_cache.common.files import read_json, read_small_file
+from brats_train.data.selection import RowRule
+from brats_train.evaluation.metrics import EmptyRule
 from brats_train.models.postprocessing import Postprocessing
 from brats_train.runtime.settings import first_fault
 
@@ -87,7 +89,14 @@ class _Expected(BaseModel):
 
 
 class _Region(BaseModel):
+    """The scores of a region, of which older versions had fewer."""
+
     dice: _Mean
+    hd95: _Mean | None = None
+    nsd: _Mean | None = None
+    sensitivity: _Mean | None = None
+    precision: _Mean | None = None
+    lesion_dice: _Mean | None = None
     expected_dice: _Expected | None = None
 
 
@@ -101,6 +110,10 @@ class _Summary(_Fold):
     """What commands read from summary.json; its other fields are for people."""
 
     split: str
+    num_cases: Annotated[int, Field(ge=0)]
+    num_patients: Annotated[int, Field(ge=0)] | None = None  # older versions did not count them
+    slice_rows: RowRule
+    empty: EmptyRule
     regions: Annotated[dict[Literal["wt", "tc", "et"], _Region], Field(min_length=1)]
     caches: list[FileEntry]
     predictions: Name = "none"

@@ -74,12 +74,12 @@ def _front_matter(name: str, description: Description, evaluations: Sequence[Res
             dataset_name=f"split {results.summary['split']} of the training cache",
             metric_type=metric,
             metric_name=f"{region.upper()} {label}",
-            metric_value=round(scores[metric]["mean"], digits),
+            metric_value=round(mean, digits),
         )
         for results in evaluations
         for region, scores in results.summary["regions"].items()
         for label, metric, digits in _METRICS[:2]
-        if scores[metric]["mean"] is not None
+        if (mean := _score(scores, metric)["mean"]) is not None
     ]
     data = ModelCardData(
         model_name=name if results else None,
@@ -179,16 +179,20 @@ def _evaluation(description: Description, evaluations: Sequence[Results]) -> str
     for results in evaluations:
         summary = results.summary
         regions = summary["regions"]
+        counts = [
+            _count(summary[f"num_{noun}s"], noun)
+            for noun in ("case", "patient")
+            if summary.get(f"num_{noun}s") is not None
+        ]
         lines = [
-            f"Split {summary['split']}, {_count(summary['num_cases'], 'case')} of "
-            f"{_count(summary['num_patients'], 'patient')}: mean [95 % bootstrap interval over "
+            f"Split {summary['split']}, {', '.join(counts)}: mean [95 % bootstrap interval over "
             "patients] of whole cases on the scan's own grid.",
             "",
             f"| | {' | '.join(region.upper() for region in regions)} |",
             f"|---|{'---|' * len(regions)}",
         ]
         for label, metric, digits in _METRICS:
-            cells = [_cell(scores[metric], digits) for scores in regions.values()]
+            cells = [_cell(_score(scores, metric), digits) for scores in regions.values()]
             lines.append(f"| {label} | {' | '.join(cells)} |")
         rules = {model.postprocessing.describe(tuple(regions)): None for model in results.models}
         lines += ["", f"Scored with: {'; or '.join(rules)}."]
@@ -208,6 +212,11 @@ def _evaluation(description: Description, evaluations: Sequence[Results]) -> str
             "thresholds, so these figures are a little too good."
         )
     return "\n\n".join(parts)
+
+
+def _score(scores: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
+    """Mean and interval of a metric, undefined where an older version did not compute it."""
+    return scores.get(metric) or {"mean": None}
 
 
 def _count(number: int, noun: str) -> str:

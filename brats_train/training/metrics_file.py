@@ -6,7 +6,6 @@ version can leave at the end, is not read, and is removed when the run goes on.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ METRIC_COLUMNS = (
     *("epoch", "lr", "train_loss", "train_bce", "train_iou_loss", "train_iou"),
     *("val_loss", "val_bce", "val_iou_loss", "val_iou", "seconds", "slices_per_s", "wait_pct"),
 )
+_MAX_EPOCHS = 1e9
 _HEADER = ",".join(METRIC_COLUMNS) + "\n"
 
 
@@ -116,4 +116,4 @@ def _values(line: str) -> list[float] | None:
     except ValueError:
         return None
     is_whole = line.endswith("\n") and len(values) == len(METRIC_COLUMNS)
-    return values if is_whole and math.isfinite(values[0]) else None
+    return values if is_whole and values[0].is_integer() and 0 < values[0] < _MAX_EPOCHS else None

@@ -20,6 +20,9 @@ from brats_train.evaluation.summary import cases_csv
 # What commands read from summary.json.
 SUMMARY = {
     "split": "val",
+    "num_cases": 1,
+    "slice_rows": "all",
+    "empty": "official",
     "regions": {"wt": {"dice": {"mean": 0.8}}},
     "caches": [{"path": "cache.h5", "fingerprint": "0"}],
     "checkpoints": [{"path": "best.pt", "fingerprint": "0"}],
@@ -81,6 +84,11 @@ def test_the_field_at_fault_is_named(tmp_path: Path) -> None:
                 {"caches": None},
                 {"caches": [{"path": 5, "fingerprint": "0"}]},
                 {"split": None},
+                {"num_cases": "1"},
+                {"num_patients": -1},
+                {"slice_rows": "x"},
+                {"empty": "x"},
+                {"regions": {"wt": {"dice": {"mean": 0.8}, "hd95": "x"}}},
                 {"definitions": 0.5},
                 {"predictions": None},
                 {"folds": [{"checkpoints": [5]}]},
