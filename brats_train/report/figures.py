@@ -88,7 +88,7 @@ def draw_sizes(sizes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> 
         sizes: Volumes in ml and Dice scores of the cases, by region. A case without the region is
             drawn hollow at the left edge.
     """
-    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
     axes = figure.subplots()
     held = [volume for volumes, _ in sizes.values() for volume in volumes if volume > 0]
     edge = min(held, default=1.0) / 3
@@ -119,7 +119,7 @@ def draw_sizes(sizes: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> 
     if has_empty:
         axes.axvline(edge * 1.5, color=INK, alpha=0.7, linewidth=1, linestyle=":")
         axes.text(edge * 1.6, 0.01, "left of this line: no true region", fontsize=8)
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(loc="outside upper center", ncols=len(sizes), frameon=False)
     return figure
 
 
@@ -129,7 +129,7 @@ def draw_reliability(tables: Mapping[str, Table]) -> Figure:
     Args:
         tables: By region, see `brats_train.evaluation.calibration.probability_table`.
     """
-    figure = Figure(figsize=(6, 6), layout="constrained")
+    figure = Figure(figsize=(5.2, 5.6), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot((0, 1), (0, 1), color=INK, alpha=0.7, linewidth=1, label="perfect")
     for region, table in tables.items():
