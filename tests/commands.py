@@ -9,6 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCHER = ROOT / "brats"
+# An encoder of timm, made for tests: 0.4 million parameters, where resnet18 has 11.
+SMALL_ENCODER = "tu-test_resnet"
 
 
 def run_brats(

@@ -15,7 +15,7 @@ NOTEBOOK = ROOT / "docs" / "notebooks" / "quickstart.ipynb"
 TINY = """
 NUM_CASES, SHAPE, SIZE = 2, "32x32x12", 32
 TRAINING = ["--recipe", "strong", "--epochs", "1", "--encoder-weights", "none"]
-TRAINING += ["--set", "model.encoder=resnet18", "--set", "sampling=uniform"]
+TRAINING += ["--set", "model.encoder=tu-test_resnet", "--set", "sampling=uniform"]
 """
 
 

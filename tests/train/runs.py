@@ -15,6 +15,7 @@ from brats_train.models.checkpoint import SegmenterSpec, pack, save
 from brats_train.models.network import ModelConfig, build_model
 from brats_train.models.postprocessing import Postprocessing, RegionRule
 from brats_train.training.recipe import apply_settings, load_recipe, recipe_to_dict
+from tests.commands import SMALL_ENCODER
 
 
 def make_run(
@@ -32,7 +33,7 @@ def make_run(
 ) -> Path:
     """A run directory with an untrained model in best.pt, one rule for all its regions."""
     recipe = apply_settings(
-        load_recipe("paper"), [f"target={target}", f"rows={rows}", "model.encoder=resnet18"]
+        load_recipe("paper"), [f"target={target}", f"rows={rows}", f"model.encoder={SMALL_ENCODER}"]
     )
     torch.manual_seed(seed)
     config = ModelConfig(

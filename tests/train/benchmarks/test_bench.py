@@ -13,6 +13,7 @@ from brats_train.benchmarks import cases as bench_cases
 from brats_train.benchmarks.harness import BenchmarkReport, Throughput, Workload, measure_in_turn
 from brats_train.benchmarks.loader import evenly_spread_rows
 from brats_train.models.onnx_file import has_onnx
+from tests.commands import SMALL_ENCODER
 from tests.train.runs import call
 
 CPU = torch.device("cpu")
@@ -72,14 +73,15 @@ def test_the_loader_is_measured(cache_path: Path, capsys: pytest.CaptureFixture[
 def test_the_step_is_measured(cache_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--batch-size", 2, "--steps", 1, "--rounds", 2, "--resident", "always")
     call(
-        "bench", "step", "--cache", cache_path, *words, "--set", "model.encoder=resnet18", "--json"
+        *("bench", "step", "--cache", cache_path, *words),
+        *("--set", f"model.encoder={SMALL_ENCODER}", "--json"),
     )
     values = json.loads(capsys.readouterr().out)
     assert set(values["speeds"]) == {"pure", "synthetic", "real", "resident"}
     assert {"real / synthetic", "resident / synthetic"} <= set(values["ratios"])
     assert 0 <= values["figures"]["real: wait %"] <= 100
     assert values["figures"]["peak memory GiB"] > 0
-    assert values["settings"]["network"] == "Unet, resnet18"
+    assert values["settings"]["network"] == f"Unet, {SMALL_ENCODER}"
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from brats_train.data.channels import all_modalities, place_channels
 from brats_train.data.feeders import make_feeder
 from brats_train.data.selection import RowSet
 from brats_train.models.checkpoint import load_network
-from tests.commands import run_brats
+from tests.commands import SMALL_ENCODER, run_brats
 from tests.train.runs import call
 
 CPU = torch.device("cpu")
@@ -70,7 +70,7 @@ def test_a_run_on_both_learns_to_do_without_and_is_scored_on_both(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     caches = ("--cache", cache.path, "--cache", other.path)
-    words = ("--epochs", 1, "--set", "model.encoder=resnet18", "--encoder-weights", "none")
+    words = ("--epochs", 1, "--set", f"model.encoder={SMALL_ENCODER}", "--encoder-weights", "none")
     call("train", *caches, *words, "--batch-size", 8, "--run-dir", tmp_path / "run")
     spec, _, _ = load_network(tmp_path / "run" / "best.pt")
     assert spec.accepts_missing

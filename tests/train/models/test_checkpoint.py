@@ -23,10 +23,11 @@ from brats_train.models.checkpoint import SegmenterSpec
 from brats_train.models.content_digest import content_digest
 from brats_train.models.network import ModelConfig
 from brats_train.models.postprocessing import Postprocessing, RegionRule
+from tests.commands import SMALL_ENCODER
 from tests.train.runs import call
 
 SPEC = SegmenterSpec(
-    model=ModelConfig(in_channels=2, classes=1, encoder="resnet18"),
+    model=ModelConfig(in_channels=2, classes=1, encoder=SMALL_ENCODER),
     regions=("wt",),
     preparation=Preparation(modalities=("t1", "t2"), size=32),
     label_scheme="brats2017",

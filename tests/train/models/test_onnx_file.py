@@ -17,13 +17,14 @@ from brats_train.models.description import Description
 from brats_train.models.loaded_model import LoadedModel
 from brats_train.models.network import ModelConfig, build_model
 from brats_train.models.onnx_file import _OnnxNetwork, make_onnx, parse_onnx
+from tests.commands import SMALL_ENCODER
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
 SPEC = SegmenterSpec(
-    model=ModelConfig(in_channels=2, classes=1, encoder="resnet18", num_labels=3),
+    model=ModelConfig(in_channels=2, classes=1, encoder=SMALL_ENCODER, num_labels=3),
     regions=("wt",),
     preparation=Preparation(modalities=("t1", "t2"), size=32),
     label_scheme="brats2017",

@@ -14,14 +14,15 @@ import torch
 
 from brats_train.models import checkpoint
 from brats_train.training.run_dir import RunDir
-from tests.commands import LAUNCHER, children_of, run_brats
+from tests.commands import LAUNCHER, SMALL_ENCODER, children_of, run_brats
 from tests.train import frozen
 from tests.train.frozen import frozen_batchnorm
 from tests.train.runs import call
 
 FROZEN = Path(frozen.__file__)
 SMALL = (
-    *("--encoder-weights", "none", "--set", "model.encoder=resnet18", "--set", "rows=tumor"),
+    *("--encoder-weights", "none", "--set", f"model.encoder={SMALL_ENCODER}"),
+    *("--set", "rows=tumor"),
     *("--epochs", "2", "--batch-size", "25", "--lr", "1e-3", "--amp", "off", "--deterministic"),
 )
 # The phantoms have 55 training slices with tumour, so that the last batch holds a single one.

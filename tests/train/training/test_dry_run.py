@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import SMALL_ENCODER
 from tests.train.runs import call
 
 TRAINING = (
-    *("--encoder-weights", "none", "--set", "model.encoder=resnet18", "--amp", "off"),
+    *("--encoder-weights", "none", "--set", f"model.encoder={SMALL_ENCODER}", "--amp", "off"),
     *("--device", "cpu", "--batch-size", "8", "--epochs", "7"),
 )
 

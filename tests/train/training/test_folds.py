@@ -20,11 +20,12 @@ from brats_train.models.postprocessing import Postprocessing
 from brats_train.models.run_files import fold_folders
 from brats_train.runtime.distributed import World
 from brats_train.training.recipe import Recipe
+from tests.commands import SMALL_ENCODER
 from tests.train.runs import call
 
 SETTINGS = (
     *("--encoder-weights", "none", "--batch-size", 8, "--epochs", 1, "--lr", 1e-3),
-    *("--set", "model.encoder=resnet18", "--set", "rows=tumor", "--set", "choose=true"),
+    *("--set", f"model.encoder={SMALL_ENCODER}", "--set", "rows=tumor", "--set", "choose=true"),
     *("--device", "cpu", "--amp", "off"),
 )
 

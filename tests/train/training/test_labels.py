@@ -15,10 +15,12 @@ from brats_cache.format.reader import Cache
 from brats_train.data.case_labels import UNLABELLED, label_cases, slice_labels
 from brats_train.data.selection import select_rows
 from brats_train.models.checkpoint import load_network
+from tests.commands import SMALL_ENCODER
 from tests.train.runs import call
 
 TRAINING = (
-    *("--encoder-weights", "none", "--set", "model.encoder=resnet18", "--set", "rows=tumor"),
+    *("--encoder-weights", "none", "--set", f"model.encoder={SMALL_ENCODER}"),
+    *("--set", "rows=tumor"),
     *("--batch-size", "24", "--lr", "1e-3", "--amp", "off", "--device", "cpu"),
 )
 

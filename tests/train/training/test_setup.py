@@ -27,9 +27,10 @@ from brats_train.training.setup import (
 )
 from brats_train.training.state import TrainJob
 from brats_train.training.train_step import TrainStep, split_evenly
+from tests.commands import SMALL_ENCODER
 
 SMALL = (
-    "model.encoder=resnet18",
+    f"model.encoder={SMALL_ENCODER}",
     "encoder_weights=none",
     "rows=tumor",
     "epochs=2",

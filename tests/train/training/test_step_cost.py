@@ -29,6 +29,7 @@ from brats_train.training.losses import LossConfig
 from brats_train.training.recipe import Recipe, apply_settings, load_recipe
 from brats_train.training.train_step import TrainStep
 from brats_train.training.validation import sums_of
+from tests.commands import SMALL_ENCODER
 
 CPU = torch.device("cpu")
 EVERYTHING = AugmentConfig(
@@ -115,7 +116,7 @@ def test_the_odd_last_batch_is_not_compiled(
         return make_boxed_func(graph.forward)
 
     monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", compiled)
-    settings = ["encoder_weights=none", "batch_size=4", "amp=off", "model.encoder=resnet18"]
+    settings = ["encoder_weights=none", "batch_size=4", "amp=off", f"model.encoder={SMALL_ENCODER}"]
     recipe = apply_settings(Recipe(), settings)
     take_step = train_step_of(cache, recipe, least=1, compile_mode=True)
     for num in (4, 3, 4, 1, 4):

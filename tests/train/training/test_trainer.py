@@ -26,10 +26,11 @@ from brats_train.training.state import Finished, TrainJob
 from brats_train.training.time_budget import TIMED_STEPS, WARM_UP_STEPS
 from brats_train.training.train_step import TrainStep
 from brats_train.training.trainer import Trainer, train
+from tests.commands import SMALL_ENCODER
 from tests.train.frozen import frozen_batchnorm
 
 SMALL = (
-    "model.encoder=resnet18",
+    f"model.encoder={SMALL_ENCODER}",
     "encoder_weights=none",
     "rows=tumor",
     "epochs=2",
@@ -201,7 +202,7 @@ def test_init_from_starts_with_another_runs_weights(cache_path: Path, tmp_path: 
     after = weights(tmp_path / "second" / "last.pt")
     for name, value in parameters.items():
         assert torch.equal(value, after[name]), name
-    with pytest.raises(BratsError, match="resnet18"):
+    with pytest.raises(BratsError, match="test_resnet"):
         run_it(
             job_of(cache_path, "model.encoder=resnet34", init_from=best),
             tmp_path / "third",

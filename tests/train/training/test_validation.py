@@ -14,6 +14,7 @@ from brats_train.models.network import ModelConfig, build_model
 from brats_train.runtime.distributed import World
 from brats_train.training.recipe import Recipe
 from brats_train.training.validation import NAMES, ROWS_AT_ONCE, Validator
+from tests.commands import SMALL_ENCODER
 
 
 class Alone(World):
@@ -30,7 +31,7 @@ def test_metrics_do_not_depend_on_the_number_of_ranks(cache: Cache, target: str)
     rows = select_rows([cache], "val", "all")
     recipe = Recipe(target=target)
     torch.manual_seed(0)
-    config = ModelConfig(in_channels=4, classes=len(recipe.regions), encoder="resnet18")
+    config = ModelConfig(in_channels=4, classes=len(recipe.regions), encoder=SMALL_ENCODER)
     model = build_model(config)
     found = []
     for size in (1, 2, 3):

@@ -25,12 +25,13 @@ from brats_train.tuning import search as module
 from brats_train.tuning.search import TuneJob, check_data, objective, tune
 from brats_train.tuning.study import REASON, finished_trials
 from brats_train.tuning.trial import TrialEnd
-from tests.commands import LAUNCHER, run_brats
+from tests.commands import LAUNCHER, SMALL_ENCODER, run_brats
 from tests.train.runs import call
 from tests.train.tuning.studies import BASE, make_space, open_study, row_of
 
 TRAINING = (
-    *("--encoder-weights", "none", "--set", "model.encoder=resnet18", "--set", "rows=tumor"),
+    *("--encoder-weights", "none", "--set", f"model.encoder={SMALL_ENCODER}"),
+    *("--set", "rows=tumor"),
     *("--batch-size", "24", "--amp", "off", "--device", "cpu"),
 )
 SMALL_SPACE = 'optimizer = ["adam", "sgd"]\nlr = { low = 1e-3, high = 1e-2, log = true }\n'
