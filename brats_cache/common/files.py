@@ -29,6 +29,7 @@ __all__ = [
 
 MAX_TEXT_BYTES = 64 << 20  # a table, JSON or TOML file; a manifest of 100,000 cases takes half
 _swept: set[Path] = set()  # folders that this process has swept
+_DEVICES = Path("/dev")
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -52,6 +53,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
         BratsError: It cannot be written.
     """
     try:
+        _check_replaceable(path)
         if path.parent not in _swept:
             sweep_partials(path.parent)
             _swept.add(path.parent)
@@ -80,13 +82,35 @@ def _unwritable(path: Path, error: OSError) -> BratsError:
     way_out = ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         way_out = " Free space there, or choose another place."
+    if error.errno in (errno.EINVAL, errno.EISDIR):
+        way_out = " Choose another name."
     return BratsError(f"{printable(path)}: cannot be written ({error.strerror or error}).{way_out}")
 
 
 def publish(partial: Path, final: Path) -> None:
-    """Gives a synced file its final name, durably."""
+    """Gives a synced file its final name, durably.
+
+    Raises:
+        OSError: Under that name lies what is no file, such as /dev/null, which a rename by root
+            would replace for every program; `strerror` says so in words.
+    """
+    _check_replaceable(final)
     os.replace(partial, final)
     sync_folder(final.parent)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raises `OSError` where a rename would replace something other than a file or a dead link."""
+    folder = path.parent.resolve()
+    if folder == _DEVICES or folder.is_relative_to("/proc"):  # /dev/stdout is a link to there
+        raise OSError(errno.EINVAL, "a name of the system, not a regular file", str(path))
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except OSError:
+        return  # nothing there, or the rename says what is wrong
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):  # a folder makes the rename fail
+        found = f"{_KINDS.get(kind, 'no file')}, not a regular file"
+        raise OSError(errno.EINVAL, found, str(path))
 
 
 def sync_folder(folder: Path) -> None:

@@ -38,7 +38,7 @@ def refused_by_system(error: BaseException) -> BratsError | None:
         return None
     where = "The disk" if error.filename is None else printable(_text(error.filename))
     way_out = _WAYS_OUT.get(error.errno, _OTHERWISE)
-    return BratsError(f"{where}: cannot be used ({os.strerror(error.errno)}). {way_out}")
+    return BratsError(f"{where}: cannot be used ({printable(error.strerror)}). {way_out}")
 
 
 def _text(filename: str | bytes | int) -> str:

@@ -114,6 +114,9 @@ class _Summary(_Fold):
     num_patients: Annotated[int, Field(ge=0)] | None = None  # older versions did not count them
     slice_rows: RowRule
     empty: EmptyRule
+    slice_threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    device: str = ""
+    amp: str = ""
     regions: Annotated[dict[Literal["wt", "tc", "et"], _Region], Field(min_length=1)]
     caches: list[FileEntry]
     predictions: Name = "none"

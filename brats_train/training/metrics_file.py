@@ -6,6 +6,7 @@ version can leave at the end, is not read, and is removed when the run goes on.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ METRIC_COLUMNS = (
     *("epoch", "lr", "train_loss", "train_bce", "train_iou_loss", "train_iou"),
     *("val_loss", "val_bce", "val_iou_loss", "val_iou", "seconds", "slices_per_s", "wait_pct"),
 )
-_MAX_EPOCHS = 1e9
+_MAX_EPOCHS, _MAX_VALUE = 1e9, 1e30  # no training writes more, and no figure can show it
 _HEADER = ",".join(METRIC_COLUMNS) + "\n"
 
 
@@ -115,5 +116,8 @@ def _values(line: str) -> list[float] | None:
         values = [float(text) for text in line.split(",")]
     except ValueError:
         return None
-    is_whole = line.endswith("\n") and len(values) == len(METRIC_COLUMNS)
-    return values if is_whole and values[0].is_integer() and 0 < values[0] < _MAX_EPOCHS else None
+    if not line.endswith("\n") or len(values) != len(METRIC_COLUMNS):
+        return None
+    is_epoch = values[0].is_integer() and 0 < values[0] < _MAX_EPOCHS
+    is_drawable = not any(_MAX_VALUE < abs(value) < math.inf for value in values)
+    return values if is_epoch and is_drawable else None

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import pytest
 
+from brats_cache.common import files
 from brats_cache.common.errors import BratsError
 from brats_cache.common.files import sweep_partials, write_atomically
 
@@ -127,3 +128,31 @@ def test_an_error_that_is_not_the_disks_is_raised_as_it_is(tmp_path: Path) -> No
     with pytest.raises(ZeroDivisionError):
         write_atomically(tmp_path / "file", fail)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_what_is_no_file_is_never_replaced(tmp_path: Path, through_a_link: bool) -> None:
+    """Root can rename a file over a device, after which no program has that device."""
+    path = target = tmp_path / "pipe"
+    os.mkfifo(target)
+    if through_a_link:
+        path = tmp_path / "link"
+        path.symlink_to(target)
+    with pytest.raises(BratsError, match=r"cannot be written \(a pipe, not a regular file\)"):
+        write_atomically(path, b"page")
+    assert target.is_fifo()
+    assert path.is_symlink() == through_a_link
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted({path.name, "pipe"})
+
+
+def test_no_name_of_the_system_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/stdout is a link, to a regular file where the output is redirected into one."""
+    devices, redirected = tmp_path / "dev", tmp_path / "output"
+    devices.mkdir()
+    redirected.touch()
+    (devices / "stdout").symlink_to(redirected)
+    monkeypatch.setattr(files, "_DEVICES", devices)
+    with pytest.raises(BratsError, match=r"a name of the system.* Choose another name"):
+        write_atomically(devices / "stdout", b"page")
+    assert (devices / "stdout").is_symlink()
+    assert [one.name for one in devices.iterdir()] == ["stdout"]

@@ -88,6 +88,7 @@ def test_the_field_at_fault_is_named(tmp_path: Path) -> None:
                 {"num_patients": -1},
                 {"slice_rows": "x"},
                 {"empty": "x"},
+                {"slice_threshold": "x"},
                 {"regions": {"wt": {"dice": {"mean": 0.8}, "hd95": "x"}}},
                 {"definitions": 0.5},
                 {"predictions": None},

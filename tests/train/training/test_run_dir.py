@@ -128,6 +128,7 @@ def test_a_best_checkpoint_alone_is_not_trained_over(run: RunDir) -> None:
     [
         *("", "3", "3,0.0001,1.7", "x", "\x00\x00\x00", "3" + ",1" * 12),
         *(f"{epoch}{',1' * 12}\n" for epoch in ("1e308", "2.5", "-1", "nan")),  # no epochs
+        "3" + ",1e308" * 12 + "\n",
     ],
 )
 def test_torn_rows_are_not_read_and_are_cut(run: RunDir, torn: str) -> None:
