@@ -13,7 +13,7 @@ def fold_folders(run: Path) -> dict[int, Path]:
     found = {
         int(match[1]): path
         for path in (run.iterdir() if run.is_dir() else ())
-        if (match := re.fullmatch(r"fold(\d+)", path.name)) and path.is_dir()
+        if (match := re.fullmatch("fold(0|[1-9][0-9]*)", path.name)) and path.is_dir()
     }
     return dict(sorted(found.items()))
 

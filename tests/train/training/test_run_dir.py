@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from brats_cache.common.errors import BratsError
+from brats_train.models.run_files import fold_folders
 from brats_train.training import run_lock
 from brats_train.training.metrics_file import METRIC_COLUMNS
 from brats_train.training.recipe import load_recipe, recipe_to_dict
@@ -228,3 +229,10 @@ def test_a_new_run_removes_links_but_not_what_they_lead_to(run: RunDir, tmp_path
     run.begin(config())
     assert not run.figures.is_symlink()
     assert (elsewhere / "precious").exists()
+
+
+def test_only_the_folders_that_a_cross_validation_makes_are_its_folds(run: RunDir) -> None:
+    """One of another spelling would stand in the place of a fold."""
+    for name in ("fold0", "fold1", "fold00", "fold\u0661", "fold-1", "fold2.old"):
+        (run.path / name).mkdir()
+    assert [path.name for path in fold_folders(run.path).values()] == ["fold0", "fold1"]
