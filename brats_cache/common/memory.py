@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import errno
+import re
 
 __all__ = ["is_out_of_memory"]
 
-# Of NumPy, OpenCV, torch on a CPU, C++, Python's threads, and the linker of libraries.
-_WORDS = (
-    "allocate memory",
-    "Insufficient memory",
-    "not enough memory",
-    "std::bad_alloc",
-    "start new thread",
-    "failed to map segment",
+# Of NumPy, OpenCV, torch on a CPU, C++, Python's threads, the linker of libraries, and of oneDNN,
+# which keeps the reason to itself; what it does not support fails at a primitive's descriptor.
+_WORDS = re.compile(
+    "allocate memory|Insufficient memory|not enough memory|std::bad_alloc|start new thread"
+    "|failed to map segment|could not (create|execute) a primitive(?! descriptor)"
 )
 
 
@@ -23,4 +21,4 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return any(word in str(error) for word in _WORDS)
+    return _WORDS.search(str(error)) is not None

@@ -71,9 +71,11 @@ def _soak(folder: Path, num_kills: int, num_ranks: int, rng: random.Random) -> N
         num_runs += 1
         code: int | None = None
         while code != 0:
-            words = ("train", "--resume", "--save-minutes", "0.001") if run.exists() else new
+            # A kill before config.json is written leaves a folder that holds no run yet.
+            begun = (run / "config.json").exists()
+            words = ("train", *TRAINING[-2:]) if begun else new
             num_resumed += (run / "last.pt").exists()
-            process = _start(folder, num_ranks, *words, "--run-dir", run.name)
+            process = _start(folder, num_ranks, *words, "--resume", "--run-dir", run.name)
             if hits < num_kills:
                 _count_saves(process, run, rng.randint(0, num_saves // 2))
                 time.sleep(rng.uniform(0, MOMENT_SECONDS))

@@ -43,6 +43,8 @@ def test_real_allocations_that_fail_are_known() -> None:
     ("error", "expected"),
     [
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), False),
         (OSError(errno.ENOSPC, "No space left on device"), False),
         (ValueError("a memory"), False),
         (KeyError("x"), False),
