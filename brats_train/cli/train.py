@@ -261,7 +261,8 @@ def make_job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> An
     def option(key: str, default: Any) -> Any:
         """What the command line says, else the run that is resumed, else the default."""
         value = options["compile_mode" if key == "compile" else key]
-        return held.get(key, default) if value in (None, False, ()) else value
+        is_given = value is not None and value is not False and value != ()  # 0 is given
+        return value if is_given else held.get(key, default)
 
     init_from = option("init_from", None)
     return TrainJob(

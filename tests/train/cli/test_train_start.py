@@ -151,3 +151,12 @@ def test_a_mode_of_the_compiler_that_is_none_is_wrong_usage(
     call("train", "--compile", "fast", "--device", "cpu", code=2)
     assert "'fast' is not reduce-overhead" in capsys.readouterr().err
     assert not started
+
+
+def test_no_minutes_are_an_answer(started: list[Started], tmp_path: Path) -> None:
+    """--save-minutes 0 saves after every step, and is not the default of five minutes."""
+    call("train", "--run-dir", "a", "--save-minutes", 0, "--device", "cpu")
+    write_config(RunDir(Path("b")), tmp_path / "data/brats.h5")
+    call("train", "--resume", "--run-dir", "b", "--save-minutes", 0, "--device", "cpu")
+    call("train", "--run-dir", "c", "--device", "cpu")
+    assert [start.job.save_minutes for start in started] == [0.0, 0.0, 5.0]
