@@ -37,7 +37,7 @@ def check_disk_space(run: RunDir, train_step: Any, optimizer: str) -> None:
     """Checks that the checkpoints of a run fit on the disk, and beside last.pt the one after it.
 
     Args:
-        run: Its directory, which is there; checkpoints in it will be replaced.
+        run: Its directory, which need not exist; checkpoints in it will be replaced.
         train_step: Its `TrainStep`.
         optimizer: Of the recipe.
 
@@ -46,7 +46,8 @@ def check_disk_space(run: RunDir, train_step: Any, optimizer: str) -> None:
     """
     last, best = checkpoint_bytes(train_step.model, train_step.ema, optimizer)
     needed = 2 * last + best - _size(run.last) - _size(run.best)
-    free = shutil.disk_usage(run.path).free
+    path = run.path.absolute()
+    free = shutil.disk_usage(next(one for one in (path, *path.parents) if one.is_dir())).free
     if free < needed:
         raise BratsError(
             f"{printable(run.path)}: its checkpoints need {human_bytes(needed)}, the disk has "

@@ -333,7 +333,8 @@ class Trainer:
         """Shows where the run stands; reads the loss, so it is called where that was read."""
         progress, batches = self.progress, self.batches
         num_left = progress.schedule[1] - progress.steps_taken
-        num_steps = min(progress.steps_per_epoch, progress.step + num_left)
+        # An epoch that was cut ends with the step that it has reached.
+        num_steps = max(progress.step, min(progress.steps_per_epoch, progress.step + num_left))
         num_samples = batches.num_samples_in(progress.step)
         self.display.show(
             epoch=progress.epoch + 1,

@@ -405,8 +405,15 @@ def test_a_time_limit_cuts_epochs_for_a_curve(
     """Cut epochs are counted, validated and resumed like whole ones."""
     monkeypatch.setattr("brats_train.training.schedule_fit.plan_epochs", lambda *_, **__: (6, 2))
     monkeypatch.setattr("brats_train.training.time_budget.MAX_TIMINGS", 1)
+    monkeypatch.setattr("brats_train.training.step_display.StepDisplay.is_due", lambda self: True)
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "brats_train.training.step_display.StepDisplay.show",
+        lambda self, **values: shown.append(values),
+    )
     job = job_of(cache_path, "epochs=1000", "schedule=cosine", "batch_size=2", max_minutes=30.0)
     run_it(job, tmp_path / "run")
+    assert [one for one in shown if one["step"] > one["num_steps"]] == []
     first = WARM_UP_STEPS + TIMED_STEPS
     rows = RunDir(tmp_path / "run").read_metrics()
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
