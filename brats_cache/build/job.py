@@ -41,7 +41,7 @@ from brats_cache.common.errors import (
     print_wrapped,
     printable,
 )
-from brats_cache.common.files import publish, write_atomically
+from brats_cache.common.files import check_replaceable, publish, write_atomically
 from brats_cache.common.process import usable_cores
 from brats_cache.common.progress import show_progress
 from brats_cache.discovery.cases import Case, Findings
@@ -120,11 +120,13 @@ def find_cases_of(job: BuildJob, outs: Sequence[Path]) -> Findings:
 
     Raises:
         DataFaults: There are no cases.
-        BratsError: A path is taken, the splits are impossible, or there are no masks.
+        BratsError: A path is taken or a device, the splits are impossible, or there are no masks.
     """
     _refuse_torchrun()
     for out in outs:
-        if out.exists() and not job.overwrite:
+        if job.overwrite:
+            check_replaceable(out)
+        elif out.exists():
             check_is_cache(out)
     findings = find_build_cases(
         job.data,

@@ -17,6 +17,7 @@ from brats_cache.common.partials import create_partial, sweep_partials
 
 __all__ = [
     "MAX_TEXT_BYTES",
+    "check_replaceable",
     "open_regular_file",
     "publish",
     "read_json",
@@ -97,6 +98,18 @@ def publish(partial: Path, final: Path) -> None:
     _check_replaceable(final)
     os.replace(partial, final)
     sync_folder(final.parent)
+
+
+def check_replaceable(path: Path) -> None:
+    """Checks that no pipe or device lies under a name that a file is to get, see `publish`.
+
+    Raises:
+        BratsError: One does.
+    """
+    try:
+        _check_replaceable(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def _check_replaceable(path: Path) -> None:

@@ -174,6 +174,14 @@ def test_what_exists_is_not_replaced_unasked(brats: Commands) -> None:
     assert len(open_cache(out).cases) == 3
 
 
+def test_a_pipe_is_not_replaced_and_told_before_the_scans_are_read(brats: Commands) -> None:
+    add_case(Path("data"), "a", labels=mask((1,)))
+    os.mkfifo("pipe.h5")
+    said = brats("build-cache", *SMALL, "--out", "pipe.h5", "--overwrite", code=1).err
+    assert said.startswith("Error: pipe.h5: cannot be written (a pipe, not a regular file).")
+    assert sorted(os.listdir()) == ["data", "pipe.h5"]
+
+
 def test_a_file_that_is_no_cache_is_refused_at_once(brats: Commands) -> None:
     add_case(Path("data"), "a", labels=mask((1,)))
     Path("notes.txt").write_text("precious")
