@@ -53,6 +53,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
+@pytest.mark.kills
 def test_every_way_of_stopping_ends_in_the_same_file(scans: Path, tmp_path: Path) -> None:
     whole = []
     for workers in (1, 2, 4):

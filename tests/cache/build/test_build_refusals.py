@@ -301,6 +301,7 @@ def test_tables_too_large_to_be_read_again_are_refused_before_rows_are_written(
     assert not list(Path("data").glob("brats*"))
 
 
+@pytest.mark.kills
 def test_a_build_killed_half_way_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
     for n in range(12):
         shape = (200, 200, 40)

@@ -46,6 +46,7 @@ def holder_of(path: Path) -> int:
     raise AssertionError(f"nobody has {path} open")
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_a_killed_worker_and_an_interrupt_change_no_byte(brats: Commands, tmp_path: Path) -> None:
     scans = tmp_path / "scans"

@@ -70,6 +70,7 @@ def test_a_worker_with_no_task_of_its_own_takes_those_of_others() -> None:
         assert len({process for _, process in workers.map(process_of, range(6), str)}) == 2
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize(("task", "said"), [(-1, "signal 9.*fewer --workers"), (-2, "exit code 3")])
 def test_a_death_names_the_task(task: int, said: str) -> None:
     with pytest.raises(BratsError, match=rf"case\\n{task}: .*{said}"), Workers(2) as workers:

@@ -59,6 +59,7 @@ def test_the_order_is_write_sync_rename_sync_of_the_folder(
     assert calls == ["sync of 5 bytes", "rename", "sync of the folder"]
 
 
+@pytest.mark.kills
 def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(
     tmp_path: Path,
 ) -> None:

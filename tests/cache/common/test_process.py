@@ -63,6 +63,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.kills
 def test_an_interrupt_reaches_no_child_even_while_it_imports(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SLOW_TO_IMPORT)

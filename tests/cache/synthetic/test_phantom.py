@@ -379,6 +379,7 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
+@pytest.mark.kills
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_the_one_who_asked(tmp_path, number):

@@ -88,6 +88,7 @@ def test_two_ranks_train_all_folds_into_one_run(cache_path: Path, tmp_path: Path
     assert len(list((tmp_path / "cv").glob("fold?/best.pt"))) == 3
 
 
+@pytest.mark.kills
 def test_a_killed_rank_brings_the_run_back(cache_path: Path, tmp_path: Path) -> None:
     """Under --max-restarts the run goes on by itself, in the same folder."""
     words = ("train", "--cache", cache_path, *SMALL, "--epochs", "6", "--save-minutes", "0")
@@ -117,6 +118,7 @@ def test_a_killed_rank_brings_the_run_back(cache_path: Path, tmp_path: Path) -> 
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.kills
 def test_ctrl_c_saves_and_says_how_to_go_on(cache_path: Path, tmp_path: Path) -> None:
     words = ("train", "--cache", cache_path, "--run", "r", *SMALL, "--epochs", "500")
     process = subprocess.Popen(
@@ -174,6 +176,7 @@ def two_ranks_at_work(cache_path: Path, folder: Path, output: int) -> subprocess
     return process
 
 
+@pytest.mark.kills
 def test_a_warning_to_torchrun_saves_the_run(cache_path: Path, tmp_path: Path) -> None:
     """What a cluster does before its time is over: SIGTERM to the one process that it knows."""
     process = two_ranks_at_work(cache_path, tmp_path, subprocess.PIPE)
@@ -188,6 +191,7 @@ def test_a_warning_to_torchrun_saves_the_run(cache_path: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.kills
 def test_processes_do_not_outlive_a_torchrun_that_is_killed(
     cache_path: Path, tmp_path: Path
 ) -> None:

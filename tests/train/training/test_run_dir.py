@@ -70,6 +70,7 @@ def test_a_second_command_is_refused_and_told_who_writes(run: RunDir) -> None:
     assert os.listdir(run.path) == ["config.json"]
 
 
+@pytest.mark.kills
 def test_the_lock_of_a_killed_process_is_free(run: RunDir) -> None:
     command = [sys.executable, "-c", HOLDS_FOR_EVER, str(run.path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

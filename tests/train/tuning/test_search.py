@@ -250,6 +250,7 @@ def test_under_torchrun_it_is_refused(
     assert "without torchrun" in capsys.readouterr().err
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_a_search_trains_is_killed_and_goes_on(tmp_path: Path, cache_path: Path) -> None:
     """With real trainings: a trial outlives a kill, and the best can be trained with."""

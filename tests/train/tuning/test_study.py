@@ -159,6 +159,7 @@ def test_a_trial_of_another_machine_is_left_alone_until_it_is_lost(
         assert taken.params == trial.params
 
 
+@pytest.mark.kills
 def test_a_killed_process_loses_its_trial_at_once_and_a_living_one_does_not(
     tmp_path: Path,
 ) -> None:
