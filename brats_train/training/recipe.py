@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -94,6 +94,7 @@ class Recipe:
             (least), or "iou" (greatest); or "last", the end of the schedule, for which nothing is
             chosen on the validation slices.
         tta: Whether `eval` and `predict` average over flips unless told otherwise.
+        threshold: Probability from which a voxel belongs to a region, where none is chosen.
         min_component_share: Components of the whole tumour that are smaller than this share of the
             largest are dropped.
         choose: At the end, choose threshold, flips, smallest component and smallest region, for
@@ -132,6 +133,7 @@ class Recipe:
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     best_by: Literal["iou_loss", "loss", "iou", "last"] = "iou_loss"
     tta: bool = False
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     min_component_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     choose: bool = False
     patience: Annotated[int, Field(ge=0)] = 50
@@ -151,8 +153,9 @@ class Recipe:
     @property
     def postprocessing(self) -> Postprocessing:
         """What follows the network where nothing else was chosen."""
-        rule = RegionRule(min_component_share=self.min_component_share)
-        return Postprocessing(tta=self.tta, rules={"wt": rule})
+        rules = dict.fromkeys(TARGETS["regions"], RegionRule(threshold=self.threshold))
+        rules["wt"] = replace(rules["wt"], min_component_share=self.min_component_share)
+        return Postprocessing(tta=self.tta, rules=rules)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -172,6 +175,7 @@ RECIPES: dict[str, Recipe] = {
         ema=0.98,
         best_by="last",
         tta=True,
+        threshold=0.4,
         min_component_share=0.3,
         choose=True,
         patience=0,

@@ -25,6 +25,9 @@ def test_the_default_is_the_paper() -> None:
     assert (paper.lr, paper.loss.name) == (1e-4, "bce+iou")
     assert (paper.augment.rotate_degrees, paper.augment.brightness) == (5.0, 0.6)
     assert load_recipe("strong").rows == "all"
+    for name, threshold in (("paper", 0.5), ("strong", 0.4)):
+        rules = load_recipe(name).postprocessing.rules
+        assert [rules[region].threshold for region in ("wt", "tc", "et")] == [threshold] * 3
 
 
 def test_settings_change_any_field_and_nothing_else() -> None:
