@@ -61,7 +61,7 @@ def test_a_dry_run_needs_no_weights(
 
     for name in ("hf_hub_download", "get_hf_file_metadata"):
         monkeypatch.setattr(f"huggingface_hub.{name}", is_gone)
-    words = ("--encoder-weights", "imagenet", "--dry-run")
+    words = ("--encoder-weights", "imagenet", "--set", "model.encoder=resnet18", "--dry-run")
     call("train", "--cache", cache_path, *TRAINING, *words)
     said = capsys.readouterr().out
     assert "Note: a training would stop here: the ImageNet weights of resnet18" in said
