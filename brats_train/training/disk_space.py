@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -12,6 +11,7 @@ from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.text import human_bytes
 from brats_train.training.ema import MovingAverage
 from brats_train.training.run_dir import RunDir
+from brats_train.training.train_step import TrainStep
 
 __all__ = ["check_disk_space", "checkpoint_bytes"]
 
@@ -33,12 +33,12 @@ def checkpoint_bytes(
     return weights * (1 if ema is None else 2) + moments, weights
 
 
-def check_disk_space(run: RunDir, train_step: Any, optimizer: str) -> None:
+def check_disk_space(run: RunDir, train_step: TrainStep, optimizer: str) -> None:
     """Checks that the checkpoints of a run fit on the disk, and beside last.pt the one after it.
 
     Args:
         run: Its directory, which need not exist; checkpoints in it will be replaced.
-        train_step: Its `TrainStep`.
+        train_step: Its model and moving average.
         optimizer: Of the recipe.
 
     Raises:

@@ -46,11 +46,12 @@ def make(rng: np.random.Generator) -> Files:
 
 
 def sealed(content: Any) -> bytes:
-    """What is saved of a content, with its digest where it has one."""
+    """What is saved of a content, with its digest; without one where its values have none."""
     file = io.BytesIO()
     try:
         checkpoint.save(content, file)
     except (TypeError, ValueError, RuntimeError, NotImplementedError, OverflowError):
+        # Readers must meet such values too, as torch alone would save them.
         file = io.BytesIO()
         torch.save(content, file)
     return file.getvalue()
