@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -12,6 +11,9 @@ from brats_cache.common.errors import BratsError, printable
 from brats_train.cli.options import PATH
 
 __all__ = ["compare"]
+
+# Of config.json; the others say where and when it was trained.
+_PARTS = ("recipe", "fold", "init_from", "max_minutes", "device", "world_size", "caches")
 
 
 @click.command("compare")
@@ -35,7 +37,7 @@ def compare(runs: tuple[Path, ...], out: Path) -> None:
     from brats_train.evaluation.comparison import compare_results
     from brats_train.evaluation.results import read_results
     from brats_train.report.compare import ComparedRun, as_text, make_page
-    from brats_train.training.run_dir import RunDir
+    from brats_train.training.run_dir import RunDir, decisive, differences
 
     found = [RunDir.existing(path) for path in runs]
     compared = [
@@ -56,7 +58,11 @@ def compare(runs: tuple[Path, ...], out: Path) -> None:
         scores = compare_results(results)
         num_cases = max((one.num_cases for one in scores), default=0)
         summary = f"{num_cases} cases that all runs have scored, validation split."
-    settings = _differing([run.config for run in compared])
+    settings = [
+        setting
+        for part in _PARTS
+        for setting in differences(part, [decisive(run.config, part) for run in compared])
+    ]
     page = make_page(compared, settings, scores, summary)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -74,28 +80,3 @@ def _names(runs: Sequence[Path]) -> list[str]:
     """The folders' names; whole paths where two folders have one name."""
     names = [printable(path.resolve().name) for path in runs]
     return names if len(set(names)) == len(names) else [printable(path) for path in runs]
-
-
-def _differing(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """The settings that are not equal in all runs, and the value of each."""
-    decisive = ("recipe", "fold", "init_from", "max_minutes", "device", "world_size", "caches")
-    flat = [
-        {name: value for part in decisive for name, value in _flat(part, config.get(part))}
-        for config in configs
-    ]
-    names = dict.fromkeys(name for one in flat for name in one)
-    columns = {name: [one.get(name) for one in flat] for name in names}
-    return [
-        (name.removeprefix("recipe."), values)
-        for name, values in columns.items()
-        if any(value != values[0] for value in values)
-    ]
-
-
-def _flat(name: str, value: Any) -> list[tuple[str, Any]]:
-    """Names and values of a setting, mappings entered; a cache is known by its fingerprint."""
-    if isinstance(value, Mapping):
-        return [pair for key, inner in value.items() for pair in _flat(f"{name}.{key}", inner)]
-    if name == "caches" and isinstance(value, list):
-        value = [cache["fingerprint"] for cache in value]
-    return [(name, value)]

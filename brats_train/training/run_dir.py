@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from brats_train.training.config_file import parse_config
 from brats_train.training.metrics_file import append_row, cut_rows, read_rows
 from brats_train.training.run_lock import run_lock
 
-__all__ = ["RunDir", "differences"]
+__all__ = ["RunDir", "decisive", "differences"]
 
 RUNS = Path("runs")
 _DECISIVE = (
@@ -194,8 +194,8 @@ class RunDir:
         found = [
             f"{name}: {_shown(before)} there, {_shown(now)} now"
             for part in _DECISIVE
-            for name, before, now in differences(
-                part, _decisive(held, part), _decisive(config, part)
+            for name, (before, now) in differences(
+                part, [decisive(held, part), decisive(config, part)]
             )
             if not (name == "epochs" and now > before)
         ]
@@ -221,20 +221,29 @@ class RunDir:
         return read_rows(self.metrics)
 
 
-def _decisive(config: Mapping[str, Any], name: str) -> Any:
+def decisive(config: Mapping[str, Any], name: str) -> Any:
+    """A part of config.json, to be compared: caches are known by what they hold."""
     value = config.get(name)
     if name == "caches" and isinstance(value, list):
         return [cache["fingerprint"] for cache in value]
     return value
 
 
-def differences(name: str, held: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Name, value there and value now of everything that differs, mappings entered."""
-    if isinstance(held, Mapping) and isinstance(wanted, Mapping):
-        for inner in dict.fromkeys([*held, *wanted]):
-            yield from differences(f"{name}.{inner}", held.get(inner), wanted.get(inner))
-    elif held != wanted:
-        yield name.removeprefix("recipe."), held, wanted
+def differences(name: str, values: Sequence[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Compares settings, mappings entered.
+
+    Args:
+        name: What the settings are called.
+        values: Of each side.
+
+    Yields:
+        The name of a setting that is not equal in all, and its value in each, None for none.
+    """
+    if all(isinstance(value, Mapping) for value in values):
+        for inner in dict.fromkeys(key for value in values for key in value):
+            yield from differences(f"{name}.{inner}", [value.get(inner) for value in values])
+    elif any(value != values[0] for value in values):
+        yield name.removeprefix("recipe."), list(values)
 
 
 def _shown(value: Any) -> str:

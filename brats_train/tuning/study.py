@@ -110,7 +110,7 @@ class Study:
         found = [
             f"{name}: {json.dumps(before)} there, {json.dumps(now)} now"
             for part in settings
-            for name, before, now in differences(part, held.get(part), settings[part])
+            for name, (before, now) in differences(part, [held.get(part), settings[part]])
         ]
         if found:
             lines = "\n".join(f"  {line}" for line in found)

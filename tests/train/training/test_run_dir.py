@@ -18,7 +18,7 @@ from brats_train.models.run_files import fold_folders
 from brats_train.training import run_lock
 from brats_train.training.metrics_file import METRIC_COLUMNS
 from brats_train.training.recipe import load_recipe, recipe_to_dict
-from brats_train.training.run_dir import RunDir
+from brats_train.training.run_dir import RunDir, decisive, differences
 
 HOLDS_FOR_EVER = """
 import sys, time
@@ -237,3 +237,21 @@ def test_only_the_folders_that_a_cross_validation_makes_are_its_folds(run: RunDi
     for name in ("fold0", "fold1", "fold00", "fold\u0661", "fold-1", "fold2.old"):
         (run.path / name).mkdir()
     assert [path.name for path in fold_folders(run.path).values()] == ["fold0", "fold1"]
+
+
+def test_settings_of_any_number_of_runs_are_compared() -> None:
+    recipes = [
+        {"lr": 1, "model": {"encoder": "a", "depth": 5}, "loss": {"name": "dice"}},
+        {"lr": 1, "model": {"encoder": "b", "depth": 5}, "loss": {"name": "dice"}},
+        {"lr": 2, "model": {"encoder": "a"}},
+    ]
+    loss = {"name": "dice"}
+    assert list(differences("recipe", recipes)) == [
+        ("lr", [1, 1, 2]),
+        ("model.encoder", ["a", "b", "a"]),
+        ("model.depth", [5, 5, None]),
+        ("loss", [loss, loss, None]),
+    ]
+    assert list(differences("fold", [0, 0, 0])) == []
+    caches = [{"caches": [{"path": path, "fingerprint": "f"}]} for path in ("here", "there")]
+    assert list(differences("caches", [decisive(one, "caches") for one in caches])) == []
