@@ -22,7 +22,12 @@ def label_of(prediction: CasePrediction, spec: SegmenterSpec) -> str:
 
 
 def encode_details(
-    case: str, prediction: CasePrediction, expected: np.ndarray, spec: SegmenterSpec, made: str
+    case: str,
+    prediction: CasePrediction,
+    expected: np.ndarray,
+    warnings: Sequence[str],
+    spec: SegmenterSpec,
+    made: str,
 ) -> bytes:
     """Makes the content of the file.
 
@@ -30,6 +35,7 @@ def encode_details(
         case: Id of the case.
         prediction: What the model predicts.
         expected: (K,) the expected Dice of each region.
+        warnings: About the scans and the masks.
         spec: The model.
         made: Which model made it of which scans, see `targets.description_of`.
     """
@@ -38,6 +44,7 @@ def encode_details(
         details["label"] = label_of(prediction, spec)
         details["label_probabilities"] = _rounded(spec.labels, prediction.labels)
     details["expected_dice"] = _rounded(spec.regions, expected)
+    details["warnings"] = list(warnings)
     return (json.dumps(details, indent=2) + "\n").encode()
 
 

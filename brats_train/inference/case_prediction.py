@@ -61,6 +61,11 @@ class PreparedCase:
     warnings: tuple[str, ...] = ()
     unfamiliar: str = ""
 
+    @property
+    def all_warnings(self) -> tuple[str, ...]:
+        """`warnings`, and `unfamiliar` where there is something."""
+        return (*self.warnings, *filter(None, [self.unfamiliar]))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CasePrediction:

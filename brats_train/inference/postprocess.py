@@ -15,8 +15,9 @@ from brats_train.inference.components import drop_small
 from brats_train.models.postprocessing import Postprocessing
 
 NESTED = ("wt", "tc", "et")  # each within the one before
+NO_TUMOUR = "an empty mask, no tumour was found"
 
-__all__ = ["entropy", "label_volume", "regions_of", "source_labels"]
+__all__ = ["entropy", "label_volume", "mask_warnings", "regions_of", "source_labels"]
 
 
 def regions_of(
@@ -64,6 +65,11 @@ def regions_of(
         if rule.min_voxels and np.count_nonzero(mask) < rule.min_voxels:
             mask[:] = False
     return masks
+
+
+def mask_warnings(is_in_region: np.ndarray) -> tuple[str, ...]:
+    """Warnings about the masks of a case, (K, Z, Y, X) bool: that nothing is in any of them."""
+    return () if is_in_region.any() else (NO_TUMOUR,)
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,7 +40,7 @@ from brats_train.inference.case_sources import output_scheme
 from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.expected_dice import expected_dice
 from brats_train.inference.mask_files import refuse_existing
-from brats_train.inference.postprocess import entropy, regions_of, source_labels
+from brats_train.inference.postprocess import entropy, mask_warnings, regions_of, source_labels
 from brats_train.inference.targets import (
     Target,
     description_of,
@@ -102,6 +103,13 @@ class _Result:
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
     expected_dice: Mapping[str, float] = field(default_factory=dict)
+
+
+class _Written(NamedTuple):
+    """What is told of a mask: the expected Dice by region, and warnings."""
+
+    expected_dice: dict[str, float]
+    warnings: tuple[str, ...]
 
 
 def predict(
@@ -233,7 +241,7 @@ def _segment_all(
     with ThreadPoolExecutor(NUM_READERS) as readers, ThreadPoolExecutor(1) as writer:
         waiting = iter(targets)
         reading: deque[tuple[Target, Future[tuple[PreparedCase, Header]]]] = deque()
-        writing: tuple[_Result, Future[dict[str, float]]] | None = None
+        writing: tuple[_Result, Future[_Written]] | None = None
         num_done = 0
 
         def part(share: float) -> None:
@@ -260,7 +268,9 @@ def _segment_all(
                 description = description_of(model, prepared.fingerprint)
                 if writing is not None:
                     yield _finished(*writing)
-                write = writer.submit(_write, target, header, prediction, spec, description)
+                write = writer.submit(
+                    _write, target, header, prediction, prepared.all_warnings, spec, description
+                )
                 writing = (_Result(target=target, warnings=prepared.warnings), write)
             if writing is not None:
                 yield _finished(*writing)
@@ -268,8 +278,9 @@ def _segment_all(
             readers.shutdown(wait=False, cancel_futures=True)
 
 
-def _finished(result: _Result, write: Future[dict[str, float]]) -> _Result:
-    return replace(result, expected_dice=write.result())
+def _finished(result: _Result, write: Future[_Written]) -> _Result:
+    expected_dice, warnings = write.result()
+    return replace(result, expected_dice=expected_dice, warnings=(*result.warnings, *warnings))
 
 
 def _read(case: Case, spec: SegmenterSpec) -> tuple[PreparedCase, Header]:
@@ -283,14 +294,11 @@ def _write(
     target: Target,
     header: Header,
     prediction: CasePrediction,
+    scan_warnings: Sequence[str],
     spec: SegmenterSpec,
     description: str,
-) -> dict[str, float]:
-    """Writes the files of a case, the mask last. Slices without brain are background.
-
-    Returns:
-        The expected Dice by region.
-    """
+) -> _Written:
+    """Writes the files of a case, the mask last. Slices without brain are background."""
     if target.probabilities is not None:
         whole = _whole_volume(prediction.probabilities, prediction.z_indices, header)
         write_atomically(target.probabilities, encode_volume(whole, header, description))
@@ -307,11 +315,17 @@ def _write(
     expected = expected_dice(
         prediction.probabilities, masks[:, prediction.z_indices], prediction.agreement
     )
-    details = encode_details(target.case.id, prediction, expected, spec, description)
+    doubts = mask_warnings(masks)
+    details = encode_details(
+        target.case.id, prediction, expected, [*scan_warnings, *doubts], spec, description
+    )
     write_atomically(target.details, details)
     mask = source_labels(masks, spec.regions, output_scheme(target.case, spec.label_scheme))
     write_atomically(target.mask, encode_volume(mask, header, description))
-    return dict(zip(spec.regions, expected.tolist(), strict=True))
+    return _Written(
+        expected_dice=dict(zip(spec.regions, expected.tolist(), strict=True)),
+        warnings=doubts,
+    )
 
 
 def _whole_volume(values: np.ndarray, z_indices: np.ndarray, header: Header) -> np.ndarray:

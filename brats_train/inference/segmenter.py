@@ -22,7 +22,7 @@ from brats_train.inference.case_prediction import (
 from brats_train.inference.case_sources import case_of_files, find_scans, output_scheme
 from brats_train.inference.ensemble import Ensemble, load_ensemble
 from brats_train.inference.expected_dice import expected_dice
-from brats_train.inference.postprocess import regions_of, source_labels
+from brats_train.inference.postprocess import mask_warnings, regions_of, source_labels
 from brats_train.models.checkpoint import SegmenterSpec
 
 __all__ = ["Segmentation", "Segmenter", "load_model"]
@@ -44,7 +44,7 @@ class Segmentation:
         expected_dice: By region, the Dice that its mask can be expected to have, 0 to 1; see
             docs/expected-dice.md.
         warnings: How the scans differ from those that models, or this one, are trained on, such as
-            "not skull-stripped": the mask may be useless.
+            "not skull-stripped", or that the mask is empty: it may be useless.
     """
 
     labels: np.ndarray
@@ -126,7 +126,7 @@ class Segmenter:
             probabilities=volumes,
             label_probabilities=dict(zip(spec.labels, prediction.labels.tolist(), strict=True)),
             expected_dice=dict(zip(spec.regions, expected.tolist(), strict=True)),
-            warnings=(*prepared.warnings, *filter(None, [prepared.unfamiliar])),
+            warnings=(*prepared.all_warnings, *mask_warnings(masks)),
         )
 
     def _prepare(self, case: Source, affine: np.ndarray | None) -> tuple[PreparedCase, Scheme]:

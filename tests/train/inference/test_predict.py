@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from pathlib import Path
 
@@ -216,8 +217,10 @@ def test_scans_of_whole_heads_are_warned_of_once(
     assert "2 of 2 cases" in told
     assert "HD-BET" in told
     assert len(list((tmp_path / "heads").glob("*.nii.gz"))) == 2
-    result = brats_train.load_model(run, device="cpu").predict(sorted(scans.iterdir())[0])
+    result = brats_train.load_model(run, device="cpu").predict(case := sorted(scans.iterdir())[0])
     assert any("skull" in warning for warning in result.warnings)
+    details = json.loads((tmp_path / "heads" / f"{case.name}.json").read_text())
+    assert details["warnings"] == list(result.warnings)
 
 
 def test_a_modality_may_be_missing_where_the_model_was_trained_without(
@@ -247,12 +250,19 @@ def test_a_modality_may_be_missing_where_the_model_was_trained_without(
         np.testing.assert_array_equal(predicted, expected * inside[:, None])
 
 
-def test_a_threshold_is_overruled(run: Path, scans: Path, tmp_path: Path) -> None:
+def test_a_threshold_is_overruled_and_an_empty_mask_told(
+    run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sizes = []
     for threshold in (0.0, 0.5, 1.0):
         out = tmp_path / str(threshold)
         predict(run, scans, out, "--threshold", threshold)
+        told = "an empty mask, no tumour was found: 2 of 2 cases" in capsys.readouterr().err
+        assert told == (threshold == 1.0)
         masks = [np.asarray(nib.load(path).dataobj) for path in out.glob("*.nii.gz")]
         sizes.append(sum(map(np.count_nonzero, masks)))
     assert sizes[0] > sizes[1] > sizes[2] == 0
+    model = brats_train.load_model(run, device="cpu")
+    result = model.predict(sorted(scans.iterdir())[0], threshold=1.0)
+    assert result.warnings[-1] == "an empty mask, no tumour was found"
     predict(run, scans, tmp_path / "0.0", "--threshold", 0.5, "--resume", code=1)
