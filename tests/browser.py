@@ -174,6 +174,34 @@ def open_browser() -> Iterator[Page]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_looks(page: Page, address: str, width: int, *, dark: bool) -> None:
+    """Opens a page: nothing of it goes beyond the window, no figure or table need be moved
+    sideways, and figures are as dark or white as the page they stand on."""
+    page.resize(width, 844, dark=dark)
+    page.open(address)
+    assert page.run("document.documentElement.scrollWidth") <= width
+    beyond = page.run(
+        "[...document.querySelectorAll('figure img, table')].filter((one) =>"
+        f" one.getBoundingClientRect().right > {width}"
+        " || one.parentElement.scrollWidth > one.parentElement.clientWidth)"
+        ".map((one) => one.alt ?? one.className)"
+    )
+    assert beyond == []
+    text, back = page.run(
+        "(({color, backgroundColor}) => [color, backgroundColor])(getComputedStyle(document.body))"
+    )
+    assert contrast(text, back) > 7  # WCAG AAA
+    corners = page.run(
+        "Promise.all([...document.images].map(async (image) => { await image.decode();"
+        "const pen = document.createElement('canvas').getContext('2d');"
+        "pen.drawImage(image, 0, 0); return [...pen.getImageData(1, 1, 1, 1).data]; }))"
+    )
+    paper = [int(part) for part in re.findall(r"\d+", back)[:3]]
+    for corner in corners:
+        assert corner[:3] == pytest.approx(paper, abs=4), corners  # WebP is a little off
+    assert (max(paper) < 60) if dark else (min(paper) > 220)
+
+
 def contrast(one: str, other: str) -> float:
     """WCAG's ratio of two CSS colours, rgb(r, g, b)."""
 

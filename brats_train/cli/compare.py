@@ -57,7 +57,10 @@ def compare(runs: tuple[Path, ...], out: Path) -> None:
     else:
         scores = compare_results(results)
         num_cases = max((one.num_cases for one in scores), default=0)
-        summary = f"{num_cases} cases that all runs have scored, validation split."
+        summary = (
+            f"{num_cases} validation cases that all runs have scored; each run is compared with "
+            f"{compared[0].name}."
+        )
     settings = [
         setting
         for part in _PARTS

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import cv2
-import numpy as np
-from matplotlib.figure import Figure
 
 from brats_cache.common.errors import BratsError
 from brats_cache.common.files import write_atomically
@@ -20,13 +14,13 @@ from brats_train.inference.case_models import CaseModels
 from brats_train.report import figures
 from brats_train.report.case_entry import CaseEntry
 from brats_train.report.gallery import CaseSlices, Predict
-from brats_train.report.html import data_uri
 from brats_train.report.page import make_page
-from brats_train.report.page_figures import Picture
+from brats_train.report.page_figures import RunFigure
 from brats_train.report.panels import draw_panels, draw_predictions
+from brats_train.report.pictures import Drawing, draw_both, picture_of
 from brats_train.report.scored_cases import Progress, ScoredCases, choose_panels, predict_cases
 from brats_train.training.curves import best_epoch, draw_curves
-from brats_train.training.rendering import DPI, FORMATS, darken, render
+from brats_train.training.rendering import DPI, FORMATS, render
 from brats_train.training.run_dir import RunDir
 
 __all__ = ["FIGURES", "check_unchanged", "make_report"]
@@ -40,7 +34,6 @@ FIGURES = {
     "sizes": "svg",
     "reliability": "svg",
 }
-_WEBP_QUALITY = 85
 
 
 def make_report(
@@ -78,9 +71,9 @@ def make_report(
     best = best_epoch(epochs, config["recipe"].get("best_by", "iou_loss"))
     if not epochs and (results is None or predict is None):
         raise BratsError(f"{run.path}: nothing to show, neither metrics.csv nor an evaluation.")
-    drawn: dict[str, _Drawing] = {}
+    drawn: dict[str, Drawing] = {}
     if epochs:
-        drawn["curves"] = _both(draw_curves, epochs, best)
+        drawn["curves"] = draw_both(draw_curves, epochs, best)
     scored = ScoredCases()
     if results is not None and predict is not None:
         scored, tests = predict_cases(results, caches, predict, config["fold"], progress)
@@ -88,19 +81,17 @@ def make_report(
 
     wanted = {name: _wanted(run.figures / name, formats) for name in drawn}
     files: dict[str, dict[str, bytes]] = {}
-    pictures = []
+    shown = []
     for name, kind in FIGURES.items():
         if name not in drawn:
             continue
         one = drawn[name]
         rendered = render(one.figure, {*wanted[name], kind}, dpi)
         files[name] = {form: rendered[form] for form in wanted[name]}
-        pictures.append(
-            Picture(
+        shown.append(
+            RunFigure(
                 name=name,
-                uri=_image_uri(rendered[kind], kind, dpi),
-                dark_uri=_dark_uri(one.figure, kind, dpi),
-                narrow_uris=_uris(one.narrow, kind) if one.narrow else None,
+                picture=picture_of(one, kind, rendered[kind], dpi),
                 files=tuple(f"{name}.{form}" for form in wanted[name]),
             )
         )
@@ -111,7 +102,7 @@ def make_report(
         epochs,
         best,
         results,
-        pictures,
+        shown,
         scored.entries,
         _tables(run, results),
     )
@@ -156,36 +147,24 @@ def _tables(run: RunDir, results: Results | None) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Drawing:
-    """A figure, and the same for a phone where it is wide."""
-
-    figure: Figure
-    narrow: Figure | None = None
-
-
-def _both(draw: Callable[..., Figure], *values: Any) -> _Drawing:
-    return _Drawing(figure=draw(*values), narrow=draw(*values, is_narrow=True))
-
-
 def _draw_results(
     results: Results, scored: ScoredCases, tests: Sequence[CaseSlices]
-) -> dict[str, _Drawing]:
-    drawn: dict[str, _Drawing] = {}
+) -> dict[str, Drawing]:
+    drawn: dict[str, Drawing] = {}
     headings = choose_panels(results)
     if headings:
         shown = [(text, scored.panels[case]) for case, text in headings.items()]
-        drawn["panels"] = _both(draw_panels, shown)
+        drawn["panels"] = draw_both(draw_panels, shown)
     if tests:
-        drawn["tests"] = _both(draw_predictions, tests)
+        drawn["tests"] = draw_both(draw_predictions, tests)
     scores = {
         name: {region: list(results.values(region, name).values()) for region in results.regions}
         for name in ("dice", "hd95")
     }
-    drawn["scores"] = _both(figures.draw_scores, scores)
-    drawn["sizes"] = _Drawing(figure=figures.draw_sizes(_sizes(results, scored.entries)))
+    drawn["scores"] = draw_both(figures.draw_scores, scores)
+    drawn["sizes"] = Drawing(figure=figures.draw_sizes(_sizes(results, scored.entries)))
     if scored.tables:
-        drawn["reliability"] = _Drawing(figure=figures.draw_reliability(scored.tables))
+        drawn["reliability"] = Drawing(figure=figures.draw_reliability(scored.tables))
     return drawn
 
 
@@ -222,28 +201,3 @@ def _save(stem: Path, files: Mapping[str, bytes]) -> list[Path]:
         else:
             path.unlink(missing_ok=True)
     return written
-
-
-def _uris(figure: Figure, kind: str) -> tuple[str, str]:
-    """A figure for a white and for a dark page, as data URIs. It is dark afterwards."""
-    return _image_uri(render(figure, {kind})[kind], kind, DPI), _dark_uri(figure, kind, DPI)
-
-
-def _dark_uri(figure: Figure, kind: str, dpi: int) -> str:
-    """A figure that was rendered, darkened and rendered again, as a data URI."""
-    darken(figure)
-    return _image_uri(render(figure, {kind}, dpi)[kind], kind, dpi)
-
-
-def _image_uri(content: bytes, kind: str, dpi: int) -> str:
-    """A figure as a data URI: SVG, or WebP of at most `DPI`, a tenth of the size of PNG."""
-    if kind == "svg":
-        return data_uri(content, "image/svg+xml")
-    png: Any = np.frombuffer(content, np.uint8)
-    pixels = cv2.imdecode(png, cv2.IMREAD_COLOR)
-    assert pixels is not None, "matplotlib writes whole PNG files"
-    if dpi > DPI:
-        share = DPI / dpi
-        pixels = cv2.resize(pixels, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
-    _, webp = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY])
-    return data_uri(webp.tobytes(), "image/webp")

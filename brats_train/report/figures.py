@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+_VERMILION, _SKY = "#D55E00", "#56B4E9"
 # Colour, marker and line style of each region.
 REGION_STYLES: Mapping[str, tuple[str, str, str]] = {
     "wt": (REGION_COLORS["wt"], "o", "-"),
@@ -42,6 +43,8 @@ RUN_STYLES: Sequence[tuple[str, str, str]] = (
     (ORANGE, "s", "--"),
     (GREEN, "^", "-."),
     (PURPLE, "v", ":"),
+    (_VERMILION, "D", "-"),
+    (_SKY, "P", "--"),
 )
 _GREY = "#7d848c"  # can be seen on white and on dark
 _WORST_MM = 374  # HD95 where one of the masks is empty, see docs/metrics.md

@@ -11,7 +11,7 @@ from brats_train.evaluation.results import Results
 from brats_train.report.case_entry import CaseEntry
 from brats_train.report.display import MODALITY_NAMES
 from brats_train.report.html import assemble, asset, data_uri, embedded_json
-from brats_train.report.page_figures import Picture, figures_html
+from brats_train.report.page_figures import RunFigure, figures_html
 from brats_train.report.palette import REGION_NAMES, TISSUES, page_colors
 from brats_train.report.paper import compare_with_paper
 
@@ -38,7 +38,7 @@ def make_page(
     epochs: Sequence[Mapping[str, float]],
     best: int | None,
     results: Results | None,
-    pictures: Sequence[Picture],
+    run_figures: Sequence[RunFigure],
     entries: Sequence[CaseEntry],
     tables: Mapping[str, bytes],
 ) -> bytes:
@@ -50,7 +50,7 @@ def make_page(
         epochs: Rows of its metrics.csv.
         best: The epoch of best.pt, None for none.
         results: The evaluation, None without one.
-        pictures: Its figures.
+        run_figures: Its figures.
         entries: The scored cases.
         tables: Content of the CSV files that can be saved from the page, by name.
     """
@@ -77,8 +77,8 @@ def make_page(
         scripts=[asset(f"{name}.js").decode() for name in ("table", "picture", "report")],
         texts={"title": f"Run {name}", "summary": _summary_text(config, epochs, best, results)},
         contents=_contents(results),
-        paper=compare_with_paper(config, epochs, best) + figures_html(pictures, of_paper=True),
-        scores=_scores_section(pictures) if results else "",
+        paper=compare_with_paper(config, epochs, best) + figures_html(run_figures, of_paper=True),
+        scores=_scores_section(run_figures) if results else "",
         labels=_labels(results.summary.get("classification")) if results else "",
         cases=_table(results, entries) if results else "",
         tables=_links_to(tables),
@@ -161,8 +161,8 @@ def _contents(results: Results | None) -> str:
     return f'<nav aria-label="Sections">{links}</nav>'
 
 
-def _scores_section(pictures: Sequence[Picture]) -> str:
-    figures = figures_html(pictures, of_paper=False)
+def _scores_section(run_figures: Sequence[RunFigure]) -> str:
+    figures = figures_html(run_figures, of_paper=False)
     return f'<section aria-labelledby="scores"><h2 id="scores">Scores</h2>{figures}</section>'
 
 

@@ -1,95 +1,84 @@
-"""The figures of the report page, for a white and a dark page, with links to their files."""
+"""The figures of the report page, with links to their files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
-__all__ = ["Picture", "figures_html"]
+from brats_train.report.pictures import Caption, Picture, figure_html
 
-# Heading, text, whether it takes the whole width.
+__all__ = ["RunFigure", "figures_html"]
+
 _CAPTIONS = {
-    "curves": (
+    "curves": Caption(
         "Training: the paper’s figures 14 to 17",
         "Combined loss, its two parts and the mean slice IoU by epoch, on training and validation "
         "slices; learning rate and speed. The dotted line marks the epoch whose weights were kept.",
-        True,
+        is_wide=True,
     ),
-    "panels": (
+    "panels": Caption(
         "Validation cases: the paper’s figure 12",
         "Best, median and worst case, in the slice where the true tumour is largest. Then what was "
         "missed (red), a false alarm (yellow, hatched) and found (green line).",
-        True,
+        is_wide=True,
     ),
-    "tests": (
+    "tests": Caption(
         "Test cases: the paper’s figure 13",
         "Predictions for cases without a mask, in the slice where the predicted tumour is largest.",
-        True,
+        is_wide=True,
     ),
-    "scores": (
+    "scores": Caption(
         "Scores by case",
         "A dot is a case, a box reaches from quartile to quartile, whiskers hold 90 % of the "
         "cases, the diamond is the mean.",
-        True,
+        is_wide=True,
     ),
-    "sizes": ("Score and size", "Dice of each case against the true volume of the region.", False),
-    "reliability": (
+    "sizes": Caption(
+        "Score and size", "Dice of each case against the true volume of the region.", is_wide=False
+    ),
+    "reliability": Caption(
         "Reliability",
         "Share of voxels of a predicted probability that are tumour; on the diagonal the model is "
         "calibrated. Below, the number of voxels.",
-        False,
+        is_wide=False,
     ),
 }
 _OF_PAPER = ("curves", "panels", "tests")
-_DARK, _NARROW = "(prefers-color-scheme: dark)", "(max-width: 48rem)"  # of report.css
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class RunFigure:
     """A figure of the page.
 
     Attributes:
         name: One of `build.FIGURES`.
-        uri: The image for a white page, as a data URI.
-        dark_uri: The same for a dark page.
-        narrow_uris: The same two for a phone, where the figure has a layout for one.
+        picture: Its images.
         files: Names of its files in the run's figures folder.
     """
 
     name: str
-    uri: str
-    dark_uri: str
-    narrow_uris: tuple[str, str] | None
+    picture: Picture
     files: tuple[str, ...]
 
 
-def figures_html(pictures: Sequence[Picture], *, of_paper: bool) -> str:
+def figures_html(figures: Sequence[RunFigure], *, of_paper: bool) -> str:
     """The figures that the paper has too, or the others, as HTML."""
-    shown = (_figure(one) for one in pictures if (one.name in _OF_PAPER) == of_paper)
+    shown = (_figure(one) for one in figures if (one.name in _OF_PAPER) == of_paper)
     return f'<div class="figures">{"".join(shown)}</div>'
 
 
-def _figure(picture: Picture) -> str:
-    heading, text, is_wide = _CAPTIONS[picture.name]
-    sources = [(_DARK, picture.dark_uri)]
-    if picture.narrow_uris:
-        light, dark = picture.narrow_uris
-        sources = [(f"{_NARROW} and {_DARK}", dark), (_NARROW, light), *sources]
-    others = "".join(f'<source media="{media}" srcset="{escape(uri)}">' for media, uri in sources)
-    image = (
-        f'<picture>{others}<img src="{escape(picture.uri)}" '
-        f'alt="{escape(heading)}: {escape(text)}"></picture>'
-    )
+def _figure(figure: RunFigure) -> str:
+    uri = figure.picture.uri
     links = []
-    for name in picture.files:
+    for name in figure.files:
         kind = name.rpartition(".")[2]
         # Charts can be saved from the page itself; scans lie in the run's folder alone.
-        is_here = kind == "svg" and picture.uri.startswith("data:image/svg+xml")
-        about = f'download="{name}" href="{picture.uri}"' if is_here else f'href="figures/{name}"'
+        is_here = kind == "svg" and uri.startswith("data:image/svg+xml")
+        about = f'download="{name}" href="{uri}"' if is_here else f'href="figures/{name}"'
         links.append(f"<a {about}>{kind.upper()}</a>")
-    return (
-        f"<figure{' class=wide' if is_wide else ''}><h3>{escape(heading)}</h3>{image}"
-        f"<figcaption>{escape(text)} <span class=files>{' '.join(links)}</span></figcaption>"
-        "</figure>"
+    return figure_html(
+        _CAPTIONS[figure.name],
+        figure.picture,
+        level=3,
+        links=f" <span class=files>{' '.join(links)}</span>",
     )

@@ -61,14 +61,16 @@ def darken(figure: Figure) -> None:
     What is black ink becomes light, and white paper dark; all other colours keep their meaning.
     """
 
-    drawn: list[Any] = [*figure.findobj(Text), *figure.findobj(Line2D)]
-    for artist in drawn:
+    texts: list[Any] = figure.findobj(Text)
+    lines: list[Any] = figure.findobj(Line2D)
+    for artist in (*texts, *lines):
         if _is(artist.get_color(), INK):
             artist.set_color(_DARK_INK)
     spines: list[Any] = figure.findobj(Spine)
     for spine in spines:
         spine.set_edgecolor(_DARK_INK)
-    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+    boxes = [box for text in texts if (box := text.get_bbox_patch()) is not None]
+    for patch in (figure.patch, *(axes.patch for axes in figure.axes), *boxes):
         if _is(patch.get_facecolor(), "#ffffff"):
             patch.set_facecolor(_DARK_PAPER)
 

@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from brats_train.report.figures import BLUE, ORANGE
+from brats_train.training.rendering import INK
 from brats_train.tuning.study import best_of
 
 __all__ = ["draw_curves", "draw_history", "draw_importances", "draw_parallel"]
@@ -30,11 +31,11 @@ def draw_history(trials: Sequence[FrozenTrial]) -> Figure:
     Args:
         trials: At least one of them complete.
     """
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
     axes = figure.subplots()
     for state, label, fill in (
         (TrialState.COMPLETE, "complete", BLUE),
-        (TrialState.PRUNED, "pruned, its last epoch", "none"),
+        (TrialState.PRUNED, "pruned (last epoch)", "none"),
     ):
         shown = {one.number: one.value for one in trials if one.state == state and one.values}
         if shown:
@@ -54,7 +55,7 @@ def draw_history(trials: Sequence[FrozenTrial]) -> Figure:
     axes.set(xlabel="trial", ylabel=_VALUE)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    _add_legend(figure)
     return figure
 
 
@@ -64,7 +65,7 @@ def draw_curves(trials: Sequence[FrozenTrial]) -> Figure:
     Args:
         trials: At least one of them with an epoch.
     """
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
     axes = figure.subplots()
     best = best_of(trials)
     for trial in trials:
@@ -92,21 +93,24 @@ def draw_curves(trials: Sequence[FrozenTrial]) -> Figure:
             marker=mark,
             label=f"trial {best.number}, the best",
         )
-        axes.legend(frameon=False)
+        _add_legend(figure)
     axes.set(xlabel="epoch", ylabel=_VALUE)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     return figure
 
 
-def draw_importances(importances: Mapping[str, float]) -> Figure:
+def draw_importances(importances: Mapping[str, float], *, is_narrow: bool = False) -> Figure:
     """Draws the importance of each field, the greatest on top.
 
     Args:
         importances: Shares of one, by field.
+        is_narrow: As wide as a phone.
     """
-    figure = Figure(figsize=(7, 1 + 0.4 * len(importances)), layout="constrained")
+    size = (4.2 if is_narrow else 9, 0.8 + 0.32 * len(importances))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
+    axes.set_axisbelow(True)
     names = sorted(importances, key=lambda name: importances[name])
     bars = axes.barh(names, [importances[name] for name in names], color=BLUE, height=0.6)
     axes.bar_label(bars, fmt="%.2f", padding=3)
@@ -117,13 +121,17 @@ def draw_importances(importances: Mapping[str, float]) -> Figure:
 
 
 def draw_parallel(
-    trials: Sequence[FrozenTrial], distributions: Mapping[str, BaseDistribution]
+    trials: Sequence[FrozenTrial],
+    distributions: Mapping[str, BaseDistribution],
+    *,
+    is_narrow: bool = False,
 ) -> Figure:
     """Draws a line for each complete trial through its value and its parameters.
 
     Args:
         trials: At least one of them complete.
         distributions: The space, an axis for each of its fields.
+        is_narrow: As wide as a phone: the axes lie, one below the other.
     """
     shown = [one for one in trials if one.state == TrialState.COMPLETE]
     shown.sort(key=lambda one: one.value or 0.0)  # the best on top
@@ -137,33 +145,18 @@ def draw_parallel(
         columns.append(places)
         labels.append(name)
         ticks.append(marks)
-    figure = Figure(figsize=(max(7, 1.5 * len(columns)), 5), layout="constrained")
-    axes = figure.subplots()
+    draw_axes = _draw_lying_axes if is_narrow else _draw_standing_axes
+    figure, axes = draw_axes(labels, ticks)
     lines = np.stack(columns, axis=1)
     for trial, line in zip(shown, lines, strict=True):
         is_best = trial is shown[-1]
+        places = np.arange(len(columns))
         axes.plot(
-            range(len(columns)),
-            line,
+            *((line, -places) if is_narrow else (places, line)),
             color=ORANGE if is_best else BLUE,
             alpha=1 if is_best else 0.15 + 0.65 * line[0],  # the better, the darker
             linewidth=2.5 if is_best else 1.2,
         )
-    for place, marks in enumerate(ticks):
-        axes.axvline(place, color="0.35", linewidth=1)
-        for height, text in marks:
-            axes.annotate(
-                text,
-                (place, height),
-                xytext=(-4, 0),
-                textcoords="offset points",
-                ha="right",
-                va="center",
-                fontsize=8,
-                bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1},
-            )
-    axes.set_xticks(range(len(columns)), labels, rotation=20, ha="right", fontsize=9)
-    axes.set(xlim=(-0.8, len(columns) - 0.8), ylim=(-0.06, 1.06), yticks=[])
     axes.spines[:].set_visible(False)
     return figure
 
@@ -198,3 +191,45 @@ def _ticks_between(low: float, high: float, *, is_log: bool) -> Ticks:
 def _unit(values: Any, low: float, high: float) -> np.ndarray:
     """Values between `low` and `high` as heights in [0, 1]."""
     return (np.asarray(values, float) - low) / (high - low)
+
+
+def _draw_standing_axes(labels: Sequence[str], ticks: Sequence[Ticks]) -> tuple[Figure, Any]:
+    """An axis at each of x = 0, 1, …, from y = 0 to 1."""
+    count = len(labels)
+    figure = Figure(figsize=(max(9, 1.1 * count), 4.6), layout="constrained")
+    axes = figure.subplots()
+    for place, marks in enumerate(ticks):
+        axes.axvline(place, color=INK, alpha=0.7, linewidth=1)
+        for height, text in marks:
+            _write_tick(axes, text, (place, height), (-4, 0), ha="right", va="center")
+    axes.set_xticks(range(count), labels, rotation=20, ha="right", fontsize=9)
+    axes.set(xlim=(-0.8, count - 0.8), ylim=(-0.06, 1.06), yticks=[])
+    return figure, axes
+
+
+def _draw_lying_axes(labels: Sequence[str], ticks: Sequence[Ticks]) -> tuple[Figure, Any]:
+    """An axis at each of y = 0, -1, …, from x = 0 to 1, its name above it."""
+    count = len(labels)
+    figure = Figure(figsize=(4.2, 0.75 * count), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, marks) in enumerate(zip(labels, ticks, strict=True)):
+        axes.axhline(-place, color=INK, alpha=0.7, linewidth=1)
+        _write_tick(axes, name, (0, -place), (0, 4), ha="left", va="bottom", fontsize=9)
+        for at, text in marks:
+            side = "left" if at < 0.02 else "right" if at > 0.98 else "center"
+            _write_tick(axes, text, (at, -place), (0, -4), ha=side, va="top")
+    axes.set(xlim=(-0.02, 1.02), ylim=(0.6 - count, 0.4), xticks=[], yticks=[])
+    return figure, axes
+
+
+def _write_tick(
+    axes: Any, text: str, place: tuple[float, float], shift: tuple[float, float], **about: Any
+) -> None:
+    """A text over the lines, shifted by points."""
+    paper = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
+    about = {"fontsize": 8, "bbox": paper, "zorder": 4, "parse_math": False, **about}
+    axes.annotate(text, place, xytext=shift, textcoords="offset points", **about)
+
+
+def _add_legend(figure: Figure) -> None:
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)

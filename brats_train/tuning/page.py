@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from matplotlib.figure import Figure
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from brats_train.report.html import assemble, asset, data_uri
-from brats_train.training.rendering import render
+from brats_train.report.html import assemble, asset
+from brats_train.report.pictures import Caption, Drawing, draw_both, figure_html, picture_of
 from brats_train.tuning import figures
 from brats_train.tuning.estimate import in_words
 from brats_train.tuning.study import BEST_EPOCH, REASON, RETRY_OF, Study, best_of, finished_trials
@@ -19,31 +18,31 @@ from brats_train.tuning.study import BEST_EPOCH, REASON, RETRY_OF, Study, best_o
 __all__ = ["importances_of", "make_page"]
 
 _MIN_FOR_IMPORTANCES = 4  # complete trials
-# Heading, text, whether it takes the whole width.
 _CAPTIONS = {
-    "history": (
+    "history": Caption(
         "History",
         "The validation IoU of each trial. Hollow dots were pruned and show their last epoch.",
-        False,
+        is_wide=False,
     ),
-    "curves": (
+    "curves": Caption(
         "Validation curves",
         "The validation IoU by epoch. Dotted curves were pruned where they end in a cross.",
-        False,
+        is_wide=False,
     ),
-    "importances": (
+    "importances": Caption(
         "Importance",
         "How much each field decides whether a trial is among the better ones (PED-ANOVA, "
         "Watanabe et al. 2023); few trials tell little.",
-        True,
+        is_wide=True,
     ),
-    "parallel": (
+    "parallel": Caption(
         "Parallel coordinates",
-        "A line is a complete trial, from its validation IoU through its parameters; the darker, "
-        "the better, the best in orange.",
-        True,
+        "A line is a complete trial, from its validation IoU through its parameters; the stronger "
+        "its colour, the better, the best in orange.",
+        is_wide=True,
     ),
 }
+_COLUMNS = ("trial", "state", "validation IoU", "best epoch", "epochs", "time")
 _STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -72,7 +71,9 @@ def make_page(study: Study, num_wanted: int, best_recipe: str) -> bytes:
             "title": f"Study {study.optuna.study_name}",
             "summary": _summary(trials, num_wanted),
         },
-        figures="".join(_figure(name, one) for name, one in drawn.items()),
+        figures="".join(
+            figure_html(_CAPTIONS[name], picture_of(one)) for name, one in drawn.items()
+        ),
         sections=_table(study, trials) + recipe,
     )
 
@@ -85,17 +86,18 @@ def importances_of(study: Study) -> dict[str, float]:
     return get_param_importances(study.optuna, evaluator=PedAnovaImportanceEvaluator())
 
 
-def _draw(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, Figure]:
-    drawn: dict[str, Figure] = {}
+def _draw(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, Drawing]:
+    drawn: dict[str, Drawing] = {}
     has_complete = best_of(trials) is not None
     if has_complete:
-        drawn["history"] = figures.draw_history(trials)
+        drawn["history"] = Drawing(figure=figures.draw_history(trials))
     if any(trial.intermediate_values for trial in trials):
-        drawn["curves"] = figures.draw_curves(trials)
+        drawn["curves"] = Drawing(figure=figures.draw_curves(trials))
     if importances := importances_of(study):
-        drawn["importances"] = figures.draw_importances(importances)
+        drawn["importances"] = draw_both(figures.draw_importances, importances)
     if has_complete:
-        drawn["parallel"] = figures.draw_parallel(trials, study.space.distributions)
+        fields = study.space.distributions
+        drawn["parallel"] = draw_both(figures.draw_parallel, trials, fields)
     return drawn
 
 
@@ -116,56 +118,44 @@ def _summary(trials: Sequence[FrozenTrial], num_wanted: int) -> str:
     return text
 
 
-def _figure(name: str, figure: Figure) -> str:
-    heading, text, is_wide = _CAPTIONS[name]
-    uri = data_uri(render(figure)["svg"], "image/svg+xml")
-    image = f'<img src="{escape(uri)}" alt="{escape(heading)}: {escape(text)}">'
-    if is_wide:
-        image = (
-            f'<div class="pan" tabindex="0" role="group" aria-label="{escape(heading)}">'
-            f"{image}</div>"
-        )
-    return (
-        f"<figure{' class=wide' if is_wide else ''}><h2>{escape(heading)}</h2>{image}"
-        f"<figcaption>{escape(text)}</figcaption></figure>"
-    )
-
-
 def _table(study: Study, trials: Sequence[FrozenTrial]) -> str:
     """The trials, the best first; one that was queued again is shown as the one it became."""
     retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
     shown = [trial for trial in trials if trial.number not in retried]
+    if not shown:
+        return ""
     shown.sort(key=lambda one: (one.state != TrialState.COMPLETE, -(one.value or 0), one.number))
     fields = list(study.space.distributions)
     headings = [
-        _heading("trial", "number"),
-        _heading("state", "text"),
-        _heading("validation IoU", "number"),
-        _heading("its epoch", "number"),
-        _heading("epochs", "number"),
-        _heading("time", "number"),
+        *(_heading(name, "text" if name == "state" else "number") for name in _COLUMNS),
+        *(_heading(name, _kind(name, shown)) for name in fields),
     ]
-    headings += [_heading(name, _kind(name, shown)) for name in fields]
-    lines = []
-    for trial in shown:
-        seconds = trial.duration.total_seconds() if trial.duration else None
-        cells = [
-            _cell(trial.number),
-            _cell(_STATES[trial.state], trial.user_attrs.get(REASON, "")),
-            _cell(None if trial.value is None else round(trial.value, 4)),
-            _cell(trial.user_attrs.get(BEST_EPOCH)),
-            _cell(len(trial.intermediate_values)),
-            _cell(seconds, shown=in_words(seconds) if seconds is not None else ""),
-            *(_cell(trial.params.get(name)) for name in fields),
-        ]
-        lines.append(f"<tr>{''.join(cells)}</tr>")
+    rows = [_row(trial, fields) for trial in shown]
     return (
         '<section aria-labelledby="trials"><h2 id="trials">Trials</h2>'
-        '<div class="scroll" tabindex="0" role="region" aria-labelledby="trials"><table>'
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="trials">'
+        '<table class="cards single numbered">'
         "<caption>A heading sorts. The state of a failed trial tells the reason.</caption>"
-        f"<thead><tr>{''.join(headings)}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f"<thead><tr>{''.join(headings)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         "</section>"
     )
+
+
+def _row(trial: FrozenTrial, fields: Sequence[str]) -> str:
+    seconds = trial.duration.total_seconds() if trial.duration else None
+    score = None if trial.value is None else round(trial.value, 4)
+    best_epoch, num_epochs = trial.user_attrs.get(BEST_EPOCH), len(trial.intermediate_values)
+    number, state, iou, best, epochs, time = _COLUMNS
+    cells = [
+        _cell(number, trial.number),
+        _cell(state, _STATES[trial.state], trial.user_attrs.get(REASON, "")),
+        _cell(iou, score),
+        _cell(best, best_epoch),
+        _cell(epochs, num_epochs),
+        _cell(time, seconds, shown=in_words(seconds) if seconds is not None else ""),
+        *(_cell(name, trial.params.get(name)) for name in fields),
+    ]
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _kind(name: str, trials: Sequence[FrozenTrial]) -> str:
@@ -174,17 +164,21 @@ def _kind(name: str, trials: Sequence[FrozenTrial]) -> str:
 
 
 def _heading(label: str, kind: str) -> str:
+    """A heading that sorts; a name such as model.encoder may go on in the next line."""
     sort = "text" if kind == "text" else "less"
+    text = escape(label).replace(".", ".<wbr>").replace("_", "_<wbr>")
     return (
         f'<th scope="col" data-kind="{sort}" aria-sort="none">'
-        f'<button type="button">{escape(label)}</button></th>'
+        f'<button type="button">{text}</button></th>'
     )
 
 
-def _cell(value: Any, note: str = "", *, shown: str = "") -> str:
+def _cell(label: str, value: Any, note: str = "", *, shown: str = "") -> str:
+    """A cell; its label stands before it on a phone, where a row is a card."""
+    about = f'data-label="{escape(label)}"'
     if value is None:
-        return '<td data-value="">–</td>'
+        return f'<td {about} data-value="">–</td>'
     text = shown or (f"{value:.4g}" if isinstance(value, float) else str(value))
-    more = f"<br><small>{escape(note)}</small>" if note else ""
+    more = f" <small>{escape(note)}</small>" if note else ""
     data = value if isinstance(value, str) else repr(float(value))
-    return f'<td data-value="{escape(str(data))}">{escape(text)}{more}</td>'
+    return f'<td {about} data-value="{escape(str(data))}"><span>{escape(text)}{more}</span></td>'

@@ -14,7 +14,11 @@ from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache
 from brats_train.evaluation.comparison import compare_results
 from brats_train.evaluation.results import CaseRow, Results
+from brats_train.report.compare import ComparedRun, as_text, make_page
+from tests.browser import check_looks, open_browser
 from tests.train.runs import call, make_run
+
+NAMES = ("a", r"_$b^$ \frac <b>& " + "with_a_long_name_" * 4, "c", "d", "e")
 
 
 def results_of(dice: dict[str, float], folder: str = "run") -> Results:
@@ -42,6 +46,12 @@ def test_undefined_scores_and_few_patients() -> None:
     assert told.num_cases == 2
     assert told.differences[1].mean == pytest.approx(0.15)
     assert math.isnan(told.differences[1].low)
+
+
+def test_no_difference_has_no_sign_of_its_own() -> None:
+    runs = [ComparedRun(name=name, config={}, epochs=[]) for name in "ab"]
+    told = compare_results([results_of({"a": 0.5}), results_of({"a": 0.5 - 1e-6})])
+    assert as_text(runs, told).splitlines()[-1].split() == ["b", "0.500", "+0.000"]
 
 
 def test_nothing_in_common_is_one_message() -> None:
@@ -74,3 +84,40 @@ def test_the_command_compares_scores_and_settings(
     assert f"{means[1]:.3f}" in text
     assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
     call("compare", runs[0], "--out", page, code=2)
+
+
+def test_the_page_fits_phone_and_desk_whatever_runs_are_called(tmp_path: Path) -> None:
+    regions = ("wt", "tc", "et")
+    epochs = [{"epoch": epoch, "val_iou": epoch / 40} for epoch in range(1, 31)]
+    runs = [ComparedRun(name=name, config={}, epochs=epochs) for name in NAMES]
+    summary = {"regions": {region: {} for region in regions}}
+    results = [
+        Results(
+            folder=tmp_path,
+            summary=summary,
+            rows=[
+                CaseRow(case=f"case{n}", region=region, scores={"dice": n / 9, "hd95": 374 - k})
+                for n in range(6)
+                for region in regions
+            ],
+            models=[],
+        )
+        for k in range(len(runs))
+    ]
+    settings = [("caches", [["0123456789abcdef" * 3]] * 4 + [None]), ("lr", [1, 2, 3, 4, 5])]
+    path = tmp_path / "page.html"
+    path.write_bytes(make_page(runs, settings, compare_results(results), "Runs."))
+    with open_browser() as page:
+        for width, dark in ((1400, True), (390, False), (390, True)):
+            check_looks(page, path.as_uri(), width, dark=dark)
+        names = page.run(
+            "[...document.querySelectorAll('th[scope=row]')].map((one) => one.innerText)"
+        )
+        assert set(names) == set(NAMES)
+        legend = page.run("atob(document.images[0].currentSrc.split(',')[1])")
+        assert "_$b^$" in legend
+        rows = page.run("[...document.querySelectorAll('.groups tr')].map((one) => one.innerText)")
+        assert any("HD95 mm, whole tumour (WT), 6 cases" in row for row in rows)
+        assert any("−4.0" in row for row in rows), "a minus, and the difference from the first"
+        assert page.problems == []
+        assert page.requests == [path.as_uri()]

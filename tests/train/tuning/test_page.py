@@ -10,11 +10,12 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
+from brats_train.training.recipe import recipe_to_dict
 from brats_train.tuning.figures import _axis, _ticks_between
 from brats_train.tuning.page import importances_of, make_page
 from brats_train.tuning.study import REASON, Study
-from tests.browser import open_browser
-from tests.train.tuning.studies import finish, open_study
+from tests.browser import check_looks, open_browser
+from tests.train.tuning.studies import BASE, finish, make_space, open_study
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -40,14 +41,20 @@ def study(tmp_path: Path) -> Study:
 
 
 def test_a_study_without_trials_has_a_page(tmp_path: Path) -> None:
+    """The recipe's own values are queued, where the space has them."""
     text = text_of(open_study(tmp_path))
     assert "0 of 9 trials are finished." in text
     assert "<figure" not in text
+    assert "waiting" in text
+    other = make_space(tmp_path, "lr = { low = 0.5, high = 0.9 }")
+    settings = {"recipe": recipe_to_dict(BASE)}
+    text = text_of(Study(tmp_path / "other", None, other, BASE, settings))
+    assert "Trials" not in text
 
 
 def test_the_page_needs_no_other_file_and_runs_no_text(study: Study) -> None:
     text = text_of(study)
-    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert not re.search(r'(src|srcset|href)="(?!data:)', text)
     assert "default-src &#x27;none&#x27;" in text or "default-src 'none'" in text
     assert EVIL not in text
     assert "&lt;img src=x onerror" in text
@@ -88,12 +95,17 @@ def test_axes_end_at_the_ends_of_the_space() -> None:
     assert [text for _, text in _ticks_between(2, 4, is_log=False)][::2] == ["2", "3", "4"]
 
 
-def test_the_table_is_sorted_in_a_browser(study: Study) -> None:
+def test_in_a_browser_it_fits_phone_and_desk_and_is_sorted(study: Study) -> None:
     path = study.folder / "report.html"
     path.write_text(text_of(study))
     first = "document.querySelector('tbody tr').children[0].textContent"
     with open_browser() as page:
-        page.open(path.as_uri())
+        for width, dark in ((1400, True), (390, False), (390, True)):
+            check_looks(page, path.as_uri(), width, dark=dark)
+        label = "getComputedStyle(document.querySelectorAll('tbody td')[2], '::before').content"
+        assert page.run(label) == '"validation IoU"'
+        shapes = page.run("[...document.images].map((one) => one.naturalHeight / one.naturalWidth)")
+        assert shapes[-1] > 0.7, "parallel axes lie, one below the other"
         page.run("document.querySelector('thead button').click()")
         assert page.run(first) == "8"
         page.run("document.querySelector('thead button').click()")
