@@ -23,7 +23,7 @@ _PARTS = ("recipe", "fold", "init_from", "max_minutes", "device", "world_size", 
     type=PATH,
     default=Path("comparison.html"),
     show_default=True,
-    help="The page, replaced where there is one.",
+    help="The page; an earlier one is replaced, no other file.",
 )
 def compare(runs: tuple[Path, ...], out: Path) -> None:
     """Compare runs with the first of them: settings, curves, and scores case by case.
@@ -33,6 +33,7 @@ def compare(runs: tuple[Path, ...], out: Path) -> None:
     """
     if len(runs) < 2:
         raise click.UsageError("name at least two runs.")
+    _check_out(out)
     from brats_cache.common.files import write_atomically
     from brats_train.evaluation.comparison import compare_results
     from brats_train.evaluation.results import read_results
@@ -67,16 +68,31 @@ def compare(runs: tuple[Path, ...], out: Path) -> None:
         for setting in differences(part, [decisive(run.config, part) for run in compared])
     ]
     page = make_page(compared, settings, scores, summary)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BratsError(f"{printable(out)}: cannot be made ({error.strerror}).") from error
     write_atomically(out, page)
     for name, values in settings:
         click.echo(printable(f"{name}: {', '.join(map(str, values))}"))
     if scores:
         click.echo(f"\n{as_text(compared, scores)}")
     click.echo(f"\n{out}")
+
+
+def _check_out(path: Path) -> None:
+    """Makes the folder of the page. Raises `BratsError` where a file is there that is none."""
+    from brats_cache.common.files import open_regular_file
+    from brats_train.report.compare import TITLE
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_regular_file(path) as file:
+            start = file.read(4096)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BratsError(f"{printable(path)}: cannot be made ({error.strerror}).") from error
+    if f"<title>{TITLE}".encode() not in start:
+        raise BratsError(
+            f"{printable(path)}: exists, and brats compare did not make it. Choose another --out."
+        )
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

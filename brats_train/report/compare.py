@@ -21,7 +21,9 @@ from brats_train.report.palette import REGION_NAMES
 from brats_train.report.pictures import Caption, Drawing, draw_both, figure_html, picture_of
 from brats_train.training.rendering import INK
 
-__all__ = ["ComparedRun", "as_text", "draw_cases", "draw_validation", "make_page"]
+__all__ = ["TITLE", "ComparedRun", "as_text", "draw_cases", "draw_validation", "make_page"]
+
+TITLE = "Comparison: "  # the beginning of every page's title
 
 # What each score is called, and its digits.
 _METRICS = {"dice": ("Dice", 3), "nsd": ("NSD 1 mm", 3), "hd95": ("HD95 mm", 1)}
@@ -75,7 +77,7 @@ def make_page(
         "sections.html",
         style=asset("report.css").decode(),
         scripts=[],
-        texts={"title": f"Comparison: {', '.join(run.name for run in runs)}", "summary": summary},
+        texts={"title": f"{TITLE}{', '.join(run.name for run in runs)}", "summary": summary},
         figures="".join(figures),
         sections=(_score_table(runs, scores) if scores else "")
         + _difference_table(runs, differences),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import secrets
+import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -45,7 +46,18 @@ from brats_train.report.palette import REGION_NAMES, TISSUES, page_colors
 __all__ = ["make_view", "redirect_file", "serve", "start_server"]
 
 LOOPBACK = "127.0.0.1"
+_IDLE_SECONDS = 60  # until a connection that asks for nothing is closed
 _SAMPLES = 1 << 20  # voxels that percentiles are computed from
+
+
+class _Server(ThreadingHTTPServer):
+    """A server that many connections at once and those that break off do not disturb."""
+
+    request_queue_size = 128  # connections that may wait; a browser opens several
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -181,6 +193,8 @@ def start_server(page: bytes, port: int) -> tuple[ThreadingHTTPServer, str]:
     token = secrets.token_urlsafe(16)
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = _IDLE_SECONDS
+
         def do_GET(self) -> None:
             hosts = {f"{name}:{server.server_port}" for name in (LOOPBACK, "localhost")}
             if self.headers.get("Host") not in hosts or self.path != f"/{token}/":
@@ -197,7 +211,7 @@ def start_server(page: bytes, port: int) -> tuple[ThreadingHTTPServer, str]:
             """Logs nothing."""
 
     try:
-        server = ThreadingHTTPServer((LOOPBACK, port), Handler)
+        server = _Server((LOOPBACK, port), Handler)
     except OSError as error:
         raise BratsError(f"port {port}: cannot be served at ({error.strerror}).") from error
     return server, f"http://{LOOPBACK}:{server.server_port}/{token}/"

@@ -121,3 +121,19 @@ def test_the_page_fits_phone_and_desk_whatever_runs_are_called(tmp_path: Path) -
         assert any("−4.0" in row for row in rows), "a minus, and the difference from the first"
         assert page.problems == []
         assert page.requests == [path.as_uri()]
+
+
+def test_the_page_replaces_an_earlier_one_and_no_other_file(
+    cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cache named by mistake would be hours of work."""
+    runs = [make_run(tmp_path / name, cache, seed=seed) for seed, name in enumerate("ab")]
+    page = tmp_path / "page.html"
+    for _ in range(2):
+        call("compare", *runs, "--out", page)
+    own = tmp_path / "brats.h5"
+    own.write_bytes(b"a cache")
+    capsys.readouterr()
+    call("compare", *runs, "--out", own, code=1)
+    assert "did not make it" in capsys.readouterr().err
+    assert own.read_bytes() == b"a cache"

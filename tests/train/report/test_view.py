@@ -8,7 +8,10 @@ import http.client
 import json
 import re
 import shutil
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -383,6 +386,32 @@ def test_the_page_is_served_to_this_machine_alone() -> None:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_connections_that_break_off_are_not_told_of(capfd: pytest.CaptureFixture[str]) -> None:
+    """A browser whose tab is closed while it loads is no fault of anybody."""
+    server, address = start_server(b"x" * 10_000_000, 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    parts = urlsplit(address)
+    assert parts.port is not None
+    request = f"GET {parts.path} HTTP/1.0\r\nHost: {parts.netloc}"
+    try:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", parts.port)) as client:
+                # Closing sends a reset at once, where data would have to be waited for.
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(f"{request}\r\n\r\n".encode())
+                client.recv(1)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        deadline = time.monotonic() + 20
+        while any("process_request" in one.name for one in threading.enumerate()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert capfd.readouterr().err == ""
 
 
 def test_the_secret_is_in_no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
