@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from brats_train.evaluation.comparison import Estimate, MetricComparison
 from brats_train.report.figures import RUN_STYLES
-from brats_train.report.html import assemble, asset
+from brats_train.report.html import assemble, asset, shown_number
 from brats_train.report.palette import REGION_NAMES
 from brats_train.report.pictures import Caption, Drawing, draw_both, figure_html, picture_of
 from brats_train.training.rendering import INK
@@ -232,9 +232,13 @@ def _table(title: str, style: str, note: str, headings: Sequence[str], body: str
 
 
 def _cell(value: Estimate, digits: int, *, signed: bool = False) -> str:
-    """A value, then its interval, which moves below it where there is no room."""
-    mean, _, interval = _shown(value, digits, signed=signed).replace("-", "−").partition(" ")
-    return f'{mean} <span class="interval">{interval}</span>' if interval else mean
+    """A mean, then its interval, which moves below it where there is no room."""
+    mean, low, high = (
+        shown_number(one, digits, signed=signed) for one in (value.mean, value.low, value.high)
+    )
+    return (
+        mean if math.isnan(value.low) else f'{mean} <span class="interval">[{low}, {high}]</span>'
+    )
 
 
 def _shown(value: Estimate, digits: int, *, signed: bool = False) -> str:

@@ -16,7 +16,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-__all__ = ["assemble", "asset", "data_uri", "embedded_json"]
+__all__ = ["assemble", "asset", "data_uri", "embedded_json", "shown_number"]
 
 
 def asset(name: str) -> bytes:
@@ -71,6 +71,11 @@ def embedded_json(name: str, value: Any) -> str:
 def data_uri(content: bytes, kind: str) -> str:
     """Encodes content as a data URI; `kind` is its media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def shown_number(value: float, digits: int, *, signed: bool = False) -> str:
+    """Writes a number with a minus in place of a hyphen, and none before a zero."""
+    return f"{value:{'+' if signed else ''}z.{digits}f}".replace("-", "−")
 
 
 def _digest(text: str) -> str:

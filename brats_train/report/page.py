@@ -9,27 +9,16 @@ from typing import Any
 
 from brats_train.evaluation.results import Results
 from brats_train.report.case_entry import CaseEntry
+from brats_train.report.cases_table import cases_table
 from brats_train.report.display import MODALITY_NAMES
-from brats_train.report.html import assemble, asset, data_uri, embedded_json
+from brats_train.report.html import assemble, asset, data_uri, embedded_json, shown_number
 from brats_train.report.page_figures import RunFigure, figures_html
 from brats_train.report.palette import REGION_NAMES, TISSUES, page_colors
 from brats_train.report.paper import compare_with_paper
 
 __all__ = ["make_page"]
 
-# Heading, score, digits, and whether more or less of it is better.
-_DICE, _HD95 = ("Dice", "dice", 3, "more"), ("HD95 mm", "hd95", 1, "less")
-_EXPECTED = ("expected Dice", "expected_dice", 3, "more")
-_COLUMNS_OF_ONE = (
-    _DICE,
-    _EXPECTED,
-    ("sensitivity", "sensitivity", 3, "more"),
-    ("precision", "precision", 3, "more"),
-    _HD95,
-    ("NSD 1 mm", "nsd", 3, "more"),
-    ("difference ml", "volume_difference_ml", 1, "more"),
-)
-_COLUMNS_OF_SEVERAL = (_DICE, _EXPECTED, _HD95)
+_SPLITS = {"train": "training", "val": "validation"}
 
 
 def make_page(
@@ -78,9 +67,9 @@ def make_page(
         texts={"title": f"Run {name}", "summary": _summary_text(config, epochs, best, results)},
         contents=_contents(results),
         paper=compare_with_paper(config, epochs, best) + figures_html(run_figures, of_paper=True),
-        scores=_scores_section(run_figures) if results else "",
+        scores=_scores_section(results, run_figures) if results else "",
         labels=_labels(results.summary.get("classification")) if results else "",
-        cases=_table(results, entries) if results else "",
+        cases=cases_table(results, entries) if results else "",
         tables=_links_to(tables),
         data=embedded_json("data", browser),
     )
@@ -121,34 +110,22 @@ def _told_scores(results: Results) -> str:
     """The scores in sentences, a space at the end."""
     summary = results.summary
     means = [
-        f"{region.upper()} {_mean(summary['regions'][region]['dice'])}"
+        f"{_full_name(region)} {_with_interval(summary['regions'][region]['dice'], 'mean')}"
         for region in results.regions
     ]
-    cases = "1 case" if len(results.cases) == 1 else f"{len(results.cases)} cases"
+    split = _SPLITS.get(summary["split"], summary["split"])
+    cases = f"1 {split} case" if len(results.cases) == 1 else f"{len(results.cases)} {split} cases"
     text = (
-        f"Mean Dice on {cases} of split {summary['split']}: {'; '.join(means)}. "
+        f"Mean Dice on {cases}: {'; '.join(means)}. "
         "Cases are scored as volumes on the scans’ own grids. "
     )
     if "predictions" in summary:
         text += f"Shown are masks made elsewhere, in {summary['predictions']}. "
-    told = [
-        f"{_with_interval(one['rank_correlation'])}, off by "
-        f"{_with_interval(one['mean_absolute_error'])} on average, for {region.upper()}"
-        for region in results.regions
-        if (one := summary["regions"][region].get("expected_dice"))
-        and one["rank_correlation"]["low"] is not None  # a few cases tell nothing of it
-    ]
-    if told:
-        text += f"The rank correlation of expected and true Dice is {'; '.join(told)}. "
     return text
 
 
-def _mean(score: Mapping[str, Any]) -> str:
-    if score["mean"] is None:
-        return "undefined"
-    if score.get("low") is None:
-        return f"{score['mean']:.3f}"
-    return f"{score['mean']:.3f} (95 % interval {score['low']:.3f} to {score['high']:.3f})"
+def _full_name(region: str) -> str:
+    return f"{REGION_NAMES[region]} ({region.upper()})"
 
 
 def _contents(results: Results | None) -> str:
@@ -161,14 +138,35 @@ def _contents(results: Results | None) -> str:
     return f'<nav aria-label="Sections">{links}</nav>'
 
 
-def _scores_section(run_figures: Sequence[RunFigure]) -> str:
+def _scores_section(results: Results, run_figures: Sequence[RunFigure]) -> str:
     figures = figures_html(run_figures, of_paper=False)
-    return f'<section aria-labelledby="scores"><h2 id="scores">Scores</h2>{figures}</section>'
+    return (
+        '<section aria-labelledby="scores"><h2 id="scores">Scores</h2>'
+        f"{figures}{_expectation(results)}</section>"
+    )
+
+
+def _expectation(results: Results) -> str:
+    """How far the Dice that masks were expected to have can be trusted, as HTML."""
+    told = "".join(
+        f"<li>{escape(_full_name(region))}: rank correlation "
+        f"{_with_interval(one['rank_correlation'])}, off by "
+        f"{_with_interval(one['mean_absolute_error'])} on average</li>"
+        for region in results.regions
+        if (one := results.summary["regions"][region].get("expected_dice"))
+        and one["rank_correlation"]["low"] is not None  # a few cases tell nothing of it
+    )
+    if not told:
+        return ""
+    return (
+        "<h3>Expected Dice</h3><p>What the model expects of a mask without knowing the truth, "
+        f"against the Dice that the mask has:</p><ul>{told}</ul>"
+    )
 
 
 def _links_to(tables: Mapping[str, bytes]) -> str:
     """Links that save the tables, which the page holds."""
-    return " ".join(
+    return ", ".join(
         f'<a download="{escape(name)}" href="{data_uri(content, "text/csv")}">{escape(name)}</a>'
         for name, content in tables.items()
     )
@@ -202,70 +200,14 @@ def _labels(scores: Mapping[str, Any] | None) -> str:
     )
 
 
-def _with_interval(score: Mapping[str, Any]) -> str:
-    if score["value"] is None:
+def _with_interval(score: Mapping[str, Any], key: str = "value") -> str:
+    if score[key] is None:
         return "undefined"
-    if score["low"] is None:
-        return f"{score['value']:.3f}"
-    return f"{score['value']:.3f} (95 % interval {score['low']:.3f} to {score['high']:.3f})"
-
-
-def _table(results: Results, entries: Sequence[CaseEntry]) -> str:
-    several = len(results.regions) > 1
-    columns = [
-        (region, *column)
-        for region in results.regions
-        for column in (_COLUMNS_OF_SEVERAL if several else _COLUMNS_OF_ONE)
-        if column != _EXPECTED or "expected_dice" in results.summary["regions"][region]
-    ]
-    main = results.regions[0]
-    labels = [f"{column[0].upper()} {column[1]}" if several else column[1] for column in columns]
-    headings = [_heading("case", "text")]
-    headings += [_heading(label, column[-1]) for column, label in zip(columns, labels, strict=True)]
-    headings.append(_heading(f"true {main.upper()} ml", "more"))
-    scores = {(region, name): results.values(region, name) for region, _, name, _, _ in columns}
-    voxels = results.values(main, "true_voxels")
-    lines = []
-    for number, entry in enumerate(entries):
-        cells = [
-            _cell(scores[region, name].get(entry.case, math.nan), digits, label)
-            for (region, _, name, digits, _), label in zip(columns, labels, strict=True)
-        ]
-        volume = voxels.get(entry.case, math.nan) * entry.ml_per_voxel
-        cells.append(_cell(volume, 1, f"true {main.upper()} ml"))
-        button = f'<button type="button" class="case" data-number="{number}">{escape(entry.case)}'
-        first = f'<td data-value="{escape(entry.case)}">{button}</button></td>'
-        lines.append(f"<tr>{first}{''.join(cells)}</tr>")
-    shown = dict.fromkeys(name for _, _, name, _, _ in columns)
-    definitions = results.summary.get("definitions", {})
-    meanings = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(definitions[name]))}</dd>"
-        for name in shown
-        if name in definitions
-    )
-    return (
-        '<section aria-labelledby="cases"><h2 id="cases">Cases</h2>'
-        '<div class="scroll" tabindex="0" role="region" aria-labelledby="cases">'
-        '<table class="cards">'
-        "<caption>A heading sorts, worst first; a case opens its slices.</caption>"
-        f"<thead><tr>{''.join(headings)}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-        f"<details><summary>What the columns mean</summary><dl>{meanings}</dl></details></section>"
-    )
-
-
-def _heading(label: str, kind: str) -> str:
-    return (
-        f'<th scope="col" data-kind="{kind}" aria-sort="none">'
-        f'<button type="button">{escape(label)}</button></th>'
-    )
-
-
-def _cell(value: float, digits: int, label: str) -> str:
-    """A cell; its label stands before it on a phone, where a row is a card."""
-    about = f'data-label="{escape(label)}"'
-    if math.isnan(value):
-        return f'<td {about} data-value="">–</td>'
-    return f'<td {about} data-value="{value!r}">{value:.{digits}f}</td>'
+    value = shown_number(score[key], 3)
+    if score.get("low") is None:
+        return value
+    low, high = shown_number(score["low"], 3), shown_number(score["high"], 3)
+    return f"{value} (95 % interval {low} to {high})"
 
 
 def _scores(results: Results, case: str) -> str:

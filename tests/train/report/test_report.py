@@ -21,7 +21,8 @@ from brats_cache.api import build_cache
 from brats_cache.format.reader import Cache, open_cache
 from brats_cache.format.truth import true_labels
 from brats_cache.imaging.labels import region_table
-from brats_train.evaluation.results import read_results
+from brats_train.evaluation.results import CaseRow, Results, read_results
+from brats_train.report import page as page_module
 from brats_train.report import scored_cases
 from brats_train.report.case_entry import CaseEntry, run_length
 from brats_train.report.gallery import Predicted, files_predictor, select_slices
@@ -213,8 +214,22 @@ def test_the_page_opens_alone_and_without_errors(page: Page, run: Path) -> None:
     assert page.run("[...document.images].every((i) => i.complete && i.naturalWidth > 100)")
     assert page.run("document.querySelectorAll('script:not([type])').length") == 3
     assert page.run("byId('summary').textContent").startswith(
-        "Mean Dice on 3 cases of split val: WT"
+        "Mean Dice on 3 validation cases: whole tumour (WT) 0."
     )
+
+
+def test_expected_dice_is_told_where_cases_are_enough() -> None:
+    def told(low: float | None) -> str:
+        scores = {"value": -0.6, "low": low, "high": 0.8}
+        expected = {"rank_correlation": scores, "mean_absolute_error": {**scores, "value": 0.25}}
+        rows = [CaseRow(case="a", region="tc", scores={})]
+        summary = {"regions": {"tc": {"expected_dice": expected}}}
+        return page_module._scores_section(
+            Results(folder=Path("run"), summary=summary, rows=rows, models=[]), []
+        )
+
+    assert "tumour core (TC): rank correlation −0.600 (95 % interval −1.000 to 0.800)" in told(-1)
+    assert "Expected" not in told(None)
 
 
 def test_a_heading_sorts_the_table(page: Page, run: Path) -> None:
