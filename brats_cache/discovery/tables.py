@@ -9,6 +9,7 @@ with its column of BraTS 2021 ids. A CSV file is one of these when a column is h
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -33,6 +34,7 @@ _SOURCE_ID = re.compile(
     r"(?:ucsf-pdgm|upenn-gbm|ucsd-ptgbm)-\d+\w*|tcga-[a-z0-9]{2}-[a-z0-9]{4}|patientid_\d+",
     re.IGNORECASE,
 )
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as spreadsheets save "Unicode text"
 _EMPTY = {"", "na", "n/a", "nan", "none"}
 _GRADES = {"hgg": "HGG", "lgg": "LGG"}
 
@@ -81,20 +83,25 @@ def read_csv(path: Path) -> list[Row]:
     """Reads the rows of a CSV file with a header, blank rows left out.
 
     Args:
-        path: In UTF-8 with or without a byte order mark, with any line ends, quoted cells, comma
-            or semicolon.
+        path: In UTF-8 with or without a byte order mark, or UTF-16 with one, with any line ends,
+            quoted cells, comma, semicolon or tab.
 
     Raises:
         DataFaults: The file cannot be read or is no such table; the fault names file and line.
     """
     try:
         content = read_small_file(path)
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")
     except OSError as error:
         raise _broken(path, error.strerror or str(error), "a CSV file that can be read") from error
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _broken(path, f"line {line}: bytes that are not UTF-8", "UTF-8") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise _broken(path, f"line {line}: a NUL character", "text in UTF-8")
+    if not text.strip():
+        raise _broken(path, "an empty file", "a header and a line each")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     rows: list[Row] = []
     try:
@@ -177,7 +184,7 @@ def _rows_of(path: Path) -> list[Row]:
             raise _broken(
                 path, error.strerror or str(error), "a CSV file that can be read"
             ) from None
-        if not any(_ID_COLUMN.fullmatch(_plain(name)) for name in re.split("[,;]", header)):
+        if not any(_ID_COLUMN.fullmatch(_plain(name)) for name in re.split("[,;\t]", header)):
             return []
     rows = read_csv(path)
     if rows and not any(_ID_COLUMN.fullmatch(column) for column in rows[0].cells):
@@ -238,8 +245,7 @@ def _plain(name: str) -> str:
 
 
 def _delimiter(text: str) -> str:
-    header = text.split("\n", 1)[0]
-    return ";" if header.count(";") > header.count(",") else ","
+    return max(",;\t", key=text.split("\n", 1)[0].count)
 
 
 def _is_age(text: str) -> bool:

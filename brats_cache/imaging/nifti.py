@@ -88,7 +88,9 @@ def read_volume(contents: Contents, channel: int | None = None) -> np.ndarray:
     index = channel or 0
     if index >= header.num_channels:
         found = f"{header.num_channels} volumes along the fourth axis"
-        raise file_fault(header.path, found, f"at least {index + 1}, as dataset.json says")
+        raise file_fault(
+            header.path, found, f"at least {index + 1}, as dataset.json or the manifest says"
+        )
     num_voxels = int(np.prod(header.shape, dtype=np.int64))
     flat = np.frombuffer(
         contents.data,

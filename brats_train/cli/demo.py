@@ -13,7 +13,7 @@ import click
 
 from brats_cache.common.errors import BratsError, print_wrapped
 from brats_train.cli.main import cli
-from brats_train.cli.options import PATH
+from brats_train.cli.options import PATH, FiniteRange
 
 __all__ = ["demo"]
 
@@ -34,7 +34,7 @@ _TRAINING = (
 @click.option("--cases", default=12, show_default=True, help="Synthetic cases with masks.")
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=2.0,
     show_default=True,
     help="Of training, at most.",

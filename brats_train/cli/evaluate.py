@@ -15,6 +15,7 @@ from brats_cache.common.progress import show_progress
 from brats_cache.discovery.namings import MODALITIES
 from brats_train.cli.options import (
     PATH,
+    FiniteRange,
     checkpoint_option,
     device_option,
     model_sources,
@@ -46,9 +47,7 @@ __all__ = ["evaluate"]
 )
 @checkpoint_option
 @tta_option
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="Instead of the one chosen in training."
-)
+@click.option("--threshold", type=FiniteRange(0, 1), help="Instead of the one chosen in training.")
 @click.option(
     "--empty",
     type=click.Choice(["official", "nan"]),

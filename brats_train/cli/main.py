@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import click
 
@@ -153,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with suppress(RuntimeError, OSError):  # there is no standard error
             # For deaths that cannot be caught, as by a file that is cut while it is copied.
             faulthandler.enable()
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = [_with_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     rank = int(os.environ.get("RANK", 0))
     if rank == 0:  # every process under torchrun has the same words and variables
         _warn_of_unknown_variables()
@@ -184,6 +185,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print_message(message, prefix=f"Error{where}: ")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _with_home(word: str) -> str:
+    """`--out=~/x` as shells read `--out ~/x`, which would otherwise make a folder called ~."""
+    option, sign, value = word.partition("=")
+    if option.startswith("--") and (value == "~" or value.startswith("~/")):
+        return f"{option}{sign}{Path(value).expanduser()}"
+    return word
 
 
 def _message_of(error: Exception) -> BratsError | None:

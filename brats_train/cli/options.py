@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PATH",
+    "FiniteRange",
     "check_still_there",
     "checkpoint_option",
     "compile_option",
@@ -46,6 +48,18 @@ tta_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers; click's own lets NaN through, and infinity where an end is open."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 class _CompileMode(click.ParamType[bool | str]):

@@ -13,6 +13,7 @@ from brats_cache.common.errors import BratsError, print_message, print_wrapped, 
 from brats_cache.common.progress import show_progress
 from brats_train.cli.options import (
     PATH,
+    FiniteRange,
     checkpoint_option,
     device_option,
     model_sources,
@@ -57,9 +58,7 @@ def scan_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Folder for the masks.",
 )
 @tta_option
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="Instead of the one chosen in training."
-)
+@click.option("--threshold", type=FiniteRange(0, 1), help="Instead of the one chosen in training.")
 @click.option("--probabilities", is_flag=True, help="Write CASE_prob.nii.gz as well.")
 @click.option(
     "--uncertainty", is_flag=True, help="Write CASE_uncertainty.nii.gz as well, in bits a voxel."

@@ -14,11 +14,12 @@ import click
 
 from brats_cache.common.errors import BratsError, print_wrapped, printable
 from brats_cache.common.process import module_environment, usable_cores
-from brats_train.cli.options import PATH, compile_option, say_loading
+from brats_train.cli.options import PATH, FiniteRange, compile_option, say_loading
 
 __all__ = ["given_settings", "make_job", "train"]
 
 DEFAULT_CACHE = Path("data/brats.h5")
+MAX_PROCESSES = 256  # no machine has more GPUs; a typing error would start them all
 
 
 def _fold(context: click.Context, option: click.Parameter, value: str | None) -> int | str | None:
@@ -62,12 +63,12 @@ def _fold(context: click.Context, option: click.Parameter, value: str | None) ->
 @click.option("--epochs", type=click.IntRange(1), help="At most so many.")
 @click.option(
     "--max-minutes",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="Fit the whole schedule into so many minutes; 0: no limit.",
 )
 @click.option(
     "--save-minutes",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="Between two savings of the state that --resume needs.  [default: 5]",
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Samples of a step, over all ranks.")
@@ -111,7 +112,9 @@ def _fold(context: click.Context, option: click.Parameter, value: str | None) ->
     "--allow-no-tumor", is_flag=True, help="Train even if no training slice holds a tumour."
 )
 @click.option("--resume", is_flag=True, help="Go on with --run where it ended, or begin it.")
-@click.option("--nproc", type=click.IntRange(1), help="Start so many processes with torchrun.")
+@click.option(
+    "--nproc", type=click.IntRange(1, MAX_PROCESSES), help="Start so many processes with torchrun."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, memory and time.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in --run.")
 def train(

@@ -37,7 +37,7 @@ MAX_RECIPE_BYTES = 16 << 10
 MOVED = {"encoder": "model.encoder"}  # fields by their names in older runs and recipes
 TARGETS = {"wt": ("wt",), "regions": ("wt", "tc", "et")}
 NotNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+CacheWeight = Annotated[float, Field(gt=0, le=10_000)]
 
 
 def _split_text(value: object) -> object:
@@ -114,7 +114,7 @@ class Recipe:
     rows: RowRule = "middle"
     sampling: Literal["uniform", "tumor"] = "uniform"
     background: NotNegative = 0.5
-    cache_weights: Annotated[tuple[Positive, ...], BeforeValidator(_split_text)] = ()
+    cache_weights: Annotated[tuple[CacheWeight, ...], BeforeValidator(_split_text)] = ()
     patient_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     context: Annotated[int, Field(ge=0, le=8)] = 0
     half_resolution: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -143,7 +143,7 @@ class Recipe:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     label_weight: NotNegative = 0.2
     label_balance: bool = True
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 64)] = 0  # torch takes no other
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -211,7 +211,8 @@ def load_recipe(name_or_file: str) -> Recipe:
         )
     name = printable(path)
     try:
-        return recipe_from_dict(tomllib.loads(read_small_file(path, MAX_RECIPE_BYTES).decode()))
+        text = read_small_file(path, MAX_RECIPE_BYTES).decode("utf-8-sig")
+        return recipe_from_dict(tomllib.loads(text))
     except RecipeError as error:
         raise RecipeError(f"{name}: {error}") from error
     except OSError as error:

@@ -109,7 +109,7 @@ def load_space(path: Path | None, base: Recipe, fixed: Collection[str] = ()) -> 
             content = files(__package__).joinpath("default.toml").read_bytes()
         else:
             content = read_small_file(path)
-        entries = dict(_flat(tomllib.loads(content.decode())))
+        entries = dict(_flat(tomllib.loads(content.decode("utf-8-sig"))))
     except OSError as error:
         raise RecipeError(f"--space {where}: cannot be read ({error.strerror}).") from error
     except RecursionError as error:

@@ -78,6 +78,7 @@ def test_the_survival_tables_of_each_year(
         "Grade,BraTS_2020_subject_ID\r\nHGG,BraTS20_Training_001\r\n\r\n",
         '"GRADE","brats_2020_SUBJECT_id"\n"HGG"," BraTS20_Training_001 "',
         "Grade;BraTS_2020_subject_ID\nHGG;BraTS20_Training_001\n",
+        "Grade\tBraTS_2020_subject_ID\nHGG\tBraTS20_Training_001\n",
         "Grade,BraTS_2020_subject_ID,,\nHGG,BraTS20_Training_001,,\n,,,\n",
     ],
 )
@@ -85,6 +86,30 @@ def test_marks_line_ends_quotes_and_letter_case_do_not_matter(tmp_path: Path, te
     tables = tables_of(tmp_path, name_mapping=text)
     assert tables.faults == []
     assert tables.grades == {"brats20_training_001": "HGG"}
+
+
+@pytest.mark.parametrize("order", ["le", "be"])
+def test_unicode_text_as_a_spreadsheet_saves_it_is_read(tmp_path: Path, order: str) -> None:
+    path = tmp_path / "splits.csv"
+    path.write_bytes("\ufeffcase\tsplit\r\nPétra\ttrain\r\n".encode(f"utf-16-{order}"))
+    assert [row.cells for row in read_csv(path)] == [{"case": "Pétra", "split": "train"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("case,split\na,val\n".encode("utf-16-le"), "line 1: a NUL character"),
+        (b"case,split\na\0,val\n", "line 2: a NUL character"),
+        (b"", "an empty file"),
+        (b"\xef\xbb\xbf \r\n\n", "an empty file"),
+        (b"\xff\xfec\0a", "line 1: bytes"),
+    ],
+)
+def test_what_is_no_text_is_said_to_be_none(tmp_path: Path, content: bytes, found: str) -> None:
+    path = tmp_path / "splits.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataFaults, match=found):
+        read_csv(path)
 
 
 def test_a_person_is_followed_over_several_tables(tmp_path: Path) -> None:

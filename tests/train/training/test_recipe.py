@@ -55,6 +55,9 @@ def test_a_recipe_survives_its_dictionary(name: str) -> None:
         ("epochs=three", "expected a valid integer"),
         ("epochs=2.5", "expected a valid integer"),
         ("epochs=0", "greater than or equal to 1"),
+        ("seed=-1", "greater than or equal to 0"),
+        (f"seed={10**30}", "less than 18446744073709551616"),
+        ("cache_weights=1e22", "less than or equal to 10000"),
         ("lr=fast", "expected a valid number"),
         ("rows=every", "'middle', 'all' or 'tumor'"),
         ("loss=dice", "fields of its own"),
@@ -72,7 +75,7 @@ def test_a_wrong_setting_is_refused_in_its_own_words(setting: str, words: str) -
 
 def test_a_file_changes_the_paper(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('epochs = 7\nlr = 1\n[augment]\nvflip = 0.0\n[loss]\nname = "dice"\n')
+    path.write_text('\ufeffepochs = 7\nlr = 1\n[augment]\nvflip = 0.0\n[loss]\nname = "dice"\n')
     recipe = load_recipe(str(path))
     assert (recipe.epochs, recipe.lr, recipe.augment.vflip) == (7, 1.0, 0.0)
     assert (recipe.loss.name, recipe.batch_size) == ("dice", 64)
