@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from brats_cache.common.csv_names import csv_text, written_name
 from brats_cache.common.errors import DataFaults, Fault
+from brats_cache.common.names import id_key
 from brats_cache.common.text import first_few
 from brats_cache.discovery.tables import Row, read_csv
 from brats_cache.format.schema import SPLITS
@@ -71,8 +72,9 @@ def splits_from_file(
         raise DataFaults([Fault(case="", path=path, found=found, expected="columns case,split")])
     has_folds = num_folds > 0 and "fold" in rows[0].cells
     table = _assignments_of_rows(rows, column, path, num_folds if has_folds else 0)
-    known = {getattr(one, column).strip() for one in patients}
-    extra = [name for name in table if name not in known]
+    known = {id_key(getattr(one, column).strip()) for one in patients}
+    names = {id_key(row.cells[column]): row.cells[column] for row in rows}
+    extra = [name for key, name in names.items() if key not in known]
     warnings = [f"{path}: no {column} {first_few(extra)} in the data"] if extra else []
     return *splits_from_table(patients, table, column, path), warnings
 
@@ -84,7 +86,7 @@ def splits_from_table(
 
     Args:
         patients: All cases.
-        table: Split and fold by case id or patient id.
+        table: Split and fold by the `id_key` of a case or patient.
         column: Which of them, "case" or "patient".
         path: Where the table comes from, for error messages; None for a manifest.
 
@@ -98,7 +100,7 @@ def splits_from_table(
     assignment_of: dict[str, Assignment] = {}
     decided_by: dict[str, str] = {}
     for one in sorted(patients):
-        assignment = table.get(getattr(one, column).strip())
+        assignment = table.get(id_key(getattr(one, column).strip()))
         before = assignment_of.get(one.patient, assignment)
         if assignment is None:
             found, expected = f"no line for {column} {getattr(one, column)}", "one"
@@ -122,7 +124,9 @@ def splits_from_table(
 def _assignments_of_rows(
     rows: Sequence[Row], column: str, path: Path, num_folds: int
 ) -> dict[str, Assignment]:
-    """Reads the assignment of each name in `column`; folds only where `num_folds` is not 0.
+    """Reads the assignment of each name in `column`, by its `id_key`.
+
+    Folds are read only where `num_folds` is not 0.
 
     Raises:
         DataFaults: A line is not valid, or contradicts an earlier one.
@@ -139,8 +143,8 @@ def _assignments_of_rows(
         elif fold != "-1" and not _is_fold(fold, num_folds):
             found = f"line {row.line}: fold {fold!r}"
             expected = f"0 to {num_folds - 1}, as --folds {num_folds} asks for"
-        elif table.setdefault(name, assignment) != assignment:
-            found = f"line {row.line}: {assignment}, but {table[name]} before"
+        elif table.setdefault(id_key(name), assignment) != assignment:
+            found = f"line {row.line}: {assignment}, but {table[id_key(name)]} before"
             expected = "one split and fold"
         else:
             continue

@@ -17,6 +17,7 @@ import xxhash
 
 from brats_cache.build.split_tables import Assignment, Patient, splits_from_file, splits_from_table
 from brats_cache.common.errors import BratsError
+from brats_cache.common.names import id_key
 from brats_cache.common.text import first_few
 
 __all__ = ["assign"]
@@ -68,7 +69,7 @@ def assign(
         raise BratsError(f"--folds {num_folds}: expected 2 or more, or 0 for none")
     fold_of: dict[str, int] = {}
     if given and not split_file:
-        table = {case: Assignment(split=split, fold=-1) for case, split in given.items()}
+        table = {id_key(case): Assignment(split=split, fold=-1) for case, split in given.items()}
         split_of, fold_of = splits_from_table(patients, table, "case", None)
         warnings: list[str] = []
     elif split_file:

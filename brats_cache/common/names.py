@@ -1,10 +1,31 @@
-"""Names that become file names."""
+"""Names of cases and patients: how they are compared, and whether they can be file names."""
 
 from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["check_file_name"]
+__all__ = ["check_file_name", "composed", "id_key"]
+
+
+def composed(name: str) -> str:
+    """Returns a name in Unicode's composed form (NFC).
+
+    Files that were on a Mac may have an accent as a character of its own (NFD); tables and other
+    systems have not. The two look alike, and macOS takes them for one name.
+
+    >>> composed("Jose\u0301") == "Jos\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def id_key(name: str) -> str:
+    """Returns the form in which ids are compared: composed, and without letter case.
+
+    >>> id_key("JOSE\u0301") == id_key("jos\u00e9")
+    True
+    """
+    return composed(composed(name).casefold())
 
 
 def check_file_name(name: str) -> None:

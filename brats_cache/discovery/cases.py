@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from brats_cache.common.errors import BratsError, Fault
+from brats_cache.common.names import id_key
 from brats_cache.discovery.candidates import find_candidates
 from brats_cache.discovery.case_notes import CaseNotes, file_notes
 from brats_cache.discovery.choose import Choice, choose
@@ -27,7 +28,7 @@ from brats_cache.discovery.overlap import overlap_notes
 from brats_cache.discovery.patients import PatientCase, patient_notes, patient_of
 from brats_cache.discovery.tables import Tables, read_tables
 
-__all__ = ["Case", "Findings", "Scan", "check_modalities", "find_cases"]
+__all__ = ["Case", "Findings", "Scan", "check_modalities", "find_cases", "one_spelling"]
 
 _GRADE_FOLDERS = {"hgg": "HGG", "lgg": "LGG"}
 
@@ -158,9 +159,7 @@ def find_cases(
         _note(case_notes, case, choice)
     # A table that contradicts itself about a case, a broken link: faults found elsewhere.
     at_fault = {fault.case.lower() for fault in faults if fault.case}
-    cases = sorted(
-        (case for case in cases if case.id.lower() not in at_fault), key=lambda case: case.id
-    )
+    cases = one_spelling(case for case in cases if case.id.lower() not in at_fault)
     people = [PatientCase(c.id, c.patient, folder_of[c.id], c.data_dir) for c in cases]
     notes = [
         *gathered.notes,
@@ -175,6 +174,18 @@ def find_cases(
         notes=tuple(dict.fromkeys(notes)),
         stray_masks=_unowned_masks(groups, cases),
     )
+
+
+def one_spelling(cases: Iterable[Case]) -> list[Case]:
+    """Returns cases in order of their ids, those of one patient with one spelling of its id.
+
+    Ids that differ in letter case alone, as `Pat01_week-1` and `pat01_week-2`, are one patient.
+    """
+    ordered = sorted(cases, key=lambda case: case.id)
+    spelling: dict[str, str] = {}
+    for case in ordered:
+        spelling.setdefault(id_key(case.patient), case.patient)
+    return [replace(case, patient=spelling[id_key(case.patient)]) for case in ordered]
 
 
 def _unowned_masks(groups: Groups, cases: Sequence[Case]) -> tuple[Path, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from brats_cache.common.names import composed
 from brats_cache.discovery.bids import parse_bids
 from brats_cache.discovery.folder_names import case_of_folder
 from brats_cache.discovery.mask_names import find_mask_word
@@ -103,8 +104,8 @@ def is_nifti(name: str) -> bool:
 
 
 def stem_of(name: str) -> str:
-    """Returns a file name without .nii or .nii.gz."""
-    return _NIFTI.sub("", name)
+    """Returns a file name, composed, without .nii or .nii.gz."""
+    return composed(_NIFTI.sub("", name))
 
 
 def plain_word(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from brats_cache.common.names import composed
 from brats_cache.discovery.patients import is_container, is_session
 
 __all__ = ["FolderCase", "case_folder_of", "case_of_folder"]
@@ -54,7 +55,8 @@ def case_of_folder(folder: Path, depth: int = 0) -> FolderCase:
         >>> case_of_folder(Path("/data/Patient-007/week-012/anat"))
         FolderCase(id='Patient-007_week-012', patient='Patient-007')
     """
-    names = [named.name for named in _named(folder)] or [folder.absolute().name]
+    names = [composed(named.name) for named in _named(folder)]
+    names = names or [composed(folder.absolute().name)]
     own, above = names[0], names[1] if len(names) > 1 else ""
     is_number = _NUMBER.fullmatch(own) is not None
     if not above or not (is_session(own) or is_number):

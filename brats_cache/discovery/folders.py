@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from brats_cache.common.errors import Fault
+from brats_cache.common.names import composed
 from brats_cache.discovery.file_names import is_nifti, parse_name
 
 __all__ = ["DATASET_FOLDERS", "NiftiFile", "Tree", "walk"]
@@ -101,7 +102,7 @@ def _add_wrapped_scan(tree: Tree, folder: Path, entries: list[os.DirEntry[str]])
     is_wrapper = role is not None and is_nifti(folder.name)
     if not is_wrapper:  # also BraTS2021_00000/BraTS2021_00000_flair/00000057_brain_flair.nii
         entries = [entry for entry in entries if is_nifti(entry.name)]
-        is_of_case = role is not None and role.case == folder.absolute().parent.name
+        is_of_case = role is not None and role.case == composed(folder.absolute().parent.name)
         if not is_of_case or len(entries) != 1:
             return False
     if not entries:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from brats_cache.common.csv_names import csv_text, written_name
 from brats_cache.common.errors import DataFaults, Fault
-from brats_cache.discovery.cases import Case, Findings, Scan, check_modalities
+from brats_cache.common.names import composed, id_key
+from brats_cache.discovery.cases import Case, Findings, Scan, check_modalities, one_spelling
 from brats_cache.discovery.namings import MODALITIES, naming_of
 from brats_cache.discovery.patients import PatientCase, patient_notes, patient_of
 from brats_cache.discovery.tables import Row, read_csv
@@ -61,8 +62,8 @@ def read_manifest(
         return Findings(cases=(), faults=tuple(faults), notes=())
     reader = _Reader(path, modalities, with_masks, may_lack)
     cases = [case for row in rows if (case := reader.case_of(row)) is not None]
-    bad = {fault.case.lower() for fault in reader.faults}
-    cases = sorted((c for c in cases if c.id.lower() not in bad), key=lambda case: case.id)
+    bad = {id_key(fault.case) for fault in reader.faults}
+    cases = one_spelling(case for case in cases if id_key(case.id) not in bad)
     unsure = [
         PatientCase(case.id, case.patient, _folder_of(case), case.data_dir)
         for case in cases
@@ -121,12 +122,12 @@ class _Reader:
     def case_of(self, row: Row) -> Case | None:
         """The case of a row, None where it has no id or one that was there before."""
         cells = row.cells
-        patient, session = cells.get("patient", ""), cells.get("session", "")
-        case_id = cells.get("case", "") or "_".join(filter(None, (patient, session)))
+        patient, session = composed(cells.get("patient", "")), composed(cells.get("session", ""))
+        case_id = composed(cells.get("case", "")) or "_".join(filter(None, (patient, session)))
         if not case_id:
             self._fault(row, "", "case", "a blank cell", "an id")
             return None
-        before = self._line_of.setdefault(case_id.lower(), row.line)
+        before = self._line_of.setdefault(id_key(case_id), row.line)
         if before != row.line:
             found = f"{case_id}, which is in line {before}, too"
             self._fault(row, case_id, "case", found, "one line for each case")

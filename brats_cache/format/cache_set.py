@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.names import id_key
 from brats_cache.common.text import first_few
 from brats_cache.format.reader import Cache, open_cache
 
@@ -63,7 +64,7 @@ def check_patients(caches: Sequence[Cache], *, by_fold: bool = False) -> None:
             name = "no fold" if fold < 0 else f"fold {fold}"
             here[record["patient"].decode()] = name if by_fold and split != "test" else split
         for patient, side in here.items():
-            before, path = first_of.setdefault(patient, (side, cache.path))
+            before, path = first_of.setdefault(id_key(patient), (side, cache.path))
             if before != side:
                 clashes[path, cache.path].append(f"{patient} ({before} and {side})")
     messages = []

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.names import id_key
 from brats_cache.common.text import first_few
 from brats_cache.discovery.tables import read_csv
 from brats_cache.format.reader import Cache
@@ -42,7 +43,8 @@ def label_cases(source: str, caches: Sequence[Cache]) -> dict[str, str]:
         known = _read_labels(Path(source))
         where = f"--classify {printable(source)}"
     held = {name.decode() for cache in caches for name in cache.cases["id"].tolist()}
-    labels = {case: label for case, label in known.items() if label and case in held}
+    of_key = {id_key(case): label for case, label in known.items() if label}
+    labels = {case: of_key[id_key(case)] for case in sorted(held) if id_key(case) in of_key}
     if not labels:
         raise BratsError(
             f"{where}: no case of the caches has a label ({first_few(sorted(held))}). Build from "
@@ -67,9 +69,11 @@ def _read_labels(path: Path) -> dict[str, str]:
             f"{printable(path)}: expected the columns case and label, and a line each."
         )
     labels: dict[str, str] = {}
+    seen: set[str] = set()
     for row in rows:
-        if row.cells["case"] in labels:
+        if id_key(row.cells["case"]) in seen:
             raise BratsError(f"{printable(path)}: line {row.line}: {row.cells['case']} again.")
+        seen.add(id_key(row.cells["case"]))
         labels[row.cells["case"]] = row.cells["label"]
     return labels
 

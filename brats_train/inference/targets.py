@@ -13,6 +13,7 @@ import nibabel as nib
 import xxhash
 
 from brats_cache.common.errors import BratsError, DataFaults, Fault
+from brats_cache.common.names import id_key
 from brats_cache.discovery.cases import Case
 from brats_cache.imaging.labels import SCHEMES
 from brats_cache.imaging.nifti_header import read_header
@@ -119,10 +120,11 @@ def _longest_name(out_dir: Path) -> int:
 
 
 def _refuse_equal_names(targets: Sequence[Target]) -> None:
-    owners: dict[Path, str] = {}
+    owners: dict[str, str] = {}
     for target in targets:
         for file in target.files:
-            owner = owners.setdefault(file, target.case.id)
+            # Many file systems take names for equal that differ in letter case alone.
+            owner = owners.setdefault(id_key(file.name), target.case.id)
             if owner != target.case.id:
                 raise BratsError(
                     f"{file}: the cases {owner} and {target.case.id} would both write it. Rename "

@@ -215,9 +215,19 @@ def test_a_line_too_many_is_a_warning(tmp_path: Path) -> None:
     assert "other" in warning
 
 
+def test_names_are_found_in_any_letter_case_and_form(tmp_path: Path) -> None:
+    """As after a spreadsheet, and where the scans were unpacked on a Mac."""
+    cohort = [Patient("Jose\u0301", "J", "", True), Patient("case0001", "P", "", True)]
+    path = write(tmp_path / "s.csv", "case,split", "JOS\u00c9,val", "Case0001,train")
+    assignments, warnings = assign(cohort, split_file=path)
+    assert [assignments[one.case].split for one in cohort] == ["val", "train"]
+    assert warnings == []
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
+        (("case,split", "a1,train", "a2,train", "b,test", "A1,val"), ["line 5", "A1"]),
         (("case,split", "a1,train", "a2,train"), ["b", "no line"]),
         (("case,split", "a1,train", "a2,val", "b,test"), ["a1", "a2", "patient A"]),
         (("case,split", "a1,train", "a2,train", "b,train"), ["b", "no segmentation"]),

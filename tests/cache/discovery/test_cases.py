@@ -361,3 +361,28 @@ def test_real_cases(
         assert case.mask is not None
         for scan in (*case.images.values(), case.mask):
             assert scan.path.parent == real_data / folder / case.id
+
+
+def test_accents_as_a_mac_writes_them_are_the_same_name(tmp_path: Path) -> None:
+    """A zip file of macOS holds "e" and its accent as two characters, a mask made elsewhere one."""
+    composed, decomposed = "Jos\u00e9", "Jose\u0301"
+    add_case(tmp_path / "scans", decomposed, OLD)
+    add_case(tmp_path / "masks", composed, ("seg",))
+    (case,) = find_cases([tmp_path]).cases
+    assert case.id == case.patient == composed
+    assert case.mask is not None
+    add_case(tmp_path / "again", composed, OLD)
+    (fault,) = find_cases([tmp_path]).faults
+    assert "one id with different files" in fault.found
+    for word in OLD:
+        bare = tmp_path / "bare" / decomposed / f"{word}.nii"
+        bare.parent.mkdir(parents=True, exist_ok=True)
+        bare.write_text(word)
+    assert find_cases([tmp_path / "bare"]).cases[0].id == composed
+
+
+def test_one_patient_however_its_id_is_spelled(tmp_path: Path) -> None:
+    for case in ("Pat01_week-1", "pat01_week-2", "PAT01_week-3", "Pat02_week-1"):
+        add_case(tmp_path, case, OLD)
+    patients = [case.patient for case in find_cases([tmp_path]).cases]
+    assert sorted(set(patients)) == ["PAT01", "Pat02"]

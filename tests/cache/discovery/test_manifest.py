@@ -74,6 +74,14 @@ def test_patient_and_session_make_the_id_where_there_is_none(tmp_path: Path) -> 
     assert found.notes == ()
 
 
+def test_a_patient_is_one_however_its_cells_spell_it(tmp_path: Path) -> None:
+    """Else one person could train and validate."""
+    add(tmp_path, "x1", "x2", "x3")
+    lines = ("a,Ren\u00e9,x1/t1.nii", "b,RENE\u0301,x2/t1.nii", "c,Ada,x3/t1.nii")
+    cases = read_manifest(write(tmp_path, "case,patient,t1", *lines), ("t1",)).cases
+    assert [case.patient for case in cases] == ["Ren\u00e9", "Ren\u00e9", "Ada"]
+
+
 def test_a_volume_of_a_4d_file_is_named_by_its_index(tmp_path: Path) -> None:
     add_files(tmp_path, "all.nii.gz", "odd#7.nii")
     path = write(tmp_path, "case,t1,t1ce,t2", "k,all.nii.gz#1,all.nii.gz#0,odd#7.nii")

@@ -66,15 +66,15 @@ def test_two_files_never_have_one_name(
     run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = sorted(scans.iterdir())[0]
-    for name in ("Smith", "Smith_prob"):
+    for name in ("Smith", "Smith_PROB"):  # one name on a disk of Windows or macOS
         copy_case(source, tmp_path / "both" / name)
     predict(run, tmp_path / "both", tmp_path / "out", "--probabilities", code=1)
     told = capsys.readouterr().err
-    assert "Smith_prob.nii.gz" in told
-    assert "Smith and Smith_prob" in told
+    assert "Smith_PROB.nii.gz" in told
+    assert "Smith and Smith_PROB" in told
     assert not (tmp_path / "out").exists()
     predict(run, tmp_path / "both", tmp_path / "out")
-    assert masks_in(tmp_path / "out") == {"Smith.nii.gz", "Smith_prob.nii.gz"}
+    assert masks_in(tmp_path / "out") == {"Smith.nii.gz", "Smith_PROB.nii.gz"}
     for name in ("Jones", "Jones_uncertainty"):
         copy_case(source, tmp_path / "jones" / name)
     predict(run, tmp_path / "jones", tmp_path / "maps", "--uncertainty", code=1)

@@ -29,7 +29,7 @@ def test_slices_take_the_label_of_their_case(cache: Cache, tmp_path: Path) -> No
     table = tmp_path / "labels.csv"
     names = [name.decode() for name in cache.cases["id"].tolist()]
     wanted = {name: "ab"[number % 2] for number, name in enumerate(names[:-2])}
-    lines = [f"{case},{label}" for case, label in wanted.items()]
+    lines = [f"{case.upper()},{label}" for case, label in wanted.items()]  # of a spreadsheet
     table.write_text("\n".join(["case,label", *lines, f"{names[-2]},NA", "stranger,a"]))
     labels = label_cases(str(table), [cache])
     assert labels == wanted
@@ -53,6 +53,7 @@ def test_slices_take_the_label_of_their_case(cache: Cache, tmp_path: Path) -> No
     [
         ("name,grade\nx,1\n", "columns case and label"),
         ("case,label\nx,1\nx,2\n", "line 3: x again"),
+        ("case,label\nx,1\nX,2\n", "line 3: X again"),
         ("case,label\nstranger,1\n", "no case of the caches has a label"),
         ("case,label\n", "columns case and label"),
     ],
