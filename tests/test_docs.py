@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import re
 import shlex
@@ -147,20 +148,15 @@ def parse(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     Raises:
         click.UsageError: There is no such command, argument, option or value.
     """
-    command: click.Command = cli
     context = click.Context(cli)
-    while isinstance(command, click.Group):
-        name, found, rest = command.resolve_command(context, list(words))
-        assert name is not None
-        assert found is not None
-        for parameter in found.params:
-            if isinstance(parameter.type, click.Path):
-                monkeypatch.setattr(parameter.type, "exists", False)
-        try:
-            context = found.make_context(name, list(rest), parent=context)
-        except click.exceptions.Exit:  # --help
-            return
-        command, words = found, (*context._protected_args, *context.args)
+    name, found, rest = cli.resolve_command(context, list(words))
+    assert name is not None
+    assert found is not None
+    for parameter in found.params:
+        if isinstance(parameter.type, click.Path):
+            monkeypatch.setattr(parameter.type, "exists", False)
+    with contextlib.suppress(click.exceptions.Exit):  # --help
+        found.make_context(name, list(rest), parent=context)
 
 
 @each_page

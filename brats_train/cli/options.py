@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from brats_cache.format.reader import Cache
     from brats_train.training.trained_on import TrainedOn
 
+    Mode = click.ParamType[bool | str]
+else:
+    Mode = click.ParamType  # click 8.1 has no generic class
+
 __all__ = [
     "PATH",
     "FiniteRange",
@@ -62,7 +66,7 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-class _CompileMode(click.ParamType[bool | str]):
+class _CompileMode(Mode):
     """A `CompileMode`: what a flag may be in the environment, or the name of a mode."""
 
     name = "mode"

@@ -89,11 +89,11 @@ def commands(readme: str) -> Iterator[list[str]]:
     assert len(lines) == 8, lines
     for line in lines:
         words = shlex.split(with_names(line), comments=True)
-        if words[0] == "torchrun":  # it starts a file, and outside the checkout there is none
-            words = words[1:]
-        if words[1] == "view":  # a page, instead of a server that runs until Ctrl-C
+        if words[0] == "torchrun":  # as README has it for another folder than the checkout
+            words.insert(1, "--no-python")
+        if "view" in words:  # a page, instead of a server that runs until Ctrl-C
             words += ["--out", "view.html"]
-        yield words + (shlex.split(SHORT) if words[1] == "train" else [])
+        yield words + (shlex.split(SHORT) if "train" in words else [])
 
 
 def scripts(readme: str) -> list[str]:
