@@ -30,7 +30,7 @@ from brats_cache.discovery.cases import Case
 from brats_cache.format.row_checksum import read_rows_checksum
 from brats_cache.imaging.grid import Grid
 from brats_cache.imaging.preprocess import Preparation
-from brats_cache.imaging.scan_check import check_scans
+from brats_cache.imaging.scan_check import check_mask, check_scans
 
 __all__ = ["PartialBuild", "build", "check_headers", "open_partial", "survey_cases"]
 
@@ -254,7 +254,8 @@ def _survey_case(
         KEPT_CASES.keep(loaded, states)
     grid = Grid(shape=loaded.survey.shape, affine=loaded.survey.affine)
     volumes = dict(zip(case.images, loaded.volumes, strict=True))
-    return loaded.survey, states, check_scans(volumes, loaded.brain, grid.spacing_mm)
+    warnings = check_scans(volumes, loaded.brain, grid.spacing_mm)
+    return loaded.survey, states, warnings + check_mask(loaded.labels, loaded.brain)
 
 
 def _check_header_of(

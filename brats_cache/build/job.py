@@ -25,6 +25,7 @@ from brats_cache.build.options import BuildOptions
 from brats_cache.build.output_checks import (
     check_disk_space,
     check_is_cache,
+    check_is_no_input,
     is_already_built,
     splits_path,
 )
@@ -137,11 +138,19 @@ def find_cases_of(job: BuildJob, outs: Sequence[Path]) -> Findings:
     )
     for note in findings.notes:
         print_message(printable(note), prefix="Note: ")
+    check_is_no_input(outs, _inputs(job, findings.cases))
     if not findings.cases:
         raise DataFaults(findings.faults, "Nothing was written.")
     if not findings.faults and not job.skip_bad:
         _check_before_reading(job, findings)
     return findings
+
+
+def _inputs(job: BuildJob, cases: Sequence[Case]) -> list[Path]:
+    """The files that a build reads."""
+    scans = [scan.path for case in cases for scan in (*case.images.values(), case.mask) if scan]
+    tables = (job.manifest, job.options.split_file)
+    return [*scans, *(table for table in tables if table is not None)]
 
 
 def _run(job: BuildJob) -> Path | None:

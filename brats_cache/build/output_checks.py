@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from brats_cache.build.describe_plan import differences
@@ -12,7 +13,13 @@ from brats_cache.common.files import read_small_file
 from brats_cache.common.text import first_few, human_bytes
 from brats_cache.format.reader import open_cache
 
-__all__ = ["check_disk_space", "check_is_cache", "is_already_built", "splits_path"]
+__all__ = [
+    "check_disk_space",
+    "check_is_cache",
+    "check_is_no_input",
+    "is_already_built",
+    "splits_path",
+]
 
 DISK_MARGIN = 64 << 20  # bytes to stay free
 
@@ -38,6 +45,21 @@ def check_is_cache(out: Path) -> None:
             f"{printable(out)}: exists and is no cache this program can read (brats info says "
             "why). Choose another --out, or replace it with --overwrite."
         ) from error
+
+
+def check_is_no_input(outs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Checks that no file that a build reads would be replaced by what it writes.
+
+    Raises:
+        BratsError: One would be, as with --overwrite and the path of a scan.
+    """
+    existing = [out for out in outs if out.exists()]
+    for path in inputs if existing else ():
+        for out in existing:
+            if path.exists() and path.samefile(out):
+                raise BratsError(
+                    f"--out {printable(out)}: a file that this build reads. Choose another --out."
+                )
 
 
 def is_already_built(out: Path, plan: Plan, split_table: bytes) -> bool:

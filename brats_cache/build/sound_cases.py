@@ -18,7 +18,7 @@ from brats_cache.common.errors import BratsError, DataFaults, Fault, print_messa
 from brats_cache.common.progress import show_progress
 from brats_cache.common.text import count_by_kind
 from brats_cache.discovery.cases import Findings
-from brats_cache.imaging.scan_check import PREPARING_TOOLS
+from brats_cache.imaging.scan_check import MASK_OUTSIDE, PREPARING_TOOLS
 
 __all__ = ["survey_sound_cases"]
 
@@ -97,7 +97,13 @@ def _print_warnings(
     """Prints a line for each kind of doubt about headers and of warning about scans."""
     lines = count_by_kind([(check.case.id, check.doubts) for check in checks], len(checks))
     lines += count_by_kind(scan_warnings, num_surveyed)
-    if any(kinds for _, kinds in scan_warnings):
+    found = {kind for _, kinds in scan_warnings for kind in kinds}
+    if MASK_OUTSIDE in found:
+        lines.append(
+            "such a mask may be that of another scan, or have lost its place; look at it with "
+            "brats view"
+        )
+    if found - {MASK_OUTSIDE}:
         lines.append(
             "a model trained on these scans suits others like them alone; scans are prepared with "
             f"{PREPARING_TOOLS}"

@@ -19,6 +19,7 @@ _SIGNATURES = (
     (b"PK\x03\x04", "a ZIP archive", _UNPACK),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
     (b"BZh", "bzip2 data", _UNPACK),
+    (b"\x1f\x8b", "gzip data within gzip data", "Unpack it once: gunzip."),
     (b"\xfd7zXZ\0", "xz data", _UNPACK),
     (b"\x28\xb5\x2f\xfd", "Zstandard data", _UNPACK),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", _CONVERT),

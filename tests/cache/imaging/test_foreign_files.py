@@ -57,6 +57,15 @@ def test_each_kind_is_named_with_a_way_out(
     assert str(fault).isprintable()
 
 
+def test_a_scan_that_was_packed_twice_is_told_to_be_unpacked(tmp_path: Path) -> None:
+    """As by a browser that packs what is packed already."""
+    path = tmp_path / "a.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones(SHAPE, np.int16), LPS), path)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(DataFaults, match=r"gzip data within gzip data.*gunzip"):
+        read_header(path)
+
+
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 def test_a_scan_with_text_in_its_header_is_a_scan(tmp_path: Path, kind: type) -> None:
     made = kind(np.ones(SHAPE, np.int16), LPS)
