@@ -134,7 +134,12 @@ class BenchmarkReport:
 
 
 def measure_in_turn(
-    workloads: Sequence[Workload], *, num_rounds: int, device: torch.device
+    workloads: Sequence[Workload],
+    *,
+    num_rounds: int,
+    device: torch.device,
+    warm_up: bool = True,
+    on_round: Callable[[Throughput], None] = lambda throughput: None,
 ) -> Throughput:
     """Times workloads in turn, one round each, after one round to warm up.
 
@@ -142,9 +147,11 @@ def measure_in_turn(
         workloads: What to time.
         num_rounds: Timed rounds.
         device: Synchronised before the clock is read.
+        warm_up: False leaves that round out, for whole commands, which start anew every time.
+        on_round: Called after each timed round with all that was measured so far.
     """
     rates: dict[str, list[float]] = {workload.name: [] for workload in workloads}
-    for number in range(num_rounds + 1):
+    for number in range(0 if warm_up else 1, num_rounds + 1):
         for workload in workloads:
             workload.prepare()
             synchronize(device)
@@ -153,6 +160,12 @@ def measure_in_turn(
             synchronize(device)
             if number:
                 rates[workload.name].append(amount / (time.perf_counter() - started))
+        if number:
+            on_round(_throughput(rates))
+    return _throughput(rates)
+
+
+def _throughput(rates: Mapping[str, Sequence[float]]) -> Throughput:
     return Throughput(by_name={name: tuple(values) for name, values in rates.items()})
 
 

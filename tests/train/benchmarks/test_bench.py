@@ -30,6 +30,18 @@ def test_workloads_run_in_turn_after_a_warm_up() -> None:
     assert {name: len(values) for name, values in throughput.by_name.items()} == {"a": 3, "b": 3}
 
 
+def test_whole_commands_need_no_warm_up_and_every_round_is_told() -> None:
+    rounds: list[int] = []
+    measure_in_turn(
+        [Workload(name="a", run=lambda: 1)],
+        num_rounds=2,
+        device=CPU,
+        warm_up=False,
+        on_round=lambda throughput: rounds.append(len(throughput.by_name["a"])),
+    )
+    assert rounds == [1, 2]
+
+
 def test_what_is_compared_are_rounds_that_ran_side_by_side() -> None:
     """A machine that slows down by half in the middle leaves the ratio as it is."""
     speeds = Throughput(by_name={"one": (10.0, 5.0, 5.0), "two": (20.0, 10.0, 10.0)})
