@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from brats_cache.format.reader import open_cache
 from tests.commands import ROOT, run_brats
@@ -30,6 +33,23 @@ def test_every_program_is_linted() -> None:
     python = [path for path in programs if path.read_bytes().startswith(b"#!/usr/bin/env python3")]
     wanted = {f"scripts/{path.name}" for path in python if not path.suffix}
     assert wanted <= set(settings["tool"]["ruff"]["extend-include"])
+
+
+def test_the_pictures_of_the_readme_can_be_made_again(tmp_path: Path) -> None:
+    """All but the run whose pictures they are, which takes minutes."""
+    script = runpy.run_path(str(SCRIPTS / "readme_pictures"))
+    labels = np.zeros((60, 60, 9), np.uint8)
+    labels[8:28, 20:40, 3:6] = 1
+    cut, added = (script["alter"](labels, is_cut=is_cut) for is_cut in (True, False))
+    assert 0 < cut.sum() < labels.sum() < added.sum()
+    assert (added[30:] == 2).any()
+    assert not labels[30:].any(), "on the other side"
+    picture = np.full((500, 1800, 3), 90, np.uint8)
+    picture[:50, :200] = 255, 77, 109
+    script["save"](Image.fromarray(picture), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as saved:
+        assert saved.size == (900, 250)
+        assert saved.convert("RGB").getpixel((20, 10)) == pytest.approx((255, 77, 109), abs=6)
 
 
 def test_gpu_check_measures_nothing_without_a_gpu(tmp_path: Path) -> None:
