@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -112,7 +113,7 @@ def _as_json(
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(CPU) | {"memory_gb": _memory_gb(), "kernel": platform.release()},
         "load_average_before": load,
-        "versions": {name: version(name) for name in LIBRARIES if _is_there(name)},
+        "versions": _versions(),
         "settings": {"cases": job.about, "workers": job.workers, **benchmark.settings},
         "unit": benchmark.unit,
         "shown": benchmark.shown,
@@ -138,7 +139,9 @@ def _memory_gb() -> int:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
 
 
-def _is_there(library: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(library.replace("-", "_")) is not None
+def _versions() -> dict[str, str]:
+    found = {}
+    for library in LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found
