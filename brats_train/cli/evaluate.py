@@ -98,6 +98,7 @@ def evaluate(
     say_loading()
     from brats_train.data.case_labels import grades_of
     from brats_train.evaluation import evaluate as evaluation
+    from brats_train.evaluation.case_scores import hold_one_label
     from brats_train.evaluation.classification import describe_classes
     from brats_train.evaluation.summary import describe, to_json
     from brats_train.training.trained_on import results_home, trained_on
@@ -128,6 +129,12 @@ def evaluate(
         folder = (results_home(runs[0]) if runs else predictions) / "eval" / split
         regions = trained.regions if trained else ("wt", "tc", "et")
         result = _score_files(job, opened, regions, predictions, folder)
+        if result is not None and hold_one_label(result.cases):
+            print_message(
+                "the masks hold one label alone, which counts as that label of the truth's scheme. "
+                "If it means the whole tumour, the scores of TC and ET say nothing.",
+                prefix="Warning: ",
+            )
     if result is None:
         return
     if result.num_stored:

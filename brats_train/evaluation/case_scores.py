@@ -5,7 +5,7 @@ It needs numpy alone, so that processes which score cases beside the model start
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +34,7 @@ from brats_train.evaluation.slice_iou import slice_ious
 from brats_train.inference.mask_files import encode_mask, grid_of, read_mask
 from brats_train.inference.postprocess import source_labels
 
-__all__ = ["CaseScores", "ScoringTask", "score_case"]
+__all__ = ["CaseScores", "ScoringTask", "hold_one_label", "score_case"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -187,3 +187,22 @@ def _num_labelled(cache: Cache, case: int) -> int:
 def _opened(path: Path, mtime_ns: int) -> Cache:
     """A cache, its tables read once a process; `mtime_ns` tells a new file of the same name."""
     return open_cache(path)
+
+
+def hold_one_label(cases: Sequence[CaseScores]) -> bool:
+    """Whether masks tell no regions apart where the truth does.
+
+    So it is where a mask of the whole tumour, of 0 and 1, is read as one of BraTS's labels.
+
+    Args:
+        cases: The scores of all cases.
+    """
+    parts = [
+        (whole, case.regions[name])
+        for case in cases
+        for name in ("tc", "et")
+        if (whole := case.regions.get("wt")) and name in case.regions
+    ]
+    is_one = all(part.predicted_voxels in (0, whole.predicted_voxels) for whole, part in parts)
+    is_told = any(0 < part.true_voxels < whole.true_voxels for whole, part in parts)
+    return is_one and is_told and any(whole.predicted_voxels for whole, _ in parts)

@@ -184,6 +184,24 @@ def test_masks_made_elsewhere_get_the_scores_of_the_model_that_made_them(
     assert "checkpoints" not in json.loads((masks / "eval/val/summary.json").read_text())
 
 
+def test_masks_of_one_label_are_warned_of_where_the_truth_has_several(
+    phantom_dir: Path,
+    cache: Cache,
+    cache_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, convert in (("whole", lambda labels: labels > 0), ("all", lambda labels: labels)):
+        folder = tmp_path / name
+        folder.mkdir()
+        for case in ids(cache, "val"):
+            truth = nib.load(find(phantom_dir, f"{case}_seg.nii"))
+            labels = convert(np.asarray(truth.dataobj)).astype(np.uint8)
+            nib.save(nib.Nifti1Image(labels, truth.affine), folder / f"{case}.nii.gz")
+        call("eval", "--cache", cache_path, "--predictions", folder)
+        assert ("one label alone" in capsys.readouterr().err) == (name == "whole")
+
+
 def test_masks_made_elsewhere_are_judged_where_the_cache_has_no_slices(
     tmp_path: Path, phantom_dir: Path
 ) -> None:
