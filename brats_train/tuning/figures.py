@@ -115,7 +115,7 @@ def draw_importances(importances: Mapping[str, float], *, is_narrow: bool = Fals
     bars = axes.barh(names, [importances[name] for name in names], color=BLUE, height=0.6)
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.set_xlabel("importance")
-    axes.set_xlim(0, 1.15 * max(importances.values()))
+    axes.set_xlim(0, (1.35 if is_narrow else 1.15) * max(importances.values()))
     axes.grid(alpha=0.3, axis="x")
     return figure
 
@@ -154,7 +154,7 @@ def draw_parallel(
         axes.plot(
             *((line, -places) if is_narrow else (places, line)),
             color=ORANGE if is_best else BLUE,
-            alpha=1 if is_best else 0.15 + 0.65 * line[0],  # the better, the darker
+            alpha=1 if is_best else 0.3 + 0.5 * line[0],  # the better, the stronger
             linewidth=2.5 if is_best else 1.2,
         )
     axes.spines[:].set_visible(False)
