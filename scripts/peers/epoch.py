@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from brats_cache.common.process import keep_freed_memory
+from brats_cache.common.process import keep_freed_memory, usable_cores
 from brats_cache.format.reader import Cache, open_cache
 from brats_train.benchmarks.loader import augment_batch, evenly_spread_rows
 from brats_train.data.augmentation import AugmentConfig
@@ -42,7 +42,7 @@ def run(job: Job, save: Callable[[dict[str, Any]], None]) -> None:
     """Measures the ways with one model, one optimizer and one step for all."""
     raise_file_limit()
     keep_freed_memory()  # as brats train does
-    torch.set_num_threads(job.workers)
+    torch.set_num_threads(min(job.workers, usable_cores()))  # more would wait for each other
     configure_torch(CPU, deterministic=False)
     cache = open_cache(job.cache_path)
     rows = evenly_spread_rows([cache], job.epoch_slices)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from brats_cache.common.process import keep_freed_memory
+from brats_cache.common.process import keep_freed_memory, usable_cores
 from brats_cache.format.reader import Cache, open_cache
 from brats_train.benchmarks.loader import evenly_spread_rows, loader_workloads
 from brats_train.runtime.distributed import World
@@ -36,7 +36,7 @@ def run(job: Job, save: Callable[[dict[str, Any]], None]) -> None:
     """Measures the ways; see the notes of each for what it does."""
     raise_file_limit()
     keep_freed_memory()  # as brats train does
-    torch.set_num_threads(job.workers)
+    torch.set_num_threads(min(job.workers, usable_cores()))  # more would wait for each other
     cache = open_cache(job.cache_path)
     held = HeldSlices.of(cache, evenly_spread_rows([cache], NUM_HELD))
 
