@@ -1,7 +1,12 @@
-"""Fits the learning-rate schedule of a run into its time, and extends it when there is more."""
+"""Fits the learning-rate schedule of a run into its time.
+
+It is fixed once the first steps have been timed, shortened where the machine becomes slower, and
+extended where a run is given more.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 from brats_cache.common.progress import duration
@@ -9,7 +14,7 @@ from brats_cache.format.reader import Cache
 from brats_train.evaluation.tune_postprocessing import estimate_choice_seconds
 from brats_train.runtime.distributed import World
 from brats_train.training.state import Progress, TrainJob
-from brats_train.training.time_budget import TimeBudget, plan_epochs
+from brats_train.training.time_budget import SAFETY, TimeBudget, plan_epochs
 from brats_train.training.train_step import TrainStep
 from brats_train.training.validation import Validator
 
@@ -52,25 +57,21 @@ class ScheduleFit:
         self._time_budget, self._train_step, self._validator = time_budget, train_step, validator
         self._num_steps, self._is_to_choose = num_steps, is_to_choose
         self._fine_step_cost = FINE_STEP_COST
+        self._is_epoch_typical = False  # the first one of a process warms up and times its steps
 
     def is_coarse_step(self, progress: Progress) -> bool:
         """Whether the next step is taken at half resolution."""
         share = self._job.recipe.half_resolution
         if share and not progress.schedule_is_final:
             return self._time_budget.kind == 0  # one kind after the other is timed
-        return progress.steps_taken < self._first_fine_step(progress)
+        return progress.steps_taken < self._fine_from(progress.schedule)
 
     def steps_left(self, progress: Progress) -> float:
         """How long the rest of the run is, in steps like the next one."""
         num_left = progress.schedule[1] - progress.steps_taken
         if not self.is_coarse_step(progress):
             return num_left
-        num_coarse = min(num_left, self._first_fine_step(progress) - progress.steps_taken)
-        return num_coarse + self._fine_step_cost * (num_left - num_coarse)
-
-    def _first_fine_step(self, progress: Progress) -> float:
-        first, end = progress.schedule
-        return first + self._job.recipe.half_resolution * (end - first)
+        return self._cost(progress.steps_taken, progress.schedule[1], progress.schedule)
 
     def count_step(self, progress: Progress) -> None:
         """Counts a step that has been taken, and fixes `progress.schedule` where it is timed."""
@@ -87,10 +88,7 @@ class ScheduleFit:
         self._fine_step_cost = seconds[-1] / seconds[0]
         validation = self._validator.estimate_seconds(self._train_step.eval_model)
         self._train_step.model.train()
-        per_slice = validation / max(1, self._validator.num_rows)
-        choice = 0.0
-        if self._is_to_choose:
-            choice = estimate_choice_seconds(self._caches, self._job.fold, per_slice)
+        choice = self._choice_seconds(validation)
         planned = plan_epochs(
             self._time_budget.left(progress.seconds),
             step=step,
@@ -115,6 +113,45 @@ class ScheduleFit:
                 f"Epochs are cut to {each} of {self._num_steps} steps, for a curve of many points"
             )
 
+    def shorten(
+        self, progress: Progress, *, num_steps: int, training: float, validation: float
+    ) -> None:
+        """Ends the schedule sooner where the rest of it would outlast --max-minutes.
+
+        A program that starts beside a training makes its steps slower than the timed ones. Cut off
+        when the minutes are over, such a run would end at a high learning rate; so it takes fewer
+        steps, and ends at zero.
+
+        Args:
+            progress: At the end of an epoch.
+            num_steps: That this process has taken in the epoch.
+            training: Seconds of these steps.
+            validation: Seconds of the epoch's validation.
+        """
+        if not (self._job.max_minutes and progress.schedule_is_final):
+            return
+        is_typical, self._is_epoch_typical = self._is_epoch_typical, True
+        if not is_typical:
+            return
+        taken, (first, end) = progress.steps_taken, progress.schedule
+        pace = training / self._cost(taken - num_steps, taken, progress.schedule)
+        left = self._time_budget.left() - SAVING_SECONDS - self._choice_seconds(validation)
+
+        def seconds(new_end: int, safety: float = SAFETY) -> float:
+            num_epochs = -(-(new_end - taken) // progress.steps_per_epoch)
+            steps = self._cost(taken, new_end, (first, new_end))
+            return safety * pace * steps + num_epochs * validation
+
+        if seconds(end, safety=1.0) > left:
+            end = taken + bisect_right(range(taken + 1, end), left, key=seconds)
+        end = self._world.broadcast(end)  # the main rank decides
+        if end < progress.schedule[1]:
+            self._log(
+                f"The steps have become slower: {end - taken} more instead of "
+                f"{progress.schedule[1] - taken} fit into --max-minutes {self._job.max_minutes:g}"
+            )
+            progress.schedule = (first, end)
+
     def extend(self, progress: Progress, *, epochs: int, max_minutes: float) -> bool:
         """Starts a second schedule where the job has more epochs or minutes than the run had.
 
@@ -137,3 +174,22 @@ class ScheduleFit:
         if self._job.recipe.schedule != "constant":
             self._log("Extended: a second learning-rate schedule begins here.")
         return True
+
+    def _fine_from(self, schedule: tuple[int, int]) -> float:
+        """The step of a schedule from which on steps are taken at full resolution."""
+        first, end = schedule
+        return first + self._job.recipe.half_resolution * (end - first)
+
+    def _cost(self, start: int, end: int, schedule: tuple[int, int]) -> float:
+        """Steps `start` to `end` of a schedule, counted in the kind that comes first in it."""
+        if not self._job.recipe.half_resolution:
+            return end - start
+        num_coarse = min(max(0.0, self._fine_from(schedule) - start), end - start)
+        return num_coarse + self._fine_step_cost * (end - start - num_coarse)
+
+    def _choice_seconds(self, validation: float) -> float:
+        """How long choosing the post-processing takes, by the seconds of a validation."""
+        if not self._is_to_choose:
+            return 0.0
+        per_slice = validation / max(1, self._validator.num_rows)
+        return estimate_choice_seconds(self._caches, self._job.fold, per_slice)

@@ -178,6 +178,13 @@ class Trainer:
             self._record(training, validation, train_seconds, epoch_started, is_best)
             self.validation_seconds = time.monotonic() - epoch_started - train_seconds
             self.time_budget.leave_out(self.validation_seconds)
+            if not stopped:
+                self.schedule_fit.shorten(
+                    progress,
+                    num_steps=progress.step - self.first_step,
+                    training=train_seconds,
+                    validation=self.validation_seconds,
+                )
 
             progress.next_epoch()
             if self._agree(self._due(StepAction.CONTINUE)) is StepAction.CHECKPOINT:

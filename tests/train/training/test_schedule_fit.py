@@ -1,4 +1,4 @@
-"""What is left of a run whose steps change their size."""
+"""What is left of a run whose steps change their size, and how it keeps to its minutes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from typing import Any
 import pytest
 
 from brats_train.training.recipe import Recipe
-from brats_train.training.schedule_fit import FINE_STEP_COST, ScheduleFit
+from brats_train.training.schedule_fit import FINE_STEP_COST, SAVING_SECONDS, ScheduleFit
 from brats_train.training.state import Progress
+from brats_train.training.time_budget import SAFETY
 
 
 def progress_at(steps_taken: int) -> Any:
     return SimpleNamespace(schedule=(10, 110), schedule_is_final=True, steps_taken=steps_taken)
+
+
+def fit_of(half_resolution: float, **given: Any) -> ScheduleFit:
+    job: Any = SimpleNamespace(recipe=Recipe(half_resolution=half_resolution), max_minutes=15.0)
+    unused: Any = None
+    values = {"time_budget": unused, "train_step": unused, "validator": unused, "log": print}
+    world: Any = SimpleNamespace(broadcast=lambda value: value)
+    return ScheduleFit(job, world, [], num_steps=100, is_to_choose=False, **(values | given))
 
 
 @pytest.mark.parametrize(
@@ -29,18 +38,46 @@ def progress_at(steps_taken: int) -> Any:
 def test_the_rest_is_counted_in_steps_of_the_present_kind(
     half_resolution: float, steps_taken: int, left: float
 ) -> None:
-    job: Any = SimpleNamespace(recipe=Recipe(half_resolution=half_resolution))
-    unused: Any = None
-    fit = ScheduleFit(
-        job,
-        unused,
-        [],
-        time_budget=unused,
-        train_step=unused,
-        validator=unused,
-        num_steps=100,
-        is_to_choose=False,
-        log=print,
-    )
+    fit = fit_of(half_resolution)
     progress: Progress = progress_at(steps_taken)
     assert fit.steps_left(progress) == pytest.approx(left)
+
+
+@pytest.mark.parametrize("half_resolution", [0.0, 0.7])
+@pytest.mark.parametrize("slower", [1.0, 1.09, 1.5, 4.0])
+@pytest.mark.parametrize("since", [2, 5, 9])
+def test_a_machine_that_becomes_slower_takes_fewer_steps(
+    half_resolution: float, slower: float, since: int
+) -> None:
+    """The run ends with its schedule, within its minutes but for the epoch that was running."""
+    num_steps, validation, told = 10, 2.0, list[str]()
+    pace, spent = 1.0, 0.0
+
+    def seconds(start: int, end: int, schedule: tuple[int, int]) -> float:
+        fine_from = half_resolution * schedule[1]
+        return sum(
+            1.0 if half_resolution and step < fine_from else FINE_STEP_COST
+            for step in range(start, end)
+        )
+
+    planned = SAFETY * seconds(0, 100, (0, 100)) + 10 * validation + SAVING_SECONDS
+    budget = SimpleNamespace(left=lambda: planned - spent)
+    fit = fit_of(half_resolution, time_budget=budget, log=told.append)
+    progress = Progress(schedule=(0, 100), steps_per_epoch=num_steps)
+    longest = 0.0
+    while not progress.is_schedule_over:
+        pace = slower if progress.epoch >= since else 1.0
+        end = min(progress.steps_taken + num_steps, progress.schedule[1])
+        training = pace * seconds(progress.steps_taken, end, progress.schedule)
+        longest = max(longest, training)
+        spent += training + validation
+        taken, progress.steps_taken = end - progress.steps_taken, end
+        fit.shorten(progress, num_steps=taken, training=training, validation=validation)
+        progress.epoch += 1
+    assert spent <= planned + longest
+    assert bool(told) == (progress.steps_taken < 100)
+    if slower < SAFETY:
+        assert not told
+    elif since < 9:
+        assert told
+        assert spent >= 0.8 * planned
