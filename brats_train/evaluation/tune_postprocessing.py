@@ -8,6 +8,7 @@ and `predict` use it unless told otherwise.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -35,6 +36,7 @@ __all__ = [
     "choose_postprocessing",
     "estimate_choice_seconds",
     "measure_cases",
+    "most_cases_within",
     "record_postprocessing",
 ]
 
@@ -75,7 +77,12 @@ class _Choice(NamedTuple):
 
 
 def measure_cases(
-    caches: Sequence[Cache], fold: Fold, ensemble: Ensemble, world: World, progress: Progress
+    caches: Sequence[Cache],
+    fold: Fold,
+    ensemble: Ensemble,
+    world: World,
+    progress: Progress,
+    at_most: int | None = None,
 ) -> Measured:
     """Measures what every rule would give on the validation cases; ranks share them out.
 
@@ -86,6 +93,7 @@ def measure_cases(
         world: This process among its peers.
         progress: Called with the number of this rank's cases done, parts of one included, and of
             all.
+        at_most: Takes so many of the cases, evenly spread; None takes all.
 
     Returns:
         The curves of each case and region, on every rank.
@@ -93,12 +101,7 @@ def measure_cases(
     Raises:
         BratsError: No validation case has a mask.
     """
-    cases = [
-        (cache, int(index))
-        for cache in caches
-        for index in np.flatnonzero(case_splits(cache, fold) == "val")
-        if cache.cases["has_mask"][index]
-    ]
+    cases = _cases_to_choose_by(caches, fold, at_most)
     if not cases:
         raise BratsError("no validation case has a mask, so there is nothing to choose by.")
     mine: dict[tuple[str, str], CaseCurves] = {}
@@ -146,22 +149,50 @@ def choose_postprocessing(
     return Postprocessing(tta=chosen is flipped, rules={**default.rules, **rules})
 
 
-def estimate_choice_seconds(caches: Sequence[Cache], fold: Fold, seconds_per_slice: float) -> float:
+def estimate_choice_seconds(
+    caches: Sequence[Cache], fold: Fold, seconds_per_slice: float, at_most: int | None = None
+) -> float:
     """Estimates how long `measure_cases` takes.
 
     Args:
         caches: The caches.
         fold: The fold that validates, None for the caches' own split.
         seconds_per_slice: Of a forward pass.
+        at_most: See `measure_cases`.
     """
-    cases = [
-        (cache, int(case))
-        for cache in caches
-        for case in np.flatnonzero(case_splits(cache, fold) == "val")
-    ]
+    cases = _cases_to_choose_by(caches, fold, at_most)
     num_slices = sum(int(cache.cases["rows"][case]) for cache, case in cases)
     num_voxels = sum(math.prod(cache.cases["native_shape"][case].tolist()) for cache, case in cases)
     return NUM_PASSES * num_slices * seconds_per_slice + SECONDS_A_VOXEL * num_voxels
+
+
+def most_cases_within(
+    seconds: float, caches: Sequence[Cache], fold: Fold, seconds_per_slice: float
+) -> int | None:
+    """How many cases `measure_cases` can take in so many seconds; None where it can take all."""
+    num_cases = len(_cases_to_choose_by(caches, fold, None))
+
+    def estimate(at_most: int) -> float:
+        return estimate_choice_seconds(caches, fold, seconds_per_slice, at_most)
+
+    most = bisect_right(range(1, num_cases + 1), seconds, key=estimate)
+    return None if most == num_cases else most
+
+
+def _cases_to_choose_by(
+    caches: Sequence[Cache], fold: Fold, at_most: int | None
+) -> list[tuple[Cache, int]]:
+    """The validation cases that have a mask, or `at_most` of them, evenly spread."""
+    cases = [
+        (cache, int(index))
+        for cache in caches
+        for index in np.flatnonzero(case_splits(cache, fold) == "val")
+        if cache.cases["has_mask"][index]
+    ]
+    if at_most is None or at_most >= len(cases):
+        return cases
+    chosen = np.linspace(0, len(cases) - 1, at_most).round().astype(int)
+    return [cases[index] for index in chosen]
 
 
 def record_postprocessing(path: Path, chosen: Postprocessing) -> None:

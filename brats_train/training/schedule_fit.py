@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from brats_cache.common.progress import duration
 from brats_cache.format.reader import Cache
-from brats_train.evaluation.tune_postprocessing import estimate_choice_seconds
+from brats_train.evaluation.tune_postprocessing import estimate_choice_seconds, most_cases_within
 from brats_train.runtime.distributed import World
 from brats_train.training.state import Progress, TrainJob
 from brats_train.training.time_budget import SAFETY, TimeBudget, plan_epochs
@@ -21,6 +21,7 @@ from brats_train.training.validation import Validator
 __all__ = ["ScheduleFit"]
 
 SAVING_SECONDS = 2.0
+MAX_CHOICE_SHARE = 0.2  # of the minutes, for choosing the post-processing
 FINE_STEP_COST = 4.0  # in steps at half resolution, which have a quarter of the pixels, until timed
 
 
@@ -88,7 +89,12 @@ class ScheduleFit:
         self._fine_step_cost = seconds[-1] / seconds[0]
         validation = self._validator.estimate_seconds(self._train_step.eval_model)
         self._train_step.model.train()
-        choice = self._choice_seconds(validation)
+        if self._is_to_choose:
+            allowed = MAX_CHOICE_SHARE * 60 * self._job.max_minutes
+            per_slice = self._seconds_per_slice(validation)
+            most = most_cases_within(allowed, self._caches, self._job.fold, per_slice)
+            progress.num_choice_cases = self._world.broadcast(most)
+        choice = self._choice_seconds(progress, validation)
         planned = plan_epochs(
             self._time_budget.left(progress.seconds),
             step=step,
@@ -135,7 +141,9 @@ class ScheduleFit:
             return
         taken, (first, end) = progress.steps_taken, progress.schedule
         pace = training / self._cost(taken - num_steps, taken, progress.schedule)
-        left = self._time_budget.left() - SAVING_SECONDS - self._choice_seconds(validation)
+        left = (
+            self._time_budget.left() - SAVING_SECONDS - self._choice_seconds(progress, validation)
+        )
 
         def seconds(new_end: int, safety: float = SAFETY) -> float:
             num_epochs = -(-(new_end - taken) // progress.steps_per_epoch)
@@ -171,6 +179,7 @@ class ScheduleFit:
         progress.schedule = (first, first + num_epochs * self._num_steps)
         progress.steps_per_epoch = self._num_steps
         progress.schedule_is_final = not self._job.max_minutes
+        progress.num_choice_cases = None
         if self._job.recipe.schedule != "constant":
             self._log("Extended: a second learning-rate schedule begins here.")
         return True
@@ -187,9 +196,16 @@ class ScheduleFit:
         num_coarse = min(max(0.0, self._fine_from(schedule) - start), end - start)
         return num_coarse + self._fine_step_cost * (end - start - num_coarse)
 
-    def _choice_seconds(self, validation: float) -> float:
+    def _choice_seconds(self, progress: Progress, validation: float) -> float:
         """How long choosing the post-processing takes, by the seconds of a validation."""
         if not self._is_to_choose:
             return 0.0
-        per_slice = validation / max(1, self._validator.num_rows)
-        return estimate_choice_seconds(self._caches, self._job.fold, per_slice)
+        return estimate_choice_seconds(
+            self._caches,
+            self._job.fold,
+            self._seconds_per_slice(validation),
+            progress.num_choice_cases,
+        )
+
+    def _seconds_per_slice(self, validation: float) -> float:
+        return validation / max(1, self._validator.num_rows)

@@ -90,6 +90,8 @@ class Progress:
         schedule: First step of the learning-rate schedule and the step at which it ends.
         schedule_is_final: False while the end is to be fitted to --max-minutes.
         steps_per_epoch: Fewer than hold all slices where a time limit cuts epochs short.
+        num_choice_cases: Validation cases by which post-processing is chosen, fewer than all where
+            a time limit allows no more; None for all.
         seconds: Spent by earlier processes of this run.
         best: The best value of the recipe's criterion, less being better.
         best_epoch: The epoch of that value, -1 for none.
@@ -102,6 +104,7 @@ class Progress:
     schedule: tuple[int, int] = (0, 0)
     schedule_is_final: bool = True
     steps_per_epoch: int = 1
+    num_choice_cases: int | None = None
     seconds: float = 0.0
     best: float = math.inf
     best_epoch: int = -1

@@ -105,10 +105,18 @@ def train(
         if not trainer.progress.schedule_is_final:
             log("The minutes were over before a step had been timed: post-processing is not chosen")
             return finished
-        log("Choosing the post-processing on the validation cases")
+        at_most = trainer.progress.num_choice_cases
+        if at_most == 0:
+            log(
+                f"Choosing the post-processing would take more than a fifth of --max-minutes "
+                f"{job.max_minutes:g}: that of the recipe stays"
+            )
+            return finished
+        some = "the" if at_most is None else f"{at_most} of the"
+        log(f"Choosing the post-processing on {some} validation cases")
         ensemble = load_ensemble([run.best], world.device)
         with show_progress("Choosing", "cases", is_shown=world.is_main) as progress:
-            measured = measure_cases(trainer.caches, job.fold, ensemble, world, progress)
+            measured = measure_cases(trainer.caches, job.fold, ensemble, world, progress, at_most)
         chosen = choose_postprocessing(measured, ensemble.spec.regions, job.recipe.postprocessing)
         if world.is_main:
             record_postprocessing(run.best, chosen)

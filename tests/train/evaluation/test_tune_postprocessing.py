@@ -15,7 +15,9 @@ from brats_train.evaluation.tune_postprocessing import (
     THRESHOLDS,
     CaseCurves,
     choose_postprocessing,
+    estimate_choice_seconds,
     measure_cases,
+    most_cases_within,
     record_postprocessing,
 )
 from brats_train.inference.ensemble import load_ensemble
@@ -30,6 +32,19 @@ WORLD = World(rank=0, size=1, device=torch.device("cpu"))
 
 def summary_of(run: Path, split: str = "val") -> dict:
     return json.loads((run / "eval" / split / "summary.json").read_text())
+
+
+def test_the_choice_takes_as_many_cases_as_there_is_time_for(tmp_path: Path, cache: Cache) -> None:
+    num_cases = int((cache.cases["split"] == b"val").sum())
+    times = [estimate_choice_seconds([cache], None, 0.1, n) for n in range(1, num_cases + 1)]
+    assert times == sorted(times)
+    assert times[-1] == estimate_choice_seconds([cache], None, 0.1)
+    assert most_cases_within(times[-1], [cache], None, 0.1) is None
+    assert most_cases_within(times[-1] - 0.01, [cache], None, 0.1) == num_cases - 1
+    assert most_cases_within(times[0] - 0.01, [cache], None, 0.1) == 0
+    ensemble = load_ensemble([make_run(tmp_path / "r", cache) / "best.pt"], WORLD.device)
+    measured = measure_cases([cache], None, ensemble, WORLD, lambda done, total: None, 1)
+    assert len({case for case, _ in measured}) == 1
 
 
 def test_what_was_chosen_is_used_and_can_be_overruled(tmp_path: Path, cache: Cache) -> None:

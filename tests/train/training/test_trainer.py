@@ -352,6 +352,19 @@ def test_a_time_limit_fits_the_schedule(
     assert position["schedule_is_final"]
 
 
+def test_a_choice_that_would_take_too_long_is_left_out(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brats_train.training.schedule_fit.plan_epochs", lambda *_, **__: (1, 1))
+    monkeypatch.setattr("brats_train.training.schedule_fit.most_cases_within", lambda *_: 0)
+    monkeypatch.setattr("brats_train.training.time_budget.MAX_TIMINGS", 1)
+    job = job_of(cache_path, "epochs=1000", "batch_size=8", "choose=true", max_minutes=30.0)
+    told: list[str] = []
+    train(job, ALONE, RunDir(tmp_path / "run"), resume=False, log=told.append)
+    assert "would take more than a fifth of --max-minutes 30: that of the recipe stays" in told[-1]
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["position"]["num_choice_cases"] == 0
+
+
 def test_minutes_that_are_over_too_early_are_not_exceeded_by_a_choice(
     cache_path: Path, tmp_path: Path
 ) -> None:
