@@ -141,7 +141,7 @@ class Recipe:
     sync_batchnorm: bool = False
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    label_weight: NotNegative = 0.2
+    label_weight: NotNegative = 0.05
     label_balance: bool = True
     seed: Annotated[int, Field(ge=0, lt=1 << 64)] = 0  # torch takes no other
 
