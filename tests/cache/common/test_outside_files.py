@@ -92,10 +92,18 @@ def test_labels_that_are_none_are_quoted_in_part(tmp_path: Path, labels: str) ->
     assert len(str(told)) < 4000
 
 
-@pytest.mark.parametrize("cell", ["x" * 300, "a/" * 3000, "a.nii#" + "9" * 5000, "a\0.nii"])
-def test_paths_of_a_manifest_that_cannot_be(tmp_path: Path, cell: str) -> None:
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        ("x" * 300, "which is not there"),
+        ("a/" * 3000, "which is not there"),
+        ("a.nii#" + "9" * 5000, "which is not there"),
+        ("a\0.nii", "line 2: a NUL character"),
+    ],
+)
+def test_paths_of_a_manifest_that_cannot_be(tmp_path: Path, cell: str, found: str) -> None:
     path = tmp_path / "cases.csv"
     path.write_text(f"case,t1\none,{cell}\n")
     (tmp_path / "a.nii").touch()
     (fault,) = read_manifest(path, ["t1"], with_masks=False).faults
-    assert "which is not there" in fault.found
+    assert found in fault.found
