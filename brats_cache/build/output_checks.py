@@ -53,13 +53,18 @@ def check_is_no_input(outs: Sequence[Path], inputs: Sequence[Path]) -> None:
     Raises:
         BratsError: One would be, as with --overwrite and the path of a scan.
     """
-    existing = [out for out in outs if out.exists()]
-    for path in inputs if existing else ():
-        for out in existing:
-            if path.exists() and path.samefile(out):
-                raise BratsError(
-                    f"--out {printable(out)}: a file that this build reads. Choose another --out."
-                )
+    of_file = {_file_of(out): out for out in outs if out.exists()}
+    for path in inputs if of_file else ():
+        if path.exists() and (out := of_file.get(_file_of(path))):
+            raise BratsError(
+                f"--out {printable(out)}: a file that this build reads. Choose another --out."
+            )
+
+
+def _file_of(path: Path) -> tuple[int, int]:
+    """Which file a path leads to, whatever its name."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def is_already_built(out: Path, plan: Plan, split_table: bytes) -> bool:
