@@ -77,7 +77,7 @@ def compare(runs: tuple[Path, ...], out: Path) -> None:
 
 
 def _check_out(path: Path) -> None:
-    """Makes the folder of the page. Raises `BratsError` where a file is there that is none."""
+    """Makes the folder of the page. Raises `BratsError` where another file is in its place."""
     from brats_cache.common.files import open_regular_file
     from brats_train.report.compare import TITLE
 
