@@ -6,6 +6,7 @@ extended where a run is given more.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
@@ -59,6 +60,7 @@ class ScheduleFit:
         self._num_steps, self._is_to_choose = num_steps, is_to_choose
         self._fine_step_cost = FINE_STEP_COST
         self._is_epoch_typical = False  # the first one of a process warms up and times its steps
+        self._validation = math.inf  # the shortest so far: now and then a figure is drawn as well
 
     def is_coarse_step(self, progress: Progress) -> bool:
         """Whether the next step is taken at half resolution."""
@@ -136,6 +138,7 @@ class ScheduleFit:
         """
         if not (self._job.max_minutes and progress.schedule_is_final):
             return
+        validation = self._validation = min(validation, self._validation)
         is_typical, self._is_epoch_typical = self._is_epoch_typical, True
         if not is_typical:
             return
