@@ -15,7 +15,7 @@ from brats_cache.format.reader import Cache
 from brats_train.evaluation.tune_postprocessing import estimate_choice_seconds, most_cases_within
 from brats_train.runtime.distributed import World
 from brats_train.training.state import Progress, TrainJob
-from brats_train.training.time_budget import SAFETY, TimeBudget, plan_epochs
+from brats_train.training.time_budget import TimeBudget, plan_epochs
 from brats_train.training.train_step import TrainStep
 from brats_train.training.validation import Validator
 
@@ -23,6 +23,7 @@ __all__ = ["ScheduleFit"]
 
 SAVING_SECONDS = 2.0
 MAX_CHOICE_SHARE = 0.2  # of the minutes, for choosing the post-processing
+SPARED = 0.03  # of the minutes left: a schedule may lose its last steps, whose rate is near zero
 FINE_STEP_COST = 4.0  # in steps at half resolution, which have a quarter of the pixels, until timed
 
 
@@ -59,7 +60,7 @@ class ScheduleFit:
         self._time_budget, self._train_step, self._validator = time_budget, train_step, validator
         self._num_steps, self._is_to_choose = num_steps, is_to_choose
         self._fine_step_cost = FINE_STEP_COST
-        self._is_epoch_typical = False  # the first one of a process warms up and times its steps
+        self._paces: list[float] = []  # seconds of a step, by epoch; the first one warms up
         self._validation = math.inf  # the shortest so far: now and then a figure is drawn as well
 
     def is_coarse_step(self, progress: Progress) -> bool:
@@ -139,21 +140,20 @@ class ScheduleFit:
         if not (self._job.max_minutes and progress.schedule_is_final):
             return
         validation = self._validation = min(validation, self._validation)
-        is_typical, self._is_epoch_typical = self._is_epoch_typical, True
-        if not is_typical:
-            return
         taken, (first, end) = progress.steps_taken, progress.schedule
-        pace = training / self._cost(taken - num_steps, taken, progress.schedule)
+        self._paces.append(training / self._cost(taken - num_steps, taken, progress.schedule))
+        if len(self._paces) < 3:
+            return
+        pace = min(self._paces[-2:])  # one slow epoch is a burst, two are a slower machine
         left = (
             self._time_budget.left() - SAVING_SECONDS - self._choice_seconds(progress, validation)
         )
 
-        def seconds(new_end: int, safety: float = SAFETY) -> float:
+        def seconds(new_end: int) -> float:
             num_epochs = -(-(new_end - taken) // progress.steps_per_epoch)
-            steps = self._cost(taken, new_end, (first, new_end))
-            return safety * pace * steps + num_epochs * validation
+            return pace * self._cost(taken, new_end, (first, new_end)) + num_epochs * validation
 
-        if seconds(end, safety=1.0) > left:
+        if seconds(end) > (1 + SPARED) * left:
             end = taken + bisect_right(range(taken + 1, end), left, key=seconds)
         end = self._world.broadcast(end)  # the main rank decides
         if end < progress.schedule[1]:

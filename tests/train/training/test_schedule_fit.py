@@ -49,7 +49,10 @@ def test_the_rest_is_counted_in_steps_of_the_present_kind(
 def test_a_machine_that_becomes_slower_takes_fewer_steps(
     half_resolution: float, slower: float, since: int
 ) -> None:
-    """The run ends with its schedule, within its minutes but for the epoch that was running."""
+    """The run ends near the end of its schedule, within its minutes but for the last epochs.
+
+    One slow epoch alone is no reason.
+    """
     num_steps, validation, told = 10, 2.0, list[str]()
     pace, spent = 1.0, 0.0
 
@@ -67,6 +70,8 @@ def test_a_machine_that_becomes_slower_takes_fewer_steps(
     longest = 0.0
     while not progress.is_schedule_over:
         pace = slower if progress.epoch >= since else 1.0
+        if slower == 1.0 and progress.epoch == since:
+            pace = 1.5  # a burst
         end = min(progress.steps_taken + num_steps, progress.schedule[1])
         training = pace * seconds(progress.steps_taken, end, progress.schedule)
         longest = max(longest, training)
@@ -81,4 +86,4 @@ def test_a_machine_that_becomes_slower_takes_fewer_steps(
         assert not told
     elif since < 9:
         assert told
-        assert spent >= 0.8 * planned
+        assert spent >= 0.9 * planned
