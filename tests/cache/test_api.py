@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import brats_cache
-from brats_cache.common.errors import BratsError
+from brats_cache.errors import BratsError, CacheNotFoundError
 from tests.cache.scans import add_case, mask
 
 
@@ -20,6 +20,12 @@ def test_a_cache_is_built_opened_and_left_alone_the_second_time(tmp_path: Path) 
     assert again.path.read_bytes() == content
     opened = brats_cache.open_cache(str(tmp_path / "c.h5"))
     assert opened.images.shape == (8, 4, 16, 16)
+
+
+def test_errors_are_caught_by_their_public_names_or_by_the_built_in(tmp_path: Path) -> None:
+    for kind in (BratsError, CacheNotFoundError, FileNotFoundError):
+        with pytest.raises(kind, match="no such file"):
+            brats_cache.open_cache(tmp_path / "none.h5")
 
 
 def test_words_and_manifests_are_passed_on(tmp_path: Path) -> None:
