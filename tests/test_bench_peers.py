@@ -19,7 +19,11 @@ from peers import environment, results
 from peers.arguments import PEERS
 from peers.builders import link_nnunet_raw
 from peers.evaluation import alter
+from peers.folds import FoldsJob, predict_folds, publish
 from peers.job import PeerCase
+
+from brats_cache.api import build_cache
+from brats_cache.synthetic.write_phantom import write_phantom
 
 MACHINE = {"cpu": "a CPU", "cores": 2, "memory_gb": 24, "kernel": "6.1"}
 RESULT: dict[str, Any] = {
@@ -110,6 +114,55 @@ def test_nnunet_is_handed_the_scans_by_links(tmp_path: Path) -> None:
     mixed = PeerCase(id="b", images=images, mask=str(tmp_path / "b.nii"))
     with pytest.raises(ValueError, match="partly"):
         link_nnunet_raw([mixed], tmp_path / "mixed")
+
+
+def test_a_peer_is_trained_on_the_folds_that_lack_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each on the cases of the others, in the values of their own segmentations."""
+    scans, cache, names = tmp_path / "scans", tmp_path / "cache.h5", ("flair", "t1ce")
+    write_phantom(scans, num_cases=4, shape=(32, 32, 8))
+    build_cache([scans], cache, modalities=names, size=32, folds=2, val_fraction=0)
+    calls: list[int] = []
+
+    def train(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        job, fold = FoldsJob.read(Path(command[-2])), int(command[-1])
+        calls.append(fold)
+        assert job.regions == {"wt": [1, 2, 4], "tc": [1, 4], "et": [4]}
+        assert job.written == {"wt": 2, "tc": 1, "et": 4}
+        assert {case.id for case in job.seen(fold)} == set(job.folds[1 - fold])
+        for case in job.unseen(fold):
+            publish(Path(case.mask), job, case)
+        return subprocess.CompletedProcess(command, 0)
+
+    def predict() -> Path:
+        return predict_folds(
+            "monai", Path("python"), cache, [scans], names, minutes=1, out=tmp_path / "out"
+        )
+
+    monkeypatch.setattr("peers.folds.subprocess.run", train)
+    masks = predict()
+    assert sorted(calls) == [0, 1]
+    assert len(list(masks.iterdir())) == 4
+    next(masks.iterdir()).unlink()
+    predict()
+    assert len(calls) == 3
+
+
+@pytest.mark.slow
+def test_a_peer_is_trained_and_scored(tmp_path: Path) -> None:
+    """MONAI, by the script that compares recipes."""
+    scans = tmp_path / "scans"
+    write_phantom(scans, num_cases=4, shape=(64, 64, 16))
+    words = [
+        *(scans, "--folds", 2, "--minutes", 0.1, "--size", 64, "--recipe", "strong choose=false"),
+        *("--set", "half_resolution=0", "--set", "model.encoder=resnet18", "--device", "cpu"),
+        *("--peer", "monai", "--python", sys.executable, "--out", tmp_path / "out"),
+    ]
+    command = list(map(str, [sys.executable, ROOT / "scripts" / "accuracy", *words]))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| MONAI 2-D U-Net | 0." in done.stdout
 
 
 @pytest.mark.slow

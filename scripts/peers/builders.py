@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,11 +121,23 @@ def _build_plain_case(case: PeerCase, path: Path, size: int) -> None:
         file.create_dataset("masks", data=masks, compression="gzip")
 
 
-def link_nnunet_raw(cases: Sequence[PeerCase], folder: Path) -> None:
+def link_nnunet_raw(
+    cases: Sequence[PeerCase],
+    folder: Path,
+    *,
+    regions: Mapping[str, Sequence[int]] | None = None,
+    written: Mapping[str, int] | None = None,
+) -> None:
     """Lays the cases out as nnU-Net's raw data set 1, by symbolic links.
 
     The values of the masks stay as they are: labels that a data set does not use are declared all
     the same, because nnU-Net wants them without a gap.
+
+    Args:
+        cases: The cases.
+        folder: For raw data sets.
+        regions: Overlapping regions to be learnt instead of values, each with its values.
+        written: The value that is written for a region.
 
     Raises:
         ValueError: The scans are partly compressed, and nnU-Net takes one ending.
@@ -143,12 +155,17 @@ def link_nnunet_raw(cases: Sequence[PeerCase], folder: Path) -> None:
         for channel, path in enumerate(case.images.values()):
             (dataset / "imagesTr" / f"{case.id}_{channel:04d}{ending}").symlink_to(path)
         (dataset / "labelsTr" / f"{case.id}{ending}").symlink_to(case.mask)
-    content = {
+    labels: Mapping[str, Any] = {f"label {value}": value for value in (1, 2, 3, 4)}
+    if regions:
+        labels = {name: v if len(v) > 1 else v[0] for name, v in regions.items()}
+    content: dict[str, Any] = {
         "channel_names": {str(i): name for i, name in enumerate(cases[0].images)},
-        "labels": {"background": 0, **{f"label {value}": value for value in (1, 2, 3, 4)}},
+        "labels": {"background": 0, **labels},
         "numTraining": len(cases),
         "file_ending": ending,
     }
+    if written:
+        content["regions_class_order"] = list(written.values())
     (dataset / "dataset.json").write_text(json.dumps(content))
 
 
