@@ -9,19 +9,12 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 
 from brats_cache.common.errors import BratsError
-from brats_cache.common.progress import show_progress
 from brats_cache.format.cache_set import open_caches
 from brats_train.data.selection import folds_of
-from brats_train.evaluation.tune_postprocessing import (
-    choose_postprocessing,
-    measure_cases,
-    record_postprocessing,
-)
-from brats_train.inference.ensemble import load_ensemble
 from brats_train.runtime.distributed import World
+from brats_train.training.choose_postprocessing import choose_for_folds
 from brats_train.training.run_config import job_config
 from brats_train.training.run_dir import RunDir
 from brats_train.training.setup import resolve_recipe
@@ -84,24 +77,5 @@ def train_folds(
             return finished
         best_epoch = finished.best_epoch
     if job.recipe.choose:
-        _choose(job, world, runs, log)
+        choose_for_folds(job, runs, world, log)
     return Finished(f"all {len(folds)} folds are done", best_epoch, is_resumable=False)
-
-
-def _choose(job: TrainJob, world: World, runs: dict[int, RunDir], log: Log) -> None:
-    """Chooses the post-processing of each fold on the cases of the others, and writes it down."""
-    log("Choosing the post-processing of each fold on the cases of the others")
-    caches, measured = open_caches(job.cache_paths, same_modalities=False), dict[int, Any]()
-    for fold, run in runs.items():
-        ensemble = load_ensemble([run.best], world.device)
-        with show_progress(f"Choosing, fold {fold}", "cases", is_shown=world.is_main) as progress:
-            measured[fold] = measure_cases(caches, fold, ensemble, world, progress)
-    regions = ensemble.spec.regions
-    for fold, run in runs.items():
-        others: dict[Any, Any] = {}
-        for other, curves in measured.items():
-            others |= curves if other != fold else {}
-        chosen = choose_postprocessing(others, regions, job.recipe.postprocessing)
-        if world.is_main:
-            record_postprocessing(run.best, chosen)
-        log(f"Fold {fold}: {chosen.describe(regions)}")

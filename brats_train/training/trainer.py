@@ -19,19 +19,12 @@ from typing import Any
 
 import torch
 
-from brats_cache.common.errors import BratsError, CheckpointError
-from brats_cache.common.progress import show_progress
-from brats_train.evaluation.tune_postprocessing import (
-    choose_postprocessing,
-    measure_cases,
-    record_postprocessing,
-)
-from brats_train.inference.ensemble import load_ensemble
-from brats_train.models import checkpoint
+from brats_cache.common.errors import BratsError
 from brats_train.runtime.distributed import World
 from brats_train.runtime.signals import InterruptHandler
 from brats_train.runtime.stopwatch import Stopwatch
-from brats_train.training.checkpoint_writer import CheckpointWriter
+from brats_train.training.checkpointing import RunCheckpoints
+from brats_train.training.choose_postprocessing import choose_for_run
 from brats_train.training.curves_file import CurvesFile
 from brats_train.training.disk_space import check_disk_space
 from brats_train.training.epoch_record import epoch_line, epoch_row
@@ -90,44 +83,25 @@ def train(
         optimizer = trainer.recipe.optimizer
         world.decide_on_main(lambda: check_disk_space(run, trainer.train_step, optimizer))
         if resume:
-            trainer.load_last()
+            trainer.resume()
         elif world.is_main:
             run.begin(trainer.config())
         if world.is_main and (warning := run.make_latest()):
             log(f"Warning: {warning}")
         log(introduction(trainer.config(), trainer.batches.num_steps, trainer.progress))
-        trainer.saver = stack.enter_context(CheckpointWriter())
+        stack.enter_context(trainer.checkpoints.writing())
         trainer.trackers = stack.enter_context(Trackers.open(job.trackers, run, world, job.recipe))
         trainer.display = stack.enter_context(StepDisplay.open(log, is_shown=world.is_main))
         finished = trainer.fit(stack.enter_context(InterruptHandler()))
     world.broadcast(None)  # a barrier: the main rank has written best.pt
     if trainer.is_to_choose and not finished.is_resumable:
-        if not trainer.progress.schedule_is_final:
-            log("The minutes were over before a step had been timed: post-processing is not chosen")
-            return finished
-        at_most = trainer.progress.num_choice_cases
-        if at_most == 0:
-            log(
-                f"Choosing the post-processing would take more than a fifth of --max-minutes "
-                f"{job.max_minutes:g}: that of the recipe stays"
-            )
-            return finished
-        some = "the" if at_most is None else f"{at_most} of the"
-        log(f"Choosing the post-processing on {some} validation cases")
-        ensemble = load_ensemble([run.best], world.device)
-        with show_progress("Choosing", "cases", is_shown=world.is_main) as progress:
-            measured = measure_cases(trainer.caches, job.fold, ensemble, world, progress, at_most)
-        chosen = choose_postprocessing(measured, ensemble.spec.regions, job.recipe.postprocessing)
-        if world.is_main:
-            record_postprocessing(run.best, chosen)
-        log(f"Chosen: {chosen.describe(ensemble.spec.regions)}")
+        choose_for_run(job, trainer.caches, run, trainer.progress, world, log)
     return finished
 
 
 class Trainer:
     """One rank's part of a run."""
 
-    saver: CheckpointWriter
     trackers: Trackers
     display: StepDisplay
 
@@ -136,12 +110,14 @@ class Trainer:
     ) -> None:
         """Opens the caches and builds data path, model and optimizer."""
         self.world, self.run, self.log = world, run, log
-        self.saved = time.monotonic()
         self.is_loss_read_each_step = world.device.type == "cpu"
         parts = assemble(job, world, log)
         self.job, self.recipe, self.caches = parts.job, parts.job.recipe, parts.caches
         self.cache_files, self.train_rows = parts.cache_files, parts.train_rows
         self.train_step = parts.train_step
+        self.checkpoints = RunCheckpoints(
+            run, world, self.train_step, save_minutes=job.save_minutes
+        )
         self.batches, self.validator = parts.batches, parts.validator
         self.progress = Progress(
             schedule=(0, self.recipe.epochs * self.batches.num_steps),
@@ -195,7 +171,7 @@ class Trainer:
                 )
 
             progress.next_epoch()
-            if self._agree(self._due(StepAction.CONTINUE)) is StepAction.CHECKPOINT:
+            if self._agree(self._checkpoint_if_due()) is StepAction.CHECKPOINT:
                 self.save_last()
         self.save_last()
         return Finished(reason, progress.best_epoch + 1, is_resumable=False)
@@ -264,18 +240,8 @@ class Trainer:
         if self.progress.best_epoch < 0:
             self.save_last()  # first: a best.pt alone shows that somebody removed last.pt
         self.progress.best, self.progress.best_epoch = value, self.progress.epoch
-        self._write_best()
+        self.checkpoints.save_best(self.progress)
         return True
-
-    def _write_best(self) -> None:
-        """Writes best.pt, the model as it is validated."""
-        if self.world.is_main:
-            content = checkpoint.pack(
-                self.train_step.segmenter,
-                self.train_step.eval_model.state_dict(),
-                epoch=self.progress.best_epoch + 1,
-            )
-            self.saver.submit(self.run.best, content)
 
     def save_last(self) -> None:
         """Writes last.pt, everything that resuming needs; every rank takes part.
@@ -283,52 +249,28 @@ class Trainer:
         Where nothing is compared, best.pt follows: writing it every epoch would take the training
         a tenth of a CPU's time for a file that only the last epoch decides.
         """
-        self.saved = time.monotonic()
-        position = self.progress.pack(self.world, self.time_budget.spent())
-        if self.world.is_main:
-            train_step = self.train_step
-            content = checkpoint.pack(
-                train_step.segmenter,
-                train_step.model.state_dict(),
-                **train_step.state_dict(),
-                position=position,
-            )
-            self.saver.submit(self.run.last, content)
+        self.checkpoints.save_last(self.progress, self.time_budget.spent())
         if not self.is_compared and self.progress.best_epoch >= 0:
-            self._write_best()
+            self.checkpoints.save_best(self.progress)
 
-    def load_last(self) -> None:
-        """Continues from last.pt.
+    def resume(self) -> None:
+        """Continues from last.pt; config.json and metrics.csv are brought into step with it.
 
         Raises:
             BratsError: The settings differ from the run's, each is named, or the ranks do not see
                 the same file.
-            CheckpointError: The file does not fit this run.
+            CheckpointError: The file is damaged, or does not fit this run.
         """
         held = self.run.check_same(self.config())
-        content = checkpoint.load(self.run.last)
-        try:
-            self.train_step.load_state_dict(content)
-            self.progress = Progress.unpack(
-                content["position"], self.world, self.batches.num_steps, held["recipe"]["epochs"]
-            )
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{self.run.last}: does not fit this run ({error}).") from error
-        loaded = (self.progress.epoch, self.progress.step, self.train_step.checksum())
-        if len(set(self.world.all_gather(loaded))) > 1:
-            raise BratsError(
-                f"{self.run.last}: the processes read different states of it. Is it on a disk that "
-                "all of them share?"
-            )
+        held_epochs = held["recipe"]["epochs"]
+        self.progress = self.checkpoints.load_last(self.batches.num_steps, held_epochs)
         if self.world.is_main:
             self.run.cut_metrics(self.progress.epoch)
             now = self.config()
             place = {name: now[name] for name in ("caches", "torchrun_id", "launcher")}
             self.run.write_config({**held, **place})
         is_extended = self.schedule_fit.extend(
-            self.progress,
-            epochs=held["recipe"]["epochs"],
-            max_minutes=held.get("max_minutes") or 0,
+            self.progress, epochs=held_epochs, max_minutes=held.get("max_minutes") or 0
         )
         if is_extended and self.world.is_main:
             self.run.write_config(self.config())
@@ -371,11 +313,10 @@ class Trainer:
         grace = self.validation_seconds if not self.progress.schedule_is_final else 0.0
         if self.time_budget.left() < grace:
             return StepAction.STOP
-        return self._due(StepAction.CONTINUE)
+        return self._checkpoint_if_due()
 
-    def _due(self, otherwise: StepAction) -> StepAction:
-        is_due = time.monotonic() - self.saved > 60 * self.job.save_minutes
-        return StepAction.CHECKPOINT if is_due else otherwise
+    def _checkpoint_if_due(self) -> StepAction:
+        return StepAction.CHECKPOINT if self.checkpoints.is_due else StepAction.CONTINUE
 
     def _agree(self, action: StepAction) -> StepAction:
         """One action for all ranks, whose clocks and signals differ."""
