@@ -116,15 +116,10 @@ def make_sampler(
     chances = np.zeros(len(rows))
     if background is None or not has_tumor.any():
         return Sampler(seed=seed, always=np.arange(len(rows)), copies=copies, chances=chances)
-    others = np.flatnonzero(~has_tumor)
-    chances[others] = copies[others]
-    for one in np.unique(case[has_tumor]):
-        mine = others[case[others] == one]
-        tumor_z = z[has_tumor & (case == one)]
-        distance = np.abs(z[mine][:, None] - tumor_z).min(axis=1)
-        chances[mine[distance <= NEAR_SLICES]] *= NEAR_WEIGHT
+    chances[~has_tumor] = copies[~has_tumor]
+    chances[is_near_tumor(case, z, has_tumor)] *= NEAR_WEIGHT  # those with tumour stay at 0
     num_tumor = copies[has_tumor].sum()
-    num_drawn = min(round(background * num_tumor), len(others))
+    num_drawn = min(round(background * num_tumor), np.count_nonzero(~has_tumor))
     return Sampler(
         seed=seed,
         always=np.flatnonzero(has_tumor),
@@ -142,12 +137,16 @@ def is_near_tumor(case: np.ndarray, z: np.ndarray, has_tumor: np.ndarray) -> np.
         case: (n,) int64 numbers of cases, in any order.
         z: (n,) int64, 0 or more.
         has_tumor: (n,) bool, at least one true.
+
+    Returns:
+        (n,) bool; rows with tumour are near themselves.
     """
     _, number = np.unique(case, return_inverse=True)
-    place = number * (z.max() + NEAR_SLICES + 1) + z  # cases are farther apart than near slices
-    tumors = np.sort(place[has_tumor])
-    after = np.searchsorted(tumors, place)
+    # One axis for all cases, which lie farther apart on it than near slices do.
+    position = number * (z.max() + NEAR_SLICES + 1) + z
+    tumors = np.sort(position[has_tumor])
+    after = np.searchsorted(tumors, position)
     before = np.maximum(after - 1, 0)
     after = np.minimum(after, len(tumors) - 1)
-    distance = np.minimum(np.abs(place - tumors[before]), np.abs(place - tumors[after]))
+    distance = np.minimum(np.abs(position - tumors[before]), np.abs(position - tumors[after]))
     return distance <= NEAR_SLICES
