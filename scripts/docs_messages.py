@@ -12,7 +12,7 @@ import ast
 import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,8 +38,8 @@ class Message:
     """One message of the code.
 
     Attributes:
-        path: Of the module, relative to the checkout.
-        line: Of the call that makes the error.
+        path: Of the module in which the text stands, relative to the checkout.
+        line: Of the call that has the text.
         kind: Name of the error's class, or "Fault".
         texts: (message,), or what a fault found, what it expected, and the remedy or "".
     """
@@ -57,21 +57,30 @@ class Message:
 
 def collect(root: Path = ROOT) -> list[Message]:
     """The messages of all errors that a person can cause, in the order of the code."""
-    found: list[Message] = []
+    modules: dict[str, _Module] = {}
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
-            module = _Module(ast.parse(path.read_text(), filename=str(path)))
-            found += [
-                replace(message, path=path.relative_to(root)) for message in module.messages()
-            ]
-    return found
+            relative = path.relative_to(root)
+            tree = ast.parse(path.read_text(), filename=str(path))
+            modules[".".join(relative.with_suffix("").parts)] = _Module(tree, relative)
+    for module in modules.values():
+        for source, name in module.imports():
+            if source in modules:
+                modules[source].importers.setdefault(name, []).append(module)
+    found = [message for module in modules.values() for message in module.messages()]
+    return sorted(found, key=lambda message: (message.path, message.line))
 
 
 class _Module:
-    """The errors of one module; texts that a function is given are looked up where it is called."""
+    """The errors of one module; texts that a function is given are looked up where it is called.
 
-    def __init__(self, tree: ast.Module) -> None:
-        self._tree = tree
+    Attributes:
+        importers: The modules that import a function of this one, by the name of the function.
+    """
+
+    def __init__(self, tree: ast.Module, path: Path = Path()) -> None:
+        self._tree, self._path = tree, path
+        self.importers: dict[str, list[_Module]] = {}
         self._function_of: dict[ast.AST, ast.FunctionDef | None] = {}
         self._note_functions(tree, None)
         self._calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
@@ -83,6 +92,12 @@ class _Module:
             and isinstance(node.value, ast.Constant)
             and isinstance(node.value.value, str)
         }
+
+    def imports(self) -> Iterator[tuple[str, str]]:
+        """Module and name of everything that is imported by name."""
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                yield from ((node.module, alias.name) for alias in node.names)
 
     def messages(self) -> Iterator[Message]:
         for call in self._calls:
@@ -96,8 +111,8 @@ class _Module:
                 parts = [advice]
             else:
                 continue
-            for texts in self._texts(parts, call, 0):
-                yield Message(Path(), call.lineno, kind, texts)
+            for path, line, texts in self._texts(parts, call, 0):
+                yield Message(path, line, kind, texts)
 
     def _note_functions(self, node: ast.AST, function: ast.FunctionDef | None) -> None:
         for child in ast.iter_child_nodes(node):
@@ -107,18 +122,21 @@ class _Module:
 
     def _texts(
         self, parts: Sequence[ast.expr | None], call: ast.AST, depth: int
-    ) -> Iterator[tuple[str, ...]]:
-        """The texts of one call; several where they are parameters of the function around it."""
+    ) -> Iterator[tuple[Path, int, tuple[str, ...]]]:
+        """The texts of one call, each with its module and line.
+
+        There are several where they are parameters of the function around it.
+        """
         function = self._function_of[call]
         names = {part.id for part in parts if isinstance(part, ast.Name)}
         given = {argument.arg for argument in _parameters(function)} & names
         callers = [] if function is None else self._callers(function)
         if function is None or not given or not callers or depth == MAX_DEPTH:
-            yield tuple(self._text(part, function) for part in parts)
+            yield self._path, call.lineno, tuple(self._text(part, function) for part in parts)
             return
-        for caller in callers:
+        for module, caller in callers:
             arguments = _bound(function, caller)
-            yield from self._texts(
+            yield from module._texts(
                 [
                     arguments.get(part.id, part) if isinstance(part, ast.Name) else part
                     for part in parts
@@ -127,8 +145,14 @@ class _Module:
                 depth + 1,
             )
 
-    def _callers(self, function: ast.FunctionDef) -> list[ast.Call]:
-        return [call for call in self._calls if _called(call) == function.name]
+    def _callers(self, function: ast.FunctionDef) -> list[tuple[_Module, ast.Call]]:
+        modules = [self, *self.importers.get(function.name, ())]
+        return [
+            (module, call)
+            for module in modules
+            for call in module._calls
+            if _called(call) == function.name
+        ]
 
     def _text(self, node: ast.expr | None, function: ast.FunctionDef | None) -> str:
         """A text with the names of what is filled in; of two texts, both."""

@@ -28,6 +28,7 @@ __all__ = [
     "LabelSchemeError",
     "RecipeError",
     "RunNotFoundError",
+    "file_fault",
     "first_line",
     "print_message",
     "print_wrapped",
@@ -151,6 +152,11 @@ class DataFaults(BratsError, ValueError):
     def __reduce__(self) -> tuple[type[DataFaults], tuple[Sequence[Fault], str, int | None]]:
         # An error crosses from worker to parent process.
         return type(self), (self.faults, self.advice, self._num_lines)
+
+
+def file_fault(path: Path, found: str, expected: str, remedy: str = "") -> DataFaults:
+    """Makes the error of one fault of a file that is of no case yet, see `Fault`."""
+    return DataFaults([Fault(case="", path=path, found=found, expected=expected, remedy=remedy)])
 
 
 def _lines_of(faults: Sequence[Fault]) -> list[str]:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from brats_cache.common.errors import DataFaults, Fault
+from brats_cache.common.errors import file_fault
 from brats_cache.common.files import read_json
 from brats_cache.discovery.file_names import modality_of
 
@@ -79,15 +79,17 @@ def read_dataset_json(path: Path) -> DatasetDescription:
     try:
         content = read_json(path)
     except ValueError as error:
-        raise _broken(path, str(error), "JSON in UTF-8") from error
+        raise file_fault(path, str(error), "JSON in UTF-8") from error
     except OSError as error:
-        raise _broken(path, error.strerror or str(error), "a JSON file that can be read") from error
+        raise file_fault(
+            path, error.strerror or str(error), "a JSON file that can be read"
+        ) from error
     content = content if isinstance(content, dict) else {}
     key = "channel_names" if "channel_names" in content else "modality"
     num_training = content.get("numTraining")
     ending = content.get("file_ending", "")
     if ending not in ("", ".nii", ".nii.gz"):
-        raise _broken(path, f'"file_ending": {_quoted(ending)}', ".nii.gz or .nii")
+        raise file_fault(path, f'"file_ending": {_quoted(ending)}', ".nii.gz or .nii")
     return DatasetDescription(
         channels=_channels(path, key, content.get(key)),
         labels=_labels(path, content.get("labels")),
@@ -98,7 +100,7 @@ def read_dataset_json(path: Path) -> DatasetDescription:
 
 def _channels(path: Path, key: str, modality: object) -> tuple[str | None, ...]:
     expected = f'"{key}" with one of FLAIR, T1w, t1gd, T2w for each of "0", "1", …, each once'
-    fault = _broken(path, f'"{key}": {_quoted(modality)}', expected)
+    fault = file_fault(path, f'"{key}": {_quoted(modality)}', expected)
     if not isinstance(modality, dict) or set(modality) != {str(i) for i in range(len(modality))}:
         raise fault
     channels = tuple(modality_of(str(modality[str(i)])) for i in range(len(modality)))
@@ -109,7 +111,7 @@ def _channels(path: Path, key: str, modality: object) -> tuple[str | None, ...]:
 
 
 def _labels(path: Path, labels: object) -> tuple[tuple[int, str], ...]:
-    fault = _broken(path, f'"labels": {_quoted(labels)}', _EXPECTED_LABELS)
+    fault = file_fault(path, f'"labels": {_quoted(labels)}', _EXPECTED_LABELS)
     if not isinstance(labels, dict) or not labels:
         raise fault
     if all(name.isascii() and name.isdecimal() and len(name) <= _MAX_DIGITS for name in labels):
@@ -167,7 +169,3 @@ def _quoted(value: object) -> str:
     except RecursionError:
         return "values nested too deep"
     return text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "…"
-
-
-def _broken(path: Path, found: str, expected: str) -> DataFaults:
-    return DataFaults([Fault(case="", path=path, found=found, expected=expected)])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from brats_cache.common.csv_names import read_name
-from brats_cache.common.errors import DataFaults, Fault
+from brats_cache.common.errors import DataFaults, Fault, file_fault
 from brats_cache.common.files import open_regular_file, read_small_file
 from brats_cache.discovery.namings import year_of
 from brats_cache.discovery.patients import patient_of
@@ -93,33 +93,35 @@ def read_csv(path: Path) -> list[Row]:
         content = read_small_file(path)
         text = content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")
     except OSError as error:
-        raise _broken(path, error.strerror or str(error), "a CSV file that can be read") from error
+        raise file_fault(
+            path, error.strerror or str(error), "a CSV file that can be read"
+        ) from error
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise _broken(path, f"line {line}: bytes that are not UTF-8", "UTF-8") from error
+        raise file_fault(path, f"line {line}: bytes that are not UTF-8", "UTF-8") from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise _broken(path, f"line {line}: a NUL character", "text in UTF-8")
+        raise file_fault(path, f"line {line}: a NUL character", "text in UTF-8")
     if not text.strip():
-        raise _broken(path, "an empty file", "a header and a line each")
+        raise file_fault(path, "an empty file", "a header and a line each")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     rows: list[Row] = []
     try:
         header = [_plain(name) for name in next(reader, [])]
         named = [name for name in header if name]
         if not named or len(set(named)) < len(named):
-            raise _broken(path, f"line 1: {','.join(header)}", "a header, each column once")
+            raise file_fault(path, f"line 1: {','.join(header)}", "a header, each column once")
         for cells in reader:
             values = ["" if c.strip().lower() in _EMPTY else read_name(c.strip()) for c in cells]
             if not any(values):
                 continue
             if len(values) < len(header) or any(values[len(header) :]):
                 found = f"line {reader.line_num}: {len(values)} cells"
-                raise _broken(path, found, f"{len(header)}, as in the header")
+                raise file_fault(path, found, f"{len(header)}, as in the header")
             pairs = zip(header, values[: len(header)], strict=True)
             rows.append(Row(reader.line_num, {name: value for name, value in pairs if name}))
     except csv.Error as error:
-        raise _broken(path, f"line {reader.line_num}: {error}", "well-formed CSV") from error
+        raise file_fault(path, f"line {reader.line_num}: {error}", "well-formed CSV") from error
     return rows
 
 
@@ -181,7 +183,7 @@ def _rows_of(path: Path) -> list[Row]:
             with open_regular_file(path) as file:
                 header = file.readline(65536).decode("utf-8-sig", errors="replace")
         except OSError as error:
-            raise _broken(
+            raise file_fault(
                 path, error.strerror or str(error), "a CSV file that can be read"
             ) from None
         if not any(_ID_COLUMN.fullmatch(_plain(name)) for name in re.split("[,;\t]", header)):
@@ -189,7 +191,7 @@ def _rows_of(path: Path) -> list[Row]:
     rows = read_csv(path)
     if rows and not any(_ID_COLUMN.fullmatch(column) for column in rows[0].cells):
         found = f"line 1: columns {', '.join(rows[0].cells)}"
-        raise _broken(path, found, "a column of ids such as BraTS_2020_subject_ID")
+        raise file_fault(path, found, "a column of ids such as BraTS_2020_subject_ID")
     return rows
 
 
@@ -257,7 +259,3 @@ def _is_age(text: str) -> bool:
 
 def _fault(path: Path, row: Row, found: str, expected: str, case: str = "") -> Fault:
     return Fault(case=case, path=path, found=f"line {row.line}: {found}", expected=expected)
-
-
-def _broken(path: Path, found: str, expected: str) -> DataFaults:
-    return DataFaults([Fault(case="", path=path, found=found, expected=expected)])

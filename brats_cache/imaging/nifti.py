@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import xxhash
 
+from brats_cache.common.errors import file_fault
 from brats_cache.imaging.gzip import CHUNK_BYTES, GZIP_ERRORS, inflate, is_gzip
 from brats_cache.imaging.nifti_faults import (
     damaged_file,
-    file_fault,
     truncated_file,
     unreadable_file,
 )

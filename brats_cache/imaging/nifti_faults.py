@@ -1,19 +1,14 @@
-"""The faults of single image files, as `DataFaults` that name the file."""
+"""Faults that an image file can have before its header is understood."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from brats_cache.common.errors import DataFaults, Fault
+from brats_cache.common.errors import DataFaults, file_fault
 
-__all__ = ["damaged_file", "file_fault", "truncated_file", "unreadable_file"]
+__all__ = ["damaged_file", "truncated_file", "unreadable_file"]
 
 _COPY_AGAIN = "Download or copy the file again."
-
-
-def file_fault(path: Path, found: str, expected: str, remedy: str = "") -> DataFaults:
-    """Makes the error of one fault of a file, see `Fault`."""
-    return DataFaults([Fault(case="", path=path, found=found, expected=expected, remedy=remedy)])
 
 
 def damaged_file(path: Path, error: Exception) -> DataFaults:

@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import obliquity
 
+from brats_cache.common.errors import file_fault
 from brats_cache.imaging.foreign_files import describe_foreign_file
 from brats_cache.imaging.gzip import (
     GZIP_ERRORS,
@@ -29,7 +30,6 @@ from brats_cache.imaging.gzip import (
 from brats_cache.imaging.header_doubts import header_doubts
 from brats_cache.imaging.nifti_faults import (
     damaged_file,
-    file_fault,
     truncated_file,
     unreadable_file,
 )
