@@ -47,6 +47,11 @@ def aligned_table(lines: dict[str, str]) -> str:
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items() if text)
 
 
+def count_of(number: int, noun: str) -> str:
+    """1, "case" -> "1 case"; 2, "case" -> "2 cases"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def first_few(names: Sequence[object], num_shown: int = 5, separator: str = ", ") -> str:
     """Lists the first names and how many more there are.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from brats_cache.common.csv_names import csv_text, written_name
 from brats_cache.common.errors import printable, wrapped
+from brats_cache.common.text import count_of
 from brats_train.evaluation.bootstrap import MIN_PATIENTS, bootstrap_interval
 from brats_train.evaluation.calibration import (
     best_threshold,
@@ -150,7 +151,7 @@ def describe(cases: Sequence[CaseScores], summary: Mapping[str, Any], num_worst:
     mean = "Mean [95 % interval]" if is_known else "Mean"
     why = "" if is_known else f"; no intervals: fewer than {MIN_PATIENTS} patients"
     lines = [
-        f"{_count(summary['num_cases'], 'case')} of split {summary['split']}; {source}",
+        f"{count_of(summary['num_cases'], 'case')} of split {summary['split']}; {source}",
         f"{mean} over cases, on the scan's own grid{why}",
         "",
         (f"{'':<14}" + "".join(f"{region.upper():<22}" for region in regions)).rstrip(),
@@ -165,10 +166,10 @@ def describe(cases: Sequence[CaseScores], summary: Mapping[str, Any], num_worst:
     lines.append("")
     for region, scores in regions.items():
         lines += _worst(cases, region, num_worst)
-        if scores["num_empty_truth"]:
+        if num_empty := scores["num_empty_truth"]:
             lines.append(
-                f"no true {region.upper()} in {_count(scores['num_empty_truth'], 'case')}, rightly "
-                f"left empty in {scores['num_both_empty']} (--empty {summary['empty']})"
+                f"no true {region.upper()} in {count_of(num_empty, 'case')}, rightly left empty in "
+                f"{scores['num_both_empty']} (--empty {summary['empty']})"
             )
     if summary["num_uncached_true_voxels"]:
         lines.append(
@@ -271,10 +272,6 @@ def _interval(score: Mapping[str, float]) -> str:
     digits = 3 if largest <= 1 else 1 if largest < 1000 else 0  # a column holds 21 characters
     mean, low, high = (f"{value:.{digits}f}" for value in values)
     return mean if math.isnan(score["low"]) else f"{mean} [{low}, {high}]"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _figure(value: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brats_cache.common.errors import printable
+from brats_cache.common.text import count_of
 from brats_train.evaluation.results import Results
 from brats_train.evaluation.summary import DEFINITIONS
 from brats_train.models.description import Description
@@ -180,7 +181,7 @@ def _evaluation(description: Description, evaluations: Sequence[Results]) -> str
         summary = results.summary
         regions = summary["regions"]
         counts = [
-            _count(summary[f"num_{noun}s"], noun)
+            count_of(summary[f"num_{noun}s"], noun)
             for noun in ("case", "patient")
             if summary.get(f"num_{noun}s") is not None
         ]
@@ -217,10 +218,6 @@ def _evaluation(description: Description, evaluations: Sequence[Results]) -> str
 def _score(scores: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
     """Mean and interval of a metric, undefined where an older version did not compute it."""
     return scores.get(metric) or {"mean": None}
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _cell(score: Mapping[str, Any], digits: int) -> str:

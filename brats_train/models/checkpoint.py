@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +27,15 @@ from brats_train.models.looks import ScanLook, unpack_look
 from brats_train.models.network import ModelConfig, build_model
 from brats_train.models.postprocessing import Postprocessing
 
-__all__ = ["SegmenterSpec", "load", "load_network", "pack", "save", "unpack_spec"]
+__all__ = [
+    "SegmenterSpec",
+    "load",
+    "load_network",
+    "map_tensors",
+    "pack",
+    "save",
+    "unpack_spec",
+]
 
 FORMAT_VERSION = 2
 _VERSIONS = (1, FORMAT_VERSION)  # version 1 had no digest
@@ -75,7 +83,7 @@ def pack(spec: SegmenterSpec, model: Mapping[str, Tensor], **state: Any) -> dict
         The content, its tensors copied on their device.
     """
     content = {"format_version": FORMAT_VERSION, "segmenter": asdict(spec), "model": model}
-    copied = _copied({**content, **state})
+    copied = map_tensors({**content, **state}, lambda tensor: tensor.detach().clone())
     assert isinstance(copied, dict)
     return copied
 
@@ -239,11 +247,12 @@ def _is_consistent(spec: SegmenterSpec) -> bool:
     )
 
 
-def _copied(value: Any) -> Any:
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Copies nested mappings, lists and tuples, each tensor replaced by what `function` returns."""
     if isinstance(value, Tensor):
-        return value.detach().clone()
+        return function(value)
     if isinstance(value, Mapping):
-        return {key: _copied(inner) for key, inner in value.items()}
+        return {key: map_tensors(inner, function) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_copied(inner) for inner in value)
+        return type(value)(map_tensors(inner, function) for inner in value)
     return value

@@ -1,4 +1,4 @@
-"""Validated settings: frozen pydantic dataclasses, changed field by field.
+"""Validated settings: frozen pydantic dataclasses, changed field by field by dotted names.
 
 A settings class is defined beside the code that uses it. pydantic converts text from the command
 line and checks types, choices and bounds; this module turns its errors into one line.
@@ -7,12 +7,13 @@ line and checks types, choices and bounds; this module turns its errors into one
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, ValidationError
 
-__all__ = ["SETTINGS", "first_fault", "with_field"]
+__all__ = ["SETTINGS", "first_fault", "flatten", "with_field"]
 
 S = TypeVar("S")
 
@@ -20,8 +21,7 @@ SETTINGS = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first fault of a file that a model describes, in one line: the field and what is wrong
-    with it."""
+    """The first error of a pydantic validation in one line: the field and what is wrong."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
@@ -47,6 +47,28 @@ def with_field(settings: S, path: str, value: Any) -> S:
             (what is allowed is given).
     """
     return _changed(settings, path.split("."), value, path)
+
+
+def flatten(
+    values: Mapping[str, Any], is_leaf: Callable[[Mapping[str, Any]], bool] = lambda value: False
+) -> dict[str, Any]:
+    """Gives the values of nested mappings the dotted names that `with_field` takes.
+
+    Args:
+        values: Nested mappings.
+        is_leaf: Whether a mapping is a value itself.
+
+    >>> flatten({"lr": 1e-3, "augment": {"hflip": 0.5}})
+    {'lr': 0.001, 'augment.hflip': 0.5}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and not is_leaf(value):
+            inner = flatten(value, is_leaf)
+            flat |= {f"{name}.{field}": found for field, found in inner.items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _changed(owner: Any, path: list[str], value: Any, shown: str) -> Any:

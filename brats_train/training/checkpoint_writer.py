@@ -100,16 +100,6 @@ def _fetched(content: dict[str, Any], ready: torch.cuda.Event | None) -> dict[st
     stream = torch.cuda.Stream(device=ready.device)
     stream.wait_event(ready)
     with torch.cuda.stream(stream):
-        fetched = _on_cpu(content)
+        fetched = checkpoint.map_tensors(content, Tensor.cpu)
     assert isinstance(fetched, dict)
     return fetched
-
-
-def _on_cpu(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.cpu()
-    if isinstance(value, dict):
-        return {key: _on_cpu(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_on_cpu(inner) for inner in value)
-    return value

@@ -37,10 +37,10 @@ class TrainJob:
         micro_batch: "auto", or the samples a rank computes at once.
         resident: See `data.feeders.make_feeder`.
         init_from: A model to take the weights from, instead of encoder weights, see
-            `setup.initial_model`.
+            `initial_state.initial_model`.
         compile: Whether and how to compile the model with torch.compile.
         deterministic: Equal runs give equal bytes.
-        trackers: Of `loggers.TRACKERS`.
+        trackers: Of `trackers.TRACKERS`.
         classify: Source of the labels of cases that a second head learns, see
             `data.case_labels.label_cases`; None for no second head.
         labels: Label by case; empty until the source has been read.

@@ -28,7 +28,6 @@ from brats_train.training.choose_postprocessing import choose_for_run
 from brats_train.training.curves_file import CurvesFile
 from brats_train.training.disk_space import check_disk_space
 from brats_train.training.epoch_record import epoch_line, epoch_row
-from brats_train.training.loggers import Trackers, check_trackers
 from brats_train.training.lr_schedule import learning_rate
 from brats_train.training.micro_batch import oom_as_error
 from brats_train.training.nonfinite import raise_if_nonfinite
@@ -40,6 +39,7 @@ from brats_train.training.setup import file_identity
 from brats_train.training.state import Finished, Progress, StepAction, TrainJob
 from brats_train.training.step_display import StepDisplay
 from brats_train.training.time_budget import TimeBudget
+from brats_train.training.trackers import Trackers, check_trackers
 from brats_train.training.validation import NAMES, means_of
 
 __all__ = ["Trainer", "train"]
@@ -371,7 +371,7 @@ class Trainer:
         epoch_started: float,
         is_best: bool,
     ) -> None:
-        """Writes the epoch's row to metrics.csv, to the loggers and to the terminal."""
+        """Writes the epoch's row to metrics.csv, to the trackers and to the terminal."""
         progress, batches = self.progress, self.batches
         num_samples = batches.num_samples_in(progress.step) - batches.num_samples_in(
             self.first_step

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -25,7 +25,7 @@ from optuna.distributions import (
 
 from brats_cache.common.errors import RecipeError, printable
 from brats_cache.common.files import read_small_file
-from brats_train.runtime.settings import with_field
+from brats_train.runtime.settings import flatten, with_field
 from brats_train.training.recipe import Recipe
 
 __all__ = ["STRENGTH", "Space", "load_space"]
@@ -109,7 +109,7 @@ def load_space(path: Path | None, base: Recipe, fixed: Collection[str] = ()) -> 
             content = files(__package__).joinpath("default.toml").read_bytes()
         else:
             content = read_small_file(path)
-        entries = dict(_flat(tomllib.loads(content.decode("utf-8-sig"))))
+        entries = flatten(tomllib.loads(content.decode("utf-8-sig")), _is_range)
     except OSError as error:
         raise RecipeError(f"--space {where}: cannot be read ({error.strerror}).") from error
     except RecursionError as error:
@@ -127,13 +127,9 @@ def load_space(path: Path | None, base: Recipe, fixed: Collection[str] = ()) -> 
     return Space(searched)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Names with dots and their entries; a table that is no range holds fields of a part."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and not _RANGE_KEYS & value.keys():
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _is_range(table: Mapping[str, Any]) -> bool:
+    """Whether a TOML table is a range of values; any other holds fields of a part."""
+    return bool(_RANGE_KEYS & table.keys())
 
 
 def _distribution(base: Recipe, name: str, entry: Any) -> BaseDistribution:

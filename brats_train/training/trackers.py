@@ -1,29 +1,27 @@
-"""Optional records of a run beside metrics.csv: TensorBoard and MLflow, on the main rank alone."""
+"""Experiment trackers beside metrics.csv: TensorBoard and MLflow, on the main rank alone."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from brats_cache.common.errors import BratsError
 from brats_train.runtime.distributed import World
+from brats_train.runtime.settings import flatten
 from brats_train.training.recipe import Recipe, recipe_to_dict
 from brats_train.training.run_dir import RunDir
 
 __all__ = ["TRACKERS", "Trackers", "check_trackers"]
 
-TRACKERS = ("tensorboard", "mlflow")
-
-
-_MODULES = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
+TRACKERS = ("tensorboard", "mlflow")  # names of their packages
 
 
 def check_trackers(names: Sequence[str]) -> None:
     """Raises `BratsError` where one of the trackers `names` is not installed."""
     for name in names:
-        if importlib.util.find_spec(_MODULES[name]) is None:
+        if importlib.util.find_spec(name) is None:
             raise _missing(name)
 
 
@@ -76,22 +74,12 @@ def _mlflow(run: RunDir, recipe: Recipe) -> Iterator[_Tracker]:
     except ImportError:
         raise _missing("mlflow") from None
     with mlflow.start_run(run_name=run.path.name):
-        mlflow.log_params(_flat(recipe_to_dict(recipe)))
+        mlflow.log_params(flatten(recipe_to_dict(recipe)))
 
         def log(row: Mapping[str, float]) -> None:
             mlflow.log_metrics(dict(row), step=int(row["epoch"]))
 
         yield log
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _missing(name: str) -> BratsError:

@@ -1,4 +1,4 @@
-"""The optional records of a run hold what metrics.csv holds."""
+"""The experiment trackers of a run hold what metrics.csv holds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 from brats_cache.common.errors import BratsError
 from brats_train.runtime.distributed import World
-from brats_train.training.loggers import Trackers, check_trackers
 from brats_train.training.recipe import Recipe
 from brats_train.training.run_dir import RunDir
+from brats_train.training.trackers import Trackers, check_trackers
 
 MAIN = World(rank=0, size=1, device=torch.device("cpu"))
 ROWS = [{"epoch": 1, "train_loss": 0.5, "lr": 1e-4}, {"epoch": 2, "train_loss": 0.25, "lr": 1e-4}]
