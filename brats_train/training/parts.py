@@ -70,7 +70,7 @@ def assemble(job: TrainJob, world: World, log: Callable[[str], None]) -> Parts:
     job = replace(job, recipe=recipe)
     train_rows = training_rows(caches, recipe, job.fold)
     val_rows = select_rows(caches, "val", recipe.rows, job.fold)
-    check_data(caches, train_rows, val_rows, job, world, log)
+    check_data(caches, train_rows, val_rows, job, log)
     configure_torch(world.device, deterministic=job.deterministic)
     background = recipe.background if recipe.sampling == "tumor" else None
     sampler = make_sampler(caches, train_rows, recipe.seed, background, recipe.cache_weights)

@@ -27,23 +27,20 @@ from brats_train.runtime.compile import CompileMode, compile_model, compiling
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import autocast, choose_amp, cudnn_autotuning
 from brats_train.training import losses
-from brats_train.training.micro_batch import choose_micro_batch
-from brats_train.training.recipe import Recipe
-from brats_train.training.setup import (
-    accepts_missing,
-    check_batch,
-    common_scheme,
+from brats_train.training.initial_state import (
     initial_model,
     make_ema,
     make_optimizer,
     model_config,
-    side_of,
 )
+from brats_train.training.micro_batch import choose_micro_batch
+from brats_train.training.recipe import Recipe
+from brats_train.training.setup import accepts_missing, check_batch, common_scheme, side_of
 from brats_train.training.validation import sums_of
 
 __all__ = ["NEVER", "TrainStep", "split_evenly"]
 
-NEVER = 2**62  # a step that no loss was bad at
+NEVER = 2**62  # in place of a step, where every loss was finite
 
 
 class TrainStep:
@@ -127,12 +124,7 @@ class TrainStep:
         )
         self.optimizer = make_optimizer(self.model, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp == "fp16")
-        self._labels: _LabelTensors | None = None
-        if labels is not None:
-            self._labels = _LabelTensors(
-                indices=torch.from_numpy(labels.indices).to(device),
-                weights=torch.from_numpy(labels.weights).to(device),
-            )
+        self._labels = None if labels is None else _LabelTensors.of(labels, device)
         self.segmenter = SegmenterSpec(
             model=config,
             regions=recipe.regions,
@@ -296,6 +288,13 @@ class _LabelTensors(NamedTuple):
 
     indices: Tensor
     weights: Tensor
+
+    @classmethod
+    def of(cls, labels: SliceLabels, device: torch.device) -> _LabelTensors:
+        return cls(
+            indices=torch.from_numpy(labels.indices).to(device),
+            weights=torch.from_numpy(labels.weights).to(device),
+        )
 
 
 def split_evenly(num: int, num_pieces: int) -> list[slice]:

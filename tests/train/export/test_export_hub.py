@@ -23,7 +23,7 @@ from brats_cache.common.partials import create_partial
 from brats_cache.format.reader import Cache
 from brats_train.models import checkpoint
 from brats_train.models.sources import load_models
-from brats_train.training.setup import initial_model
+from brats_train.training.initial_state import initial_model
 from tests.train.runs import call, contents, find, ids, make_run, predict
 
 

@@ -16,12 +16,12 @@ from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache, open_cache
 from brats_train.data.selection import select_rows
 from brats_train.runtime.distributed import World
+from brats_train.training.initial_state import make_optimizer
 from brats_train.training.recipe import Recipe, apply_settings, load_recipe
 from brats_train.training.setup import (
     check_batch,
     check_data,
     fewest_at_once,
-    make_optimizer,
     resolve_recipe,
     side_of,
 )
@@ -38,7 +38,6 @@ SMALL = (
     "lr=1e-3",
     "amp=off",
 )
-ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 
 
 def job_of(cache_path: Path, *settings: str, **fields: Any) -> TrainJob:
@@ -55,8 +54,8 @@ def test_slices_without_any_tumour_are_not_trained_on(cache_path: Path, tmp_path
     rows = select_rows([empty], "train", "all")
     job = job_of(cache_path, "rows=all")
     with pytest.raises(BratsError, match="--allow-no-tumor"):
-        check_data([empty], rows, rows, job, ALONE, print)
-    check_data([empty], rows, rows, replace(job, allow_no_tumor=True), ALONE, print)
+        check_data([empty], rows, rows, job, print)
+    check_data([empty], rows, rows, replace(job, allow_no_tumor=True), print)
 
 
 @given(st.integers(1, 50), st.integers(1, 20), st.integers(1, 4), st.integers(1, 8))
@@ -77,6 +76,10 @@ def test_the_fewest_samples_at_once_are_those_of_all_steps(
     assert fewest_at_once(num_samples, batch_size, 1, "auto") == min(
         size for size in (min(batch_size, num_samples), num_samples % batch_size) if size
     )
+
+
+def test_what_is_no_number_of_samples_is_left_to_choose_micro_batch() -> None:
+    assert fewest_at_once(8, 4, 1, "²") == fewest_at_once(8, 4, 1, "auto") == 4
 
 
 @pytest.mark.parametrize(
