@@ -33,8 +33,8 @@ from brats_cache.format.checksum import (
 )
 from brats_cache.format.schema import SLICE_DTYPE, TEXT_FIELDS, case_dtype
 from brats_cache.format.table_checks import MAX_AXIS, check_tables
+from brats_cache.imaging.grid import Grid
 from brats_cache.imaging.labels import SCHEMES, Scheme
-from brats_cache.imaging.orientation import Orientation
 from brats_cache.imaging.preprocess import FITS, NORMALIZATIONS, Preparation
 
 __all__ = ["LINK_MARK", "Cache", "check_exists", "open_cache"]
@@ -153,10 +153,15 @@ class Cache:
             ),
         )
 
+    def grid(self, case: int) -> Grid:
+        """The grid of the scan of case number `case`."""
+        record = self.cases[case]
+        x, y, z = (int(n) for n in record["native_shape"])
+        return Grid(shape=(x, y, z), affine=record["affine"])
+
     def depth(self, case: int) -> int:
         """Number of axial slices of the scan of case number `case`."""
-        record = self.cases[case]
-        return int(record["native_shape"][Orientation.of(record["affine"]).permutation[0]])
+        return self.grid(case).canonical_shape[0]
 
     def scheme(self, case: int) -> Scheme:
         """The label scheme of the source mask of case number `case`."""

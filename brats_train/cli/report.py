@@ -75,7 +75,7 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
     """The caches that were scored, and a function that predicts as the evaluation did."""
     from brats_cache.format.cache_set import open_caches
     from brats_train.evaluation.evaluate import SLICE_THRESHOLD
-    from brats_train.evaluation.mask_store import Computed, MaskStore
+    from brats_train.evaluation.mask_store import InferenceSettings, MaskStore
     from brats_train.inference.case_models import CaseModels
     from brats_train.inference.ensemble import load_ensemble
     from brats_train.report.build import check_unchanged
@@ -97,13 +97,13 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
         by_fold[one.fold] = replace(ensemble, spec=spec)
     models = CaseModels(by_fold=by_fold)
     check_unchanged(results, opened, models)
-    computed = Computed(  # an older version did not tell where
+    settings = InferenceSettings(  # an older version did not tell where
         device=summary.get("device", device.type),
         amp=summary.get("amp", models.whole.amp),
         slice_threshold=summary.get("slice_threshold", SLICE_THRESHOLD),
     )
     store = MaskStore.beside(results.folder, warn_damaged)
-    return opened, model_predictor(models, summary["slice_rows"], computed, store)
+    return opened, model_predictor(models, summary["slice_rows"], settings, store)
 
 
 def _find_checkpoint(checkpoint: Mapping[str, str], run_path: Path) -> Path:

@@ -19,7 +19,6 @@ from brats_cache.imaging.labels import region_table
 from brats_train.data.selection import rows_by_rule
 from brats_train.evaluation.calibration import NUM_BINS, Table, probability_table
 from brats_train.inference.expected_dice import expected_dice
-from brats_train.inference.mask_files import grid_of
 from brats_train.inference.postprocess import regions_of
 from brats_train.models.postprocessing import Postprocessing
 
@@ -174,7 +173,7 @@ def decode_masks(content: bytes, cache: Cache, case: int, rules: MaskRules) -> C
         BratsError: It is something else.
     """
     num, size = len(rules.regions), cache.shape[-1]
-    volume_shape = (num, *grid_of(cache, case).canonical_shape)
+    volume_shape = (num, *cache.grid(case).canonical_shape)
     slices_shape = (len(slice_rows_of(cache, case, rules)), num, size, size)
     known = _known(cache, case, rules)
     lengths = [-(-int(np.prod(shape)) // 8) for shape in (volume_shape, slices_shape)]

@@ -31,7 +31,7 @@ from brats_train.evaluation.case_masks import (
 from brats_train.evaluation.mask_store import seal
 from brats_train.evaluation.metrics import EmptyRule, RegionScores, score_region
 from brats_train.evaluation.slice_iou import slice_ious
-from brats_train.inference.mask_files import encode_mask, grid_of, read_mask
+from brats_train.inference.mask_files import encode_mask, read_mask
 from brats_train.inference.postprocess import source_labels
 
 __all__ = ["CaseScores", "ScoringTask", "hold_one_label", "score_case"]
@@ -115,7 +115,7 @@ def score_case(task: ScoringTask) -> CaseScores:
 def _score_masks(
     task: ScoringTask, cache: Cache, masks: CaseMasks, truth: np.ndarray
 ) -> CaseScores:
-    rules, grid, scheme = task.rules, grid_of(cache, task.case), cache.scheme(task.case)
+    rules, grid, scheme = task.rules, cache.grid(task.case), cache.scheme(task.case)
     if task.save_to is not None:
         mask = source_labels(masks.volumes, rules.regions, scheme)
         write_atomically(task.save_to, encode_mask(mask, grid))
@@ -147,7 +147,7 @@ def _score_masks(
 
 def _score_file(task: ScoringTask, cache: Cache, path: Path) -> CaseScores:
     """A mask made elsewhere covers the whole scan, and so must its truth."""
-    rules, grid = task.rules, grid_of(cache, task.case)
+    rules, grid = task.rules, cache.grid(task.case)
     case, scheme = cache.cases["id"][task.case].decode(), cache.scheme(task.case)
     labels = read_mask(path, case, grid, scheme)
     truth = true_labels(cache, task.case, whole=True)

@@ -21,7 +21,7 @@ from brats_train.data.selection import Fold, case_splits
 from brats_train.evaluation.case_masks import CaseProbabilities, MaskRules, slice_rows_of
 from brats_train.evaluation.case_scores import CaseScores, ScoringTask
 from brats_train.evaluation.classification import ClassifiedCase, summarise_classes
-from brats_train.evaluation.mask_store import Computed, MaskStore, key_of
+from brats_train.evaluation.mask_store import InferenceSettings, MaskStore, key_of
 from brats_train.evaluation.metrics import EmptyRule
 from brats_train.evaluation.scoring_pool import Progress, score_all
 from brats_train.evaluation.summary import summarise
@@ -119,7 +119,7 @@ def evaluate(
     """
     models = models.overruled(job.tta, job.threshold)
     slice_threshold = SLICE_THRESHOLD if job.threshold is None else job.threshold
-    computed = Computed(
+    settings = InferenceSettings(
         device=world.device.type,
         amp=models.whole.amp,
         slice_threshold=slice_threshold,
@@ -139,12 +139,12 @@ def evaluate(
             def predicted(share: float, number: int = number) -> None:
                 progress(number + share, len(mine))
 
-            task = _task(case, job, computed, models, masks_to, store, predicted)
+            task = _task(case, job, settings, models, masks_to, store, predicted)
             num_stored += isinstance(task.prediction, bytes)
             yield task
 
     scored = score_all(tasks(), len(mine), world, progress, num_spare_cores=1)
-    facts = {**asdict(computed), **_facts(models)}
+    facts = {**asdict(settings), **_facts(models)}
     if not job.without:
         del facts["without"]
     result = _gather(job, models.spec.regions, caches, scored, world, facts)
@@ -258,7 +258,7 @@ def _id_of(case: CaseOfCache) -> str:
 def _task(
     case: CaseOfCache,
     job: EvaluationJob,
-    computed: Computed,
+    settings: InferenceSettings,
     models: CaseModels,
     masks_to: Path | None,
     store: MaskStore | None,
@@ -268,10 +268,10 @@ def _task(
     cache, index = case
     ensemble = models.for_case(cache, index)
     rules = MaskRules.of(ensemble.spec, job.rows)
-    key = key_of(cache, index, ensemble, rules, computed)
+    key = key_of(cache, index, ensemble, rules, settings)
     stored = None if store is None else store.find(cache, index, key)
     prediction: CaseProbabilities | bytes = stored or predict_probabilities(
-        cache, index, ensemble, rules, computed, progress
+        cache, index, ensemble, rules, settings, progress
     )
     return ScoringTask(
         cache_path=cache.path,
@@ -289,7 +289,7 @@ def predict_probabilities(
     index: int,
     ensemble: Ensemble,
     rules: MaskRules,
-    computed: Computed,
+    settings: InferenceSettings,
     progress: ShareDone = lambda share: None,
 ) -> CaseProbabilities:
     """Runs a model on case number `index` of a cache; `progress` see `Ensemble.predict`."""
@@ -298,11 +298,11 @@ def predict_probabilities(
         index,
         ensemble,
         rules.postprocessing.tta,
-        without=computed.without,
+        without=settings.without,
         progress=progress,
     )
     rows = slice_rows_of(cache, index, rules) - cache.row_slice(index).start
-    slices = (prediction.network_output >= computed.slice_threshold).cpu().numpy()[rows]
+    slices = (prediction.network_output >= settings.slice_threshold).cpu().numpy()[rows]
     return CaseProbabilities(
         volume=prediction.probabilities,
         slices=slices,

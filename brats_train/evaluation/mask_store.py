@@ -1,4 +1,4 @@
-"""The masks of cases that were predicted before, so that no model runs twice for one figure.
+"""Stores the predicted masks of cases, so that `eval` and `report` run no model twice.
 
 A file a case, `RUN/eval_store/SPLIT/CASE.masks`, under a key of everything that decides it: model,
 post-processing, cache, device. A file under another key is passed over, and replaced when its case
@@ -26,7 +26,7 @@ from brats_train.inference.mask_files import mask_path
 if TYPE_CHECKING:
     from brats_train.inference.ensemble import Ensemble
 
-__all__ = ["Computed", "MaskStore", "key_of", "seal"]
+__all__ = ["InferenceSettings", "MaskStore", "key_of", "seal"]
 
 _MAGIC = b"brats masks 1\n"
 _CONTENT = 2  # what `case_masks.encode_masks` packs; 1 had no expected Dice
@@ -36,8 +36,8 @@ Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Computed:
-    """Where and how a model computed: its figures differ in the last bits between devices.
+class InferenceSettings:
+    """Where and how a model computes: its results differ in the last bits between devices.
 
     Attributes:
         device: "cpu" or "cuda".
@@ -53,7 +53,7 @@ class Computed:
 
 
 def key_of(
-    cache: Cache, case: int, ensemble: Ensemble, rules: MaskRules, computed: Computed
+    cache: Cache, case: int, ensemble: Ensemble, rules: MaskRules, settings: InferenceSettings
 ) -> bytes:
     """Everything that decides the masks of a case, as 16 bytes (xxh3_128).
 
@@ -62,7 +62,7 @@ def key_of(
         case: Its number in the cache.
         ensemble: The model that predicts this very case.
         rules: How its probabilities become masks.
-        computed: Where and how.
+        settings: Where and how.
     """
     post = rules.postprocessing
     facts = {
@@ -75,7 +75,7 @@ def key_of(
         "rules": [asdict(post.rule(region)) for region in rules.regions],
         "tta": post.tta,
         "slice_rows": rules.slice_rows,
-        **asdict(computed),
+        **asdict(settings),
     }
     return xxhash.xxh3_128_digest(json.dumps(facts, sort_keys=True).encode())
 

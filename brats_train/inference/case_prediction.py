@@ -16,7 +16,7 @@ from brats_cache.discovery.cases import Case
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.grid import Grid
 from brats_cache.imaging.orientation import Orientation
-from brats_cache.imaging.preprocess import brain_of, measure, prepare_images
+from brats_cache.imaging.preprocess import Normalization, brain_of, measure, prepare_images
 from brats_cache.imaging.scan_check import check_scans
 from brats_train.data.channels import place_channels
 from brats_train.inference.brain import brain_of_images
@@ -24,7 +24,6 @@ from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble, ShareDone, to_native
 from brats_train.inference.expected_dice import agreement_of
 from brats_train.inference.familiarity import compare_look
-from brats_train.inference.mask_files import grid_of
 from brats_train.inference.pooling import pool_slices
 from brats_train.inference.scan_look import look_of
 from brats_train.models.checkpoint import SegmenterSpec
@@ -133,7 +132,7 @@ def predict_cached_case(
         progress: See `Ensemble.predict`.
     """
     rows = cache.row_slice(index)
-    images, grid = np.array(cache.images[rows]), grid_of(cache, index)
+    images, grid = np.array(cache.images[rows]), cache.grid(index)
     _, height, width = grid.canonical_shape
     held, wanted = cache.preparation.modalities, ensemble.spec.preparation.modalities
     for channel, name in enumerate(held):
@@ -158,28 +157,21 @@ def prepare_case(case: Case, spec: SegmenterSpec) -> PreparedCase:
     Raises:
         DataFaults: Its scans cannot be read or do not fit together.
     """
-    wanted = spec.preparation.modalities
-    preparation = replace(spec.preparation, modalities=tuple(case.images))
+    modalities = tuple(case.images)
+    preparation = replace(spec.preparation, modalities=modalities)
     loaded = load_case(replace(case, mask=None), preparation)
     survey = loaded.survey
-    z_indices = np.flatnonzero(survey.brain_pixels)
-    grid = Grid(shape=survey.shape, affine=survey.affine)
-    volumes = dict(zip(preparation.modalities, loaded.volumes, strict=True))
-    images = prepare_images(
-        loaded.volumes, loaded.brain, survey.normalizations, preparation, z_indices
+    fingerprint = fingerprint_of_scans(
+        [source.checksum for source in survey.sources],
+        [scan.channel for scan in case.images.values()],
     )
-    warnings, unfamiliar = _compare(volumes, loaded.brain, images, z_indices, grid, spec)
-    return PreparedCase(
-        images=place_channels(images, preparation.modalities, wanted),
-        z_indices=z_indices,
-        brain=loaded.brain[z_indices],
-        grid=grid,
-        fingerprint=fingerprint_of_scans(
-            [source.checksum for source in survey.sources],
-            [scan.channel for scan in case.images.values()],
-        ),
-        warnings=warnings,
-        unfamiliar=unfamiliar,
+    return _prepare(
+        dict(zip(modalities, loaded.volumes, strict=True)),
+        loaded.brain,
+        survey.normalizations,
+        Grid(shape=survey.shape, affine=survey.affine),
+        spec,
+        fingerprint,
     )
 
 
@@ -198,6 +190,24 @@ def prepare_arrays(
         ValueError: A volume is missing, not 3-D, not finite, of another shape than the others, or
             without contrast; or the affine is no grid.
     """
+    named = _check_volumes(volumes, spec)
+    affine = np.asarray(affine, np.float64)
+    if affine.shape != (4, 4) or not abs(np.linalg.det(affine[:3, :3])) > 0:
+        raise ValueError("the affine is no grid in space; expected (4, 4), voxel to RAS mm")
+    orientation = Orientation.of(affine)
+    canonical = {name: orientation.to_canonical(_as_read(volume)) for name, volume in named.items()}
+    brain = brain_of(list(canonical.values()))
+    if not brain.any():
+        raise ValueError("no voxel is other than 0 in any modality; expected a brain")
+    normalizations = [
+        measure(volume[brain], spec.preparation.normalize) for volume in canonical.values()
+    ]
+    grid = Grid(shape=next(iter(named.values())).shape, affine=affine)
+    return _prepare(canonical, brain, normalizations, grid, spec)
+
+
+def _check_volumes(volumes: Mapping[str, np.ndarray], spec: SegmenterSpec) -> dict[str, np.ndarray]:
+    """The volumes that a model takes, in its order. Raises as `prepare_arrays`."""
     wanted = spec.preparation.modalities
     missing = [name for name in wanted if name not in volumes]
     if len(missing) == len(wanted) or (missing and not spec.accepts_missing):
@@ -206,7 +216,6 @@ def prepare_arrays(
             f"trained on {', '.join(wanted)}"
         )
     named = {name: np.asarray(volumes[name]) for name in wanted if name in volumes}
-    preparation = replace(spec.preparation, modalities=tuple(named))
     shape = next(iter(named.values())).shape
     for name, volume in named.items():
         if volume.ndim != 3 or volume.shape != shape or volume.dtype.kind not in "iufb":
@@ -216,59 +225,51 @@ def prepare_arrays(
             )
         if not np.isfinite(volume).all():
             raise ValueError(f"{name} holds NaN or infinity")
-    affine = np.asarray(affine, np.float64)
-    if affine.shape != (4, 4) or not abs(np.linalg.det(affine[:3, :3])) > 0:
-        raise ValueError("the affine is no grid in space; expected (4, 4), voxel to RAS mm")
-    orientation = Orientation.of(affine)
-    canonical = [orientation.to_canonical(_as_read(volume)) for volume in named.values()]
-    brain = brain_of(canonical)
-    if not brain.any():
-        raise ValueError("no voxel is other than 0 in any modality; expected a brain")
-    z_indices = np.flatnonzero(brain.any(axis=(1, 2)))
-    normalizations = [measure(volume[brain], preparation.normalize) for volume in canonical]
-    grid = Grid(shape=shape, affine=affine)
-    by_name = dict(zip(named, canonical, strict=True))
-    images = prepare_images(canonical, brain, normalizations, preparation, z_indices)
-    warnings, unfamiliar = _compare(by_name, brain, images, z_indices, grid, spec)
-    return PreparedCase(
-        images=place_channels(images, preparation.modalities, wanted),
-        z_indices=z_indices,
-        brain=brain[z_indices],
-        grid=grid,
-        warnings=warnings,
-        unfamiliar=unfamiliar,
-    )
+    return named
 
 
-def _compare(
+def _prepare(
     volumes: Mapping[str, np.ndarray],
     brain: np.ndarray,
-    images: np.ndarray,
-    z_indices: np.ndarray,
+    normalizations: Sequence[Normalization],
     grid: Grid,
     spec: SegmenterSpec,
-) -> tuple[tuple[str, ...], str]:
-    """`PreparedCase.warnings` and `PreparedCase.unfamiliar` of a scan.
+    fingerprint: str = "",
+) -> PreparedCase:
+    """Prepares the slices that hold brain, and compares the scan with the training scans.
 
     Args:
-        volumes: By modality, (Z, Y, X).
+        volumes: By modality, canonical (Z, Y, X).
         brain: (Z, Y, X) bool.
-        images: (n, C, S, S) float16, the same modalities prepared.
-        z_indices: (n,) z of each.
+        normalizations: Of each volume.
         grid: The scan's grid.
         spec: The model.
+        fingerprint: Of the scans' files.
     """
-    wanted = spec.preparation.modalities
+    wanted, held = spec.preparation.modalities, tuple(volumes)
+    z_indices = np.flatnonzero(brain.any(axis=(1, 2)))
+    preparation = replace(spec.preparation, modalities=held)
+    images = prepare_images(list(volumes.values()), brain, normalizations, preparation, z_indices)
     compared = compare_look(
         look_of(images, z_indices, grid),
         spec.looks,
         wanted,
-        tuple(volumes),
+        held,
         check_scans(volumes, brain, grid.spacing_mm),
     )
-    missing = [name for name in wanted if name not in volumes]
-    warnings = (*compared.kinds, *(f"{name} is missing, predicted without it" for name in missing))
-    return warnings, compared.line
+    missing = [name for name in wanted if name not in held]
+    return PreparedCase(
+        images=place_channels(images, held, wanted),
+        z_indices=z_indices,
+        brain=brain[z_indices],
+        grid=grid,
+        fingerprint=fingerprint,
+        warnings=(
+            *compared.kinds,
+            *(f"{name} is missing, predicted without it" for name in missing),
+        ),
+        unfamiliar=compared.line,
+    )
 
 
 def _as_read(volume: np.ndarray) -> np.ndarray:

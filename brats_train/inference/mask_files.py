@@ -1,4 +1,4 @@
-"""Masks as NIfTI files: the grid of a scan, masks written on it, masks made elsewhere read.
+"""Masks as NIfTI files: their names, writing them, and reading masks made elsewhere.
 
 Everything here is numpy, so that the processes that score cases start without torch.
 """
@@ -15,21 +15,13 @@ from isal import igzip
 
 from brats_cache.common.errors import BratsError, DataFaults, Fault
 from brats_cache.common.names import check_file_name
-from brats_cache.format.reader import Cache
 from brats_cache.imaging.grid import GRID_TOLERANCE_MM, Grid, largest_displacement
 from brats_cache.imaging.labels import NO_LABEL, Scheme, canonical_table
 from brats_cache.imaging.nifti import read_contents, read_labels
 from brats_cache.imaging.nifti_header import Header, read_header
 from brats_cache.imaging.orientation import Orientation
 
-__all__ = ["encode_mask", "grid_of", "mask_path", "read_mask", "refuse_existing"]
-
-
-def grid_of(cache: Cache, case: int) -> Grid:
-    """Returns the grid of the scan of case number `case`."""
-    record = cache.cases[case]
-    x, y, z = (int(n) for n in record["native_shape"])
-    return Grid(shape=(x, y, z), affine=record["affine"])
+__all__ = ["encode_mask", "mask_path", "read_mask", "refuse_existing"]
 
 
 def mask_path(folder: Path, case: str, suffix: str = ".nii.gz") -> Path:

@@ -16,9 +16,8 @@ __all__ = ["look_of", "looks_of_rows"]
 
 _NUM_SLICES = 9
 _SPAN = 0.25  # of the field of view along Z, in which these slices lie
-_CORE = (
-    0.6  # of the axes of the ellipse that fills the box around the head: brain, no skin or skull
-)
+# Of the axes of the ellipse that fills the box around the head: brain, neither skin nor skull.
+_CORE = 0.6
 _NUM_PIXELS = 128  # about, along each axis
 
 
@@ -78,14 +77,13 @@ def looks_of_rows(
 
 
 def _look_of_case(cache: Cache, case: int, modalities: Sequence[str]) -> ScanLook:
-    record, rows = cache.cases[case], cache.row_slice(case)
-    x, y, z = (int(n) for n in record["native_shape"])
+    rows = cache.row_slice(case)
     z_indices = np.asarray(cache.slices["z"][rows])
     middle = _middle_slices(z_indices, cache.depth(case))
     images = place_channels(
         np.asarray(cache.images[rows][middle]), cache.preparation.modalities, modalities
     )
-    return look_of(images, z_indices[middle], Grid(shape=(x, y, z), affine=record["affine"]))
+    return look_of(images, z_indices[middle], cache.grid(case))
 
 
 def _middle_slices(z_indices: np.ndarray, depth: int) -> np.ndarray:

@@ -14,9 +14,9 @@ from brats_cache.imaging.labels import region_table
 from brats_train.evaluation.calibration import Table
 from brats_train.evaluation.case_masks import MaskRules, decode_masks, encode_masks, make_masks
 from brats_train.evaluation.evaluate import predict_probabilities
-from brats_train.evaluation.mask_store import Computed, MaskStore, key_of
+from brats_train.evaluation.mask_store import InferenceSettings, MaskStore, key_of
 from brats_train.inference.case_models import CaseModels
-from brats_train.inference.mask_files import grid_of, mask_path, read_mask
+from brats_train.inference.mask_files import mask_path, read_mask
 from brats_train.report.display import (
     bounding_box,
     choose_slices,
@@ -122,7 +122,7 @@ class CaseSlices:
 
 
 def model_predictor(
-    models: CaseModels, slice_rows: str, scored: Computed, store: MaskStore
+    models: CaseModels, slice_rows: str, scored: InferenceSettings, store: MaskStore
 ) -> Predict:
     """Makes a function that predicts a case with a model, as `brats eval` does.
 
@@ -166,7 +166,7 @@ def files_predictor(folder: Path, regions: tuple[str, ...]) -> Predict:
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
             raise BratsError(f"{case}: {candidates[0]} was scored and is gone. Put it back.")
-        labels = read_mask(path, case, grid_of(cache, index), cache.scheme(index))
+        labels = read_mask(path, case, cache.grid(index), cache.scheme(index))
         masks = np.array([region_table(region)[labels] for region in regions])
         return Predicted(masks=masks, tables={})
 
@@ -205,7 +205,7 @@ def select_slices(
     chosen = z_indices
     if limit is not None:
         chosen = choose_slices(z_indices, counts, int(z_indices[main.argmax()]), limit)
-    grid = grid_of(cache, index)
+    grid = cache.grid(index)
     _, height, width = grid.canonical_shape
     _, dy, dx = grid.spacing_mm
     prepared = np.array(cache.images[rows[np.isin(z_indices, chosen)]])

@@ -18,7 +18,6 @@ from brats_cache.format.truth import true_labels
 from brats_train.data.selection import Fold, case_splits
 from brats_train.evaluation.calibration import Table
 from brats_train.evaluation.results import Results
-from brats_train.inference.mask_files import grid_of
 from brats_train.report.case_entry import CaseEntry
 from brats_train.report.gallery import CaseSlices, Predict, select_slices
 
@@ -85,7 +84,7 @@ def predict_cases(
         predicted = predict(cache, index, labels)
         for region, table in predicted.tables.items():
             scored.tables[region] = scored.tables.get(region, 0) + table
-        ml_per_voxel = math.prod(grid_of(cache, index).spacing_mm) / 1000
+        ml_per_voxel = math.prod(cache.grid(index).spacing_mm) / 1000
         for most in (None, limit) if bytes_left > 0 else (limit,):
             slices = select_slices(cache, index, predicted, labels, results.regions, most)
             entry = CaseEntry.of(slices, ml_per_voxel)

@@ -16,7 +16,6 @@ from brats_cache.format.reader import Cache, open_cache
 from brats_cache.format.truth import true_labels
 from brats_cache.imaging.labels import REGIONS, region_table
 from brats_train.evaluation.metrics import SURFACE_TOLERANCE_MM, score_region
-from brats_train.inference.mask_files import grid_of
 from peers.job import Job
 from peers.ways import OURS, Benchmark, Way, measure, wanted
 
@@ -126,7 +125,7 @@ def mask_pairs(cache: Cache) -> list[MaskPair]:
         labels = true_labels(cache, case, whole=True)
         altered = alter(labels, np.random.default_rng(case))
         # Rounded, so that 1 mm is 1 mm to all: headers hold float32.
-        depth, height, width = (round(length, 5) for length in grid_of(cache, case).spacing_mm)
+        depth, height, width = (round(length, 5) for length in cache.grid(case).spacing_mm)
         for region in sorted(REGIONS.keys() & set(cache.scheme(case).regions)):
             table = region_table(region)
             truth, prediction = table[labels], table[altered]

@@ -17,7 +17,6 @@ from brats_train.data.selection import select_rows
 from brats_train.inference.case_prediction import prepare_arrays
 from brats_train.inference.ensemble import average, load_ensemble
 from brats_train.inference.familiarity import compare_look
-from brats_train.inference.mask_files import grid_of
 from brats_train.inference.scan_look import look_of, looks_of_rows
 from brats_train.models.checkpoint import SegmenterSpec, load_network, pack, save
 from brats_train.models.description import Description
@@ -81,7 +80,7 @@ def test_cache_and_scan_give_one_look(
     index = index_of(cache, folder.name)
     volumes, affine = volumes_of(folder)
     prepared = prepare_arrays(volumes, affine, spec)
-    grid = grid_of(cache, index)
+    grid = cache.grid(index)
     rows = cache.row_slice(index)
     look = look_of(np.asarray(cache.images[rows]), cache.slices["z"][rows], grid)
     assert look == look_of(prepared.images, prepared.z_indices, grid)
