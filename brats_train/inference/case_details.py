@@ -37,7 +37,7 @@ def encode_details(
         expected: (K,) the expected Dice of each region.
         warnings: About the scans and the masks.
         spec: The model.
-        made: Which model made it of which scans, see `targets.description_of`.
+        made: Which model made it of which scans, see `output_files.description_of`.
     """
     details: dict[str, Any] = {"case": case, "made_by": made}
     if spec.labels:

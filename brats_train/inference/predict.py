@@ -40,14 +40,14 @@ from brats_train.inference.case_sources import output_scheme
 from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.expected_dice import expected_dice
 from brats_train.inference.mask_files import refuse_existing
-from brats_train.inference.postprocess import entropy, mask_warnings, regions_of, source_labels
-from brats_train.inference.targets import (
-    Target,
+from brats_train.inference.output_files import (
+    OutputFiles,
     description_of,
     fingerprint_of_model,
     is_complete,
-    plan_targets,
+    plan_outputs,
 )
+from brats_train.inference.postprocess import entropy, mask_warnings, regions_of, source_labels
 from brats_train.models.checkpoint import SegmenterSpec
 from brats_train.runtime.distributed import World, same_error_on_all_ranks
 
@@ -99,7 +99,7 @@ class Outcome:
 class _Result:
     """What became of one case: a case with faults has no mask."""
 
-    target: Target
+    output: OutputFiles
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
     expected_dice: Mapping[str, float] = field(default_factory=dict)
@@ -142,19 +142,19 @@ def predict(
     modalities = ensemble.spec.preparation.modalities
     model = fingerprint_of_model(ensemble)
     with same_error_on_all_ranks():
-        targets, faults = plan_targets(
+        outputs, faults = plan_outputs(
             job.findings.cases,
             job.out_dir,
             with_probabilities=job.probabilities,
             with_uncertainty=job.uncertainty,
         )
     faults = [*job.findings.faults, *faults]
-    kept = _kept(job, targets, model, world)
+    kept = _kept(job, outputs, model, world)
     try:
         job.out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BratsError(f"{job.out_dir}: cannot be made ({error.strerror}).") from error
-    wanted = [target for target in targets if target.mask not in kept]
+    wanted = [output for output in outputs if output.mask not in kept]
     mine = wanted[world.rank :: world.size]
     results: list[_Result] = []
     progress(0, len(mine))
@@ -164,7 +164,7 @@ def predict(
         results.append(result)
         progress(len(results), len(mine))
     results = [result for part in world.all_gather(results) for result in part]
-    written = sorted(result.target.mask for result in results if not result.faults)
+    written = sorted(result.output.mask for result in results if not result.faults)
     for line in _warnings_by_kind(results):
         warn(line)
     faults = list(dict.fromkeys([*faults, *(fault for one in results for fault in one.faults)]))
@@ -173,9 +173,9 @@ def predict(
         failure = DataFaults(faults, f"{len(written) + len(kept)} masks are in {job.out_dir}.")
         failure.is_shared = True
         raise failure
-    results.sort(key=lambda result: result.target.case.id)
+    results.sort(key=lambda result: result.output.case.id)
     expected = {
-        (result.target.case.id, region): value
+        (result.output.case.id, region): value
         for result in results
         for region, value in result.expected_dice.items()
     }
@@ -185,7 +185,7 @@ def predict(
 def _warnings_by_kind(results: Sequence[_Result]) -> list[str]:
     """One line for each kind of warning, with a count and a few cases, and what can be done."""
     lines = count_by_kind(
-        [(result.target.case.id, result.warnings) for result in results], len(results)
+        [(result.output.case.id, result.warnings) for result in results], len(results)
     )
     if any(kind in SCAN_WARNINGS for result in results for kind in result.warnings):
         lines.append(
@@ -201,19 +201,21 @@ def _advise(fault: Fault, modalities: Sequence[str]) -> Fault:
     return replace(fault, remedy=f"The model was trained on {', '.join(modalities)}.")
 
 
-def _kept(job: PredictionJob, targets: Sequence[Target], model: str, world: World) -> list[Path]:
+def _kept(
+    job: PredictionJob, outputs: Sequence[OutputFiles], model: str, world: World
+) -> list[Path]:
     """The masks that stay, the same on every rank; each rank looks at its share of the files."""
     with same_error_on_all_ranks():
         if not job.overwrite and not job.resume:
-            refuse_existing([target.files for target in targets])
+            refuse_existing([output.files for output in outputs])
     if not job.resume:
         world.broadcast(None)  # a barrier: no rank writes before all have looked
         return []
     whole: list[Path] = []
     refusal = ""
-    for target in targets[world.rank :: world.size]:
+    for output in outputs[world.rank :: world.size]:
         try:
-            whole += [target.mask] if is_complete(target, model) else []
+            whole += [output.mask] if is_complete(output, model) else []
         except BratsError as error:
             refusal = str(error)
             break
@@ -223,11 +225,11 @@ def _kept(job: PredictionJob, targets: Sequence[Target], model: str, world: Worl
             if refusal:
                 raise BratsError(refusal)
     complete = {path for part, _ in parts for path in part}
-    return [target.mask for target in targets if target.mask in complete]
+    return [output.mask for output in outputs if output.mask in complete]
 
 
 def _segment_all(
-    targets: Sequence[Target],
+    outputs: Sequence[OutputFiles],
     ensemble: Ensemble,
     model: str,
     alert: Warn,
@@ -239,8 +241,8 @@ def _segment_all(
     """
     spec = ensemble.spec
     with ThreadPoolExecutor(NUM_READERS) as readers, ThreadPoolExecutor(1) as writer:
-        waiting = iter(targets)
-        reading: deque[tuple[Target, Future[tuple[PreparedCase, Header]]]] = deque()
+        waiting = iter(outputs)
+        reading: deque[tuple[OutputFiles, Future[tuple[PreparedCase, Header]]]] = deque()
         writing: tuple[_Result, Future[_Written]] | None = None
         num_done = 0
 
@@ -249,29 +251,29 @@ def _segment_all(
 
         try:
             while True:
-                while len(reading) < NUM_READERS and (target := next(waiting, None)) is not None:
-                    read = readers.submit(_read, target.case, spec)
-                    reading.append((target, read))
+                while len(reading) < NUM_READERS and (output := next(waiting, None)) is not None:
+                    read = readers.submit(_read, output.case, spec)
+                    reading.append((output, read))
                 if not reading:
                     break
-                target, read = reading.popleft()
+                output, read = reading.popleft()
                 try:
                     prepared, header = read.result()
                 except DataFaults as error:
-                    yield _Result(target=target, faults=error.faults)
+                    yield _Result(output=output, faults=error.faults)
                     num_done += 1
                     continue
                 if prepared.unfamiliar:
-                    alert(f"{target.case.id}: {prepared.unfamiliar}")
+                    alert(f"{output.case.id}: {prepared.unfamiliar}")
                 prediction = predict_case(prepared, ensemble, spec.postprocessing.tta, part)
                 num_done += 1
                 description = description_of(model, prepared.fingerprint)
                 if writing is not None:
                     yield _finished(*writing)
                 write = writer.submit(
-                    _write, target, header, prediction, prepared.all_warnings, spec, description
+                    _write, output, header, prediction, prepared.all_warnings, spec, description
                 )
-                writing = (_Result(target=target, warnings=prepared.warnings), write)
+                writing = (_Result(output=output, warnings=prepared.warnings), write)
             if writing is not None:
                 yield _finished(*writing)
         finally:  # an interrupted run does not read on; what is being written is finished
@@ -291,7 +293,7 @@ def _read(case: Case, spec: SegmenterSpec) -> tuple[PreparedCase, Header]:
 
 
 def _write(
-    target: Target,
+    output: OutputFiles,
     header: Header,
     prediction: CasePrediction,
     scan_warnings: Sequence[str],
@@ -299,12 +301,12 @@ def _write(
     description: str,
 ) -> _Written:
     """Writes the files of a case, the mask last. Slices without brain are background."""
-    if target.probabilities is not None:
+    if output.probabilities is not None:
         whole = _whole_volume(prediction.probabilities, prediction.z_indices, header)
-        write_atomically(target.probabilities, encode_volume(whole, header, description))
-    if target.uncertainty is not None:
+        write_atomically(output.probabilities, encode_volume(whole, header, description))
+    if output.uncertainty is not None:
         doubt = _whole_volume(entropy(prediction.probabilities), prediction.z_indices, header)
-        write_atomically(target.uncertainty, encode_volume(doubt, header, description))
+        write_atomically(output.uncertainty, encode_volume(doubt, header, description))
     masks = regions_of(
         prediction.probabilities,
         spec.regions,
@@ -317,11 +319,11 @@ def _write(
     )
     doubts = mask_warnings(masks)
     details = encode_details(
-        target.case.id, prediction, expected, [*scan_warnings, *doubts], spec, description
+        output.case.id, prediction, expected, [*scan_warnings, *doubts], spec, description
     )
-    write_atomically(target.details, details)
-    mask = source_labels(masks, spec.regions, output_scheme(target.case, spec.label_scheme))
-    write_atomically(target.mask, encode_volume(mask, header, description))
+    write_atomically(output.details, details)
+    mask = source_labels(masks, spec.regions, output_scheme(output.case, spec.label_scheme))
+    write_atomically(output.mask, encode_volume(mask, header, description))
     return _Written(
         expected_dice=dict(zip(spec.regions, expected.tolist(), strict=True)),
         warnings=doubts,

@@ -134,7 +134,7 @@ def test_scans_that_cannot_be_read_are_a_fault_of_their_case(
     def open_others(path: Path, *arguments: Any) -> Any:
         return failing(path) if path == bad else open(path, *arguments)
 
-    for module in ("brats_train.inference.targets", "brats_cache.imaging.nifti_header"):
+    for module in ("brats_train.inference.output_files", "brats_cache.imaging.nifti_header"):
         monkeypatch.setattr(f"{module}.open", open_others, raising=False)
     predict(run, scans, tmp_path / "out", "--resume", code=1)
     assert "1 fault in 1 case" in (told := capsys.readouterr().err)

@@ -22,14 +22,14 @@ from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.mask_files import mask_path
 
-__all__ = ["Target", "description_of", "fingerprint_of_model", "is_complete", "plan_targets"]
+__all__ = ["OutputFiles", "description_of", "fingerprint_of_model", "is_complete", "plan_outputs"]
 
 _LONGEST_PARTIAL = len("..4194304.partial")  # what `write_atomically` puts around a name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
-    """A case and the files to make of it.
+class OutputFiles:
+    """The files to make of a case.
 
     Attributes:
         case: The case.
@@ -52,19 +52,19 @@ class Target:
         return tuple(file for file in files if file is not None)
 
 
-def plan_targets(
+def plan_outputs(
     cases: Sequence[Case], out_dir: Path, *, with_probabilities: bool, with_uncertainty: bool
-) -> tuple[list[Target], list[Fault]]:
+) -> tuple[list[OutputFiles], list[Fault]]:
     """Names the files of every case.
 
     Returns:
-        The targets, and a fault of each case whose id cannot be a file name or whose label scheme
-        is unknown.
+        The files of each case, and a fault for each whose id cannot be a file name or whose label
+        scheme is unknown.
 
     Raises:
         BratsError: Two files would have one name.
     """
-    targets: list[Target] = []
+    outputs: list[OutputFiles] = []
     faults: list[Fault] = []
     longest = _longest_name(out_dir)
     for case in cases:
@@ -76,30 +76,30 @@ def plan_targets(
         except DataFaults as error:
             faults += error.faults
             continue
-        target = Target(
+        output = OutputFiles(
             case=case,
             mask=mask,
             probabilities=probabilities if with_probabilities else None,
             uncertainty=uncertainty if with_uncertainty else None,
             details=details,
         )
-        if fault := _length_fault(target, longest) or _scheme_fault(case):
+        if fault := _length_fault(output, longest) or _scheme_fault(case):
             faults.append(fault)
         else:
-            targets.append(target)
-    _refuse_equal_names(targets)
-    return targets, faults
+            outputs.append(output)
+    _refuse_equal_names(outputs)
+    return outputs, faults
 
 
-def _length_fault(target: Target, longest: int) -> Fault | None:
-    num_bytes = max(len(os.fsencode(file.name)) for file in target.files)
+def _length_fault(output: OutputFiles, longest: int) -> Fault | None:
+    num_bytes = max(len(os.fsencode(file.name)) for file in output.files)
     if num_bytes <= longest:
         return None
     return Fault(
-        case=target.case.id,
+        case=output.case.id,
         path=None,
         found=f"an id that makes a file name of {num_bytes} bytes",
-        expected=f"at most {longest} bytes, so that {target.mask.parent} can hold it",
+        expected=f"at most {longest} bytes, so that {output.mask.parent} can hold it",
         remedy="Rename its files, or give it another id in a manifest.",
     )
 
@@ -119,15 +119,15 @@ def _longest_name(out_dir: Path) -> int:
     return os.pathconf(folder, "PC_NAME_MAX") - _LONGEST_PARTIAL
 
 
-def _refuse_equal_names(targets: Sequence[Target]) -> None:
+def _refuse_equal_names(outputs: Sequence[OutputFiles]) -> None:
     owners: dict[str, str] = {}
-    for target in targets:
-        for file in target.files:
+    for output in outputs:
+        for file in output.files:
             # Many file systems take names for equal that differ in letter case alone.
-            owner = owners.setdefault(id_key(file.name), target.case.id)
-            if owner != target.case.id:
+            owner = owners.setdefault(id_key(file.name), output.case.id)
+            if owner != output.case.id:
                 raise BratsError(
-                    f"{file}: the cases {owner} and {target.case.id} would both write it. Rename "
+                    f"{file}: the cases {owner} and {output.case.id} would both write it. Rename "
                     "one of them, predict them into two folders, or leave out --probabilities and "
                     "--uncertainty."
                 )
@@ -148,23 +148,23 @@ def description_of(model: str, scans: str) -> str:
     return f"brats model {model} scans {scans}"
 
 
-def is_complete(target: Target, model: str) -> bool:
+def is_complete(output: OutputFiles, model: str) -> bool:
     """Whether all files of a case exist, made by this model of these scans.
 
     Files are written atomically, so one that exists is whole.
 
     Args:
-        target: The case.
+        output: The case.
         model: `fingerprint_of_model`.
 
     Raises:
         BratsError: A file exists that was made by another model, of other scans, or by another
             program.
     """
-    existing = [path for path in target.files if path.exists()]
+    existing = [path for path in output.files if path.exists()]
     if not existing:
         return False
-    scans = _scans_of(target.case)
+    scans = _scans_of(output.case)
     for path in existing:
         found = _description(path)
         if not found.startswith(description_of(model, "")):
@@ -172,7 +172,7 @@ def is_complete(target: Target, model: str) -> bool:
         elif scans is None:
             return False  # predicting the case will tell what is wrong with its scans
         elif found != description_of(model, scans):
-            folders = {str(scan.path.parent): None for scan in target.case.images.values()}
+            folders = {str(scan.path.parent): None for scan in output.case.images.values()}
             what = f"was made of other scans than those in {', '.join(folders)}"
         else:
             continue
@@ -180,7 +180,7 @@ def is_complete(target: Target, model: str) -> bool:
             f"{path}: {what}, so it cannot be kept. Choose another --out, or replace it with "
             "--overwrite."
         )
-    return len(existing) == len(target.files)
+    return len(existing) == len(output.files)
 
 
 def _scans_of(case: Case) -> str | None:
