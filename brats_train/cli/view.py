@@ -43,7 +43,8 @@ def view(
     machine alone until Ctrl-C; --out makes it one file that needs no network.
     """
     from brats_cache.common.files import write_atomically
-    from brats_train.report.view import make_view, serve
+    from brats_train.report.page_server import serve
+    from brats_train.report.view import make_view
 
     if out is not None and out.exists():
         raise BratsError(f"{out}: exists already. Name another file, or remove it.")

@@ -1,4 +1,4 @@
-"""The viewer: one page with a scan, its masks and NiiVue.
+"""The viewer's page: a scan, its masks and NiiVue in one file.
 
 NiiVue (niivue.com) draws the planes and the brain. Its published file is kept gzipped in the
 package's `pages` folder with its licence, so neither a network nor another package is needed.
@@ -8,16 +8,9 @@ from __future__ import annotations
 
 import base64
 import gzip
-import secrets
-import sys
-import webbrowser
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from os import environ
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -43,21 +36,9 @@ from brats_train.report.html import assemble, asset, embedded_json
 from brats_train.report.mask_meaning import meaning_of
 from brats_train.report.palette import REGION_NAMES, TISSUES, page_colors
 
-__all__ = ["make_view", "redirect_file", "serve", "start_server"]
+__all__ = ["make_view"]
 
-LOOPBACK = "127.0.0.1"
-_IDLE_SECONDS = 60  # until a connection that asks for nothing is closed
 _SAMPLES = 1 << 20  # voxels that percentiles are computed from
-
-
-class _Server(ThreadingHTTPServer):
-    """A server that many connections at once and those that break off do not disturb."""
-
-    request_queue_size = 128  # connections that may wait; a browser opens several
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,81 +121,6 @@ def make_view(
         texts={"title": printable(case.id)},
         data=embedded_json("data", content),
     )
-
-
-def serve(page: bytes, port: int, echo: Callable[[str], object]) -> None:
-    """Serves a page to this machine until Ctrl-C, and opens a browser where there is a screen.
-
-    Args:
-        page: HTML.
-        port: 0 for a free one.
-        echo: Prints a line.
-
-    Raises:
-        BratsError: The port is taken.
-    """
-    server, address = start_server(page, port)
-    echo(f"{address}\nCtrl-C ends it.")
-    with ExitStack() as stack:
-        stack.callback(server.server_close)
-        if environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"):
-            webbrowser.open(stack.enter_context(redirect_file(address)).as_uri())
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:  # the way to end it, so no failure
-            echo("")
-
-
-@contextmanager
-def redirect_file(address: str) -> Iterator[Path]:
-    """Makes a page that leads to `address` and that only this user can read.
-
-    A browser is told its page on its command line, which every user of the machine can read; the
-    secret in `address` must not stand there.
-    """
-    with TemporaryDirectory(prefix="brats-view-") as folder:  # with permissions 0700
-        path = Path(folder) / "open.html"
-        path.write_text(
-            '<!DOCTYPE html><meta charset="utf-8"><meta name="referrer" content="no-referrer">'
-            f'<meta http-equiv="refresh" content="0; url={address}"><a href="{address}">View</a>\n'
-        )
-        yield path
-
-
-def start_server(page: bytes, port: int) -> tuple[ThreadingHTTPServer, str]:
-    """Makes a server of one page on the loopback address, not running yet.
-
-    The URL holds a random token and requests must have this machine as their host, so neither other
-    users of the machine nor pages of other sites can read the scan.
-
-    Returns:
-        The server, and the URL of the page.
-    """
-    token = secrets.token_urlsafe(16)
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = _IDLE_SECONDS
-
-        def do_GET(self) -> None:
-            hosts = {f"{name}:{server.server_port}" for name in (LOOPBACK, "localhost")}
-            if self.headers.get("Host") not in hosts or self.path != f"/{token}/":
-                self.send_error(404)
-                return
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(page)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(page)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Logs nothing."""
-
-    try:
-        server = _Server((LOOPBACK, port), Handler)
-    except OSError as error:
-        raise BratsError(f"port {port}: cannot be served at ({error.strerror}).") from error
-    return server, f"http://{LOOPBACK}:{server.server_port}/{token}/"
 
 
 def _find_case(folder: Path) -> Case:

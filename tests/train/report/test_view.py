@@ -22,8 +22,9 @@ import pytest
 
 from brats_cache.imaging.nifti_header import read_header
 from brats_train.report.html import asset
+from brats_train.report.page_server import serve, start_server
 from brats_train.report.palette import PREDICTION, TRUTH
-from brats_train.report.view import _on_grid, make_view, serve, start_server
+from brats_train.report.view import _on_grid, make_view
 from tests.browser import Page, contrast, open_browser
 from tests.train.runs import call
 
