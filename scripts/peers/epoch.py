@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from brats_cache.common.process import keep_freed_memory, usable_cores
 from brats_cache.format.reader import Cache, open_cache
 from brats_train.benchmarks.loader import augment_batch, evenly_spread_rows
 from brats_train.data.augmentation import AugmentConfig
@@ -26,11 +25,11 @@ from peers.job import Job
 from peers.slices import (
     HeldSlices,
     epoch_loader,
+    images_and_masks,
     monai_dataset,
-    raise_file_limit,
     torchio_dataset,
 )
-from peers.ways import LIMIT, OURS, Benchmark, Way, measure, wanted
+from peers.ways import LIMIT, OURS, Benchmark, Way, measure, prepare_process, wanted
 
 __all__ = ["run"]
 
@@ -40,9 +39,7 @@ Pairs = Callable[[], Iterator[tuple[Tensor, Tensor]]]  # images (B, C, S, S), ma
 
 def run(job: Job, save: Callable[[dict[str, Any]], None]) -> None:
     """Measures the ways with one model, one optimizer and one step for all."""
-    raise_file_limit()
-    keep_freed_memory()  # as brats train does
-    torch.set_num_threads(min(job.workers, usable_cores()))  # more would wait for each other
+    prepare_process(job)
     configure_torch(CPU, deterministic=False)
     cache = open_cache(job.cache_path)
     rows = evenly_spread_rows([cache], job.epoch_slices)
@@ -185,9 +182,6 @@ def _loaded(
 
     def pairs() -> Iterator[tuple[Tensor, Tensor]]:
         for batch in loader:
-            images, masks = batch["image"], batch["mask"]
-            if isinstance(images, dict):  # a subject's, of depth 1
-                images, masks = images["data"][..., 0], masks["data"][..., 0]
-            yield torch.as_tensor(images), torch.as_tensor(masks)
+            yield images_and_masks(batch)
 
     return pairs

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from brats_cache.common.process import keep_freed_memory, usable_cores
 from brats_cache.format.reader import Cache, open_cache
 from brats_train.benchmarks.loader import evenly_spread_rows, loader_workloads
 from brats_train.runtime.distributed import World
@@ -19,11 +18,11 @@ from peers.slices import (
     HeldSlices,
     NiftiSlices,
     epoch_loader,
+    images_and_masks,
     monai_dataset,
-    raise_file_limit,
     torchio_dataset,
 )
-from peers.ways import LIMIT, OURS, Benchmark, Way, measure, wanted
+from peers.ways import LIMIT, OURS, Benchmark, Way, measure, prepare_process, wanted
 
 __all__ = ["run"]
 
@@ -34,9 +33,7 @@ AUGMENTED = "augmented by the paper's recipe"
 
 def run(job: Job, save: Callable[[dict[str, Any]], None]) -> None:
     """Measures the ways; see the notes of each for what it does."""
-    raise_file_limit()
-    keep_freed_memory()  # as brats train does
-    torch.set_num_threads(min(job.workers, usable_cores()))  # more would wait for each other
+    prepare_process(job)
     cache = open_cache(job.cache_path)
     held = HeldSlices.of(cache, evenly_spread_rows([cache], NUM_HELD))
 
@@ -158,8 +155,7 @@ def _loading(
     def run() -> int:
         done = 0
         for batch in loader:
-            mask = batch["mask"]  # a subject's has its tensor under "data"
-            done += len(mask["data"] if isinstance(mask, dict) else mask)
+            done += len(images_and_masks(batch)[0])
         return done
 
     compared = f"{OURS}, augmented" if name.endswith("augmented") else OURS

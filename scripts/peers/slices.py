@@ -6,7 +6,6 @@ The peers keep slices in memory, decoded and prepared, which is the best that th
 from __future__ import annotations
 
 import math
-import resource
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,8 +28,8 @@ __all__ = [
     "HeldSlices",
     "NiftiSlices",
     "epoch_loader",
+    "images_and_masks",
     "monai_dataset",
-    "raise_file_limit",
     "torchio_dataset",
 ]
 
@@ -125,12 +124,6 @@ def _change_intensity(image: torch.Tensor) -> torch.Tensor:
     return (image - mean) * contrast + mean
 
 
-def raise_file_limit() -> None:
-    """Lets this process open as many files as it may: every tensor that a worker shares is one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def epoch_loader(
     dataset: Dataset[Any],
     *,
@@ -161,6 +154,14 @@ def epoch_loader(
         worker_init_fn=_one_thread,
         timeout=TIMEOUT_SECONDS,
     )
+
+
+def images_and_masks(batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, C, S, S) and (B, 1, S, S) of a batch of any of these data sets."""
+    images, masks = batch["image"], batch["mask"]
+    if isinstance(images, dict):  # of TorchIO's subjects, volumes of depth 1
+        images, masks = images["data"][..., 0], masks["data"][..., 0]
+    return torch.as_tensor(images), torch.as_tensor(masks)
 
 
 def _one_thread(worker: int) -> None:

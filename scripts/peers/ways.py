@@ -1,10 +1,11 @@
-"""Ways of doing one thing, measured in turn, and what came of it."""
+"""The ways of doing one thing, ours and the peers', measured in turn."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +15,11 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from brats_cache.common.process import keep_freed_memory, usable_cores
 from brats_train.benchmarks.harness import Throughput, Workload, machine, measure_in_turn
 from peers.job import Job
 
-__all__ = ["OURS", "Benchmark", "Way", "measure", "wanted"]
+__all__ = ["LIMIT", "OURS", "Benchmark", "Way", "measure", "prepare_process", "wanted"]
 
 OURS, LIMIT = "brats", "limit"
 LIBRARIES = (
@@ -69,6 +71,15 @@ class Benchmark:
     settings: Mapping[str, Any]
     columns: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+
+
+def prepare_process(job: Job) -> None:
+    """Sets up this process, in which batches are made, alike for all ways."""
+    # Every tensor that a worker process shares is an open file.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    keep_freed_memory()  # as brats train does
+    torch.set_num_threads(min(job.workers, usable_cores()))  # more would wait for each other
 
 
 def wanted(job: Job, makers: Mapping[str, Callable[[], Sequence[T]]]) -> list[T]:
