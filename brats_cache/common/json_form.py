@@ -1,4 +1,4 @@
-"""Checks what a JSON document holds against a form written as plain Python values."""
+"""Checks a JSON value against a schema written as plain Python values."""
 
 from __future__ import annotations
 

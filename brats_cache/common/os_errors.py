@@ -1,4 +1,4 @@
-"""What the system refuses where no module expected it: one message instead of a traceback."""
+"""Turns an `OSError` that no module expected into one message instead of a traceback."""
 
 from __future__ import annotations
 

@@ -274,7 +274,7 @@ def make_job(options: Mapping[str, Any], config: Mapping[str, Any] | None) -> An
         recipe=apply_settings(recipe, given_settings(options)),
         classify=option("classify", None),
         labels={} if options["classify"] else held.get("labels") or {},
-        fold=option("fold", None) if options["fold"] is None else options["fold"],
+        fold=option("fold", None),
         max_minutes=option("max_minutes", 0.0),
         save_minutes=option("save_minutes", 5.0),
         micro_batch=str(option("micro_batch", "auto")),

@@ -175,9 +175,12 @@ def draw(
     """
     generator = torch.Generator(device=device)
     generator.manual_seed(_mix_seed(seed, epoch, step))
+    # Both flips, rotation and saturation; then C of brightness, and C of contrast.
     width = 4 + 2 * num_modalities
     uniform = torch.rand((num_samples, width), generator=generator, device=device)
     signed = 2 * uniform - 1
+    # Zoom; whether gamma, bias field and blur apply; weight of the blur; modality dropout; then,
+    # by modality, gamma and the five coefficients of the bias field.
     extra = torch.rand((num_samples, 6 + 6 * num_modalities), generator=generator, device=device)
     by_modality = 2 * extra[:, 6:].unflatten(1, (num_modalities, 6)) - 1
     place = torch.rand((num_samples, 2), generator=generator, device=device)

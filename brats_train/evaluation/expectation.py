@@ -1,4 +1,4 @@
-"""How far the expected Dice of cases can be trusted: against the true one, over cases."""
+"""How well the expected Dice of cases agrees with the true one."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ def summarise_expected(
     """
     columns = np.array([expected, dice], np.float64).reshape(2, -1)
     known = ~np.isnan(columns).any(axis=0)
-    told, true = columns[:, known]
+    predicted, true = columns[:, known]
     names = np.array(patients, str)[known]
     return {
         "num_cases": int(known.sum()),
-        "mean": math.fsum(told) / len(told) if len(told) else math.nan,
-        "rank_correlation": score_with_interval(rank_correlation, names, told, true),
-        "mean_absolute_error": score_with_interval(_mean_absolute_error, names, told, true),
-        "mean_difference": score_with_interval(_mean_difference, names, told, true),
+        "mean": math.fsum(predicted) / len(predicted) if len(predicted) else math.nan,
+        "rank_correlation": score_with_interval(rank_correlation, names, predicted, true),
+        "mean_absolute_error": score_with_interval(_mean_absolute_error, names, predicted, true),
+        "mean_difference": score_with_interval(_mean_difference, names, predicted, true),
     }
 
 
-def rank_correlation(told: np.ndarray, true: np.ndarray) -> float:
+def rank_correlation(expected: np.ndarray, true: np.ndarray) -> float:
     """Spearman's correlation of (n,) values, ties with their mean rank; NaN of constant ones."""
     from scipy import stats  # takes a second to import, and is needed last
 
-    if len(told) < 2 or np.ptp(told) == 0 or np.ptp(true) == 0:
+    if len(expected) < 2 or np.ptp(expected) == 0 or np.ptp(true) == 0:
         return math.nan
-    return float(np.corrcoef(stats.rankdata(told), stats.rankdata(true))[0, 1])
+    return float(np.corrcoef(stats.rankdata(expected), stats.rankdata(true))[0, 1])
 
 
 def describe_expected(summaries: Sequence[Mapping[str, Any] | None]) -> list[tuple[str, list[str]]]:
     """Rows for a terminal: a label, and a cell for each region; no rows where no region has any.
 
-    The rank correlation is told with its interval alone: of two cases it is 1 or -1, whatever they
-    are.
+    The rank correlation is shown only where it has an interval: of two cases it is 1 or -1,
+    whatever they are.
     """
     if not any(summaries):
         return []
@@ -63,12 +63,12 @@ def describe_expected(summaries: Sequence[Mapping[str, Any] | None]) -> list[tup
     return [(label, [_cell(one[key]) if one else "" for one in summaries]) for label, key in rows]
 
 
-def _mean_absolute_error(told: np.ndarray, true: np.ndarray) -> float:
-    return math.fsum(abs(told - true)) / len(told) if len(told) else math.nan
+def _mean_absolute_error(expected: np.ndarray, true: np.ndarray) -> float:
+    return math.fsum(abs(expected - true)) / len(expected) if len(expected) else math.nan
 
 
-def _mean_difference(told: np.ndarray, true: np.ndarray) -> float:
-    return math.fsum(told - true) / len(told) if len(told) else math.nan
+def _mean_difference(expected: np.ndarray, true: np.ndarray) -> float:
+    return math.fsum(expected - true) / len(expected) if len(expected) else math.nan
 
 
 def _cell(score: float | Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""The brain on the scan's own grid, told by prepared slices; outside of it nothing is a tumour."""
+"""The brain mask on the scan's own grid, recovered from prepared slices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Dice that a mask can be expected to have, told without its truth.
+"""The Dice that a mask can be expected to have, estimated without its truth.
 
 docs/expected-dice.md describes it. Everything here is numpy, so that the processes that score cases
 start without torch.

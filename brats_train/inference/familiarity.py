@@ -1,4 +1,7 @@
-"""Whether a scan looks like those that a model was trained on; docs/prediction.md has the words."""
+"""Out-of-distribution check: whether a scan looks like those that a model was trained on.
+
+docs/prediction.md describes it.
+"""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ from brats_cache.imaging.labels import Scheme, source_table
 from brats_train.inference.components import drop_small
 from brats_train.models.postprocessing import Postprocessing
 
+__all__ = ["entropy", "label_volume", "mask_warnings", "regions_of", "source_labels"]
+
 NESTED = ("wt", "tc", "et")  # each within the one before
 NO_TUMOUR = "an empty mask, no tumour was found"
-
-__all__ = ["entropy", "label_volume", "mask_warnings", "regions_of", "source_labels"]
 
 
 def regions_of(

@@ -86,7 +86,7 @@ def _summary_text(
     best: int | None,
     results: Results | None,
 ) -> str:
-    text = _told_scores(results) if results else ""
+    text = _scores_in_words(results) if results else ""
     recipe = config["recipe"]
     what = "the whole tumour" if recipe.get("target") == "wt" else "tumour regions (WT, TC, ET)"
     model = {"architecture": "Unet", "encoder": recipe.get("encoder"), **recipe.get("model", {})}
@@ -106,7 +106,7 @@ def _summary_text(
     return text
 
 
-def _told_scores(results: Results) -> str:
+def _scores_in_words(results: Results) -> str:
     """The scores in sentences, a space at the end."""
     summary = results.summary
     means = [

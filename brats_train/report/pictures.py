@@ -48,7 +48,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Caption:
-    """What stands at a figure.
+    """The text at a figure.
 
     Attributes:
         heading: Above it.

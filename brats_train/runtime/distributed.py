@@ -178,20 +178,10 @@ def process_group(device: str = "auto") -> Iterator[World]:
     if size == 1:
         yield World(rank=0, size=1, device=chosen)
         return
-    if chosen.type == "cpu":
-        # torchrun gives each rank one thread; divide the cores among the ranks of this machine.
-        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
-    # Step actions and objects go through gloo, in host memory, whatever backend tensors use.
-    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-    store, rank, _ = next(rendezvous("env://", timeout=TIMEOUT))
-    # After a failure torchrun may offer the same store, with the addresses of dead processes in it.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    rank = _join(chosen, size)
     is_failing = True
     try:
-        world = World(rank=dist.get_rank(), size=size, device=chosen)
+        world = World(rank=rank, size=size, device=chosen)
         _check_own_gpu(world)
         yield world
         is_failing = False
@@ -213,6 +203,22 @@ def process_group(device: str = "auto") -> Iterator[World]:
             dist.distributed_c10d._abort_process_group()
         else:
             dist.destroy_process_group()
+
+
+def _join(device: torch.device, size: int) -> int:
+    """Joins the process group of `size` processes; returns the rank of this one."""
+    if device.type == "cpu":
+        # torchrun gives each rank one thread; divide the cores among the ranks of this machine.
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+    # Step actions and objects go through gloo, in host memory, whatever backend tensors use.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    store, rank, _ = next(rendezvous("env://", timeout=TIMEOUT))
+    # After a failure torchrun may offer the same store, with the addresses of dead processes in it.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    return dist.get_rank()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The time that a device spends on a part of the work, without the host waiting for it there."""
+"""Seconds that a device takes for a part of its work, measured without waiting for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Stopwatch"]
 
 
 class Stopwatch:
-    """Measures from its start to `stop`, as the device comes to these places in its work."""
+    """Measures from its creation to `stop`: on a GPU by CUDA events, else by the clock."""
 
     def __init__(self, device: torch.device) -> None:
         self._is_cuda = device.type == "cuda"
@@ -21,7 +21,7 @@ class Stopwatch:
         self._stopped = self._mark()
 
     def seconds(self) -> float:
-        """Seconds between the two; on a GPU only to be asked once it has come to the second."""
+        """Seconds between the two; on a GPU to be called once the host has waited for `stop`."""
         started, stopped = self._started, self._stopped
         if isinstance(started, float) and isinstance(stopped, float):
             return stopped - started

@@ -84,11 +84,12 @@ class LossConfig:
 class LossTerms:
     """One value a sample, each (B,) float32 (float64 for float64 logits), means over regions.
 
-    total      what to minimise: the mean of these over all samples of the global batch
-    bce        binary cross-entropy, mean over pixels
-    iou_loss   1 - soft IoU; with overlap "batch" every sample holds the batch's value
+    `bce` and `iou_loss` are recorded whatever the loss is; only `total` carries gradients.
 
-    `bce` and `iou_loss` are there for the record whatever the loss; only `total` carries gradients.
+    Attributes:
+        total: What to minimise: its mean over all samples of the global batch.
+        bce: Binary cross-entropy, mean over pixels.
+        iou_loss: 1 - soft IoU; with overlap "batch" every sample holds the batch's value.
     """
 
     total: Tensor
@@ -113,15 +114,20 @@ def compute(
 ) -> LossTerms:
     """The loss of B samples with K regions.
 
-    logits    (B, K, H, W) of any floating type
-    targets   (B, K, H, W) in {0, 1}, of any type
-    reduce    only with overlap "batch", across ranks: takes this rank's (3, K) counts and returns
-              the sum over ranks. It must be differentiable as a sum is: its backward pass adds up
-              the gradients of all ranks (`torch.distributed.nn.functional.all_reduce` does).
-
     Where ranks hold unequal parts of a global batch of G samples, `total.sum() / G`, summed over
     ranks, is the loss of the global batch, and so are the gradients. A `total` of infinite or NaN
     logits is not finite: the caller looks for that.
+
+    Args:
+        config: Which loss.
+        logits: (B, K, H, W) of any floating type.
+        targets: (B, K, H, W) in {0, 1}, of any type.
+        reduce: Only with overlap "batch", across ranks: takes this rank's (3, K) counts and returns
+            the sum over ranks. It must be differentiable as a sum is: its backward pass adds up the
+            gradients of all ranks (`torch.distributed.nn.functional.all_reduce` does).
+
+    Raises:
+        ValueError: The shapes differ.
     """
     if logits.shape != targets.shape:
         raise ValueError(f"logits are {tuple(logits.shape)}, targets {tuple(targets.shape)}")

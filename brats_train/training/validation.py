@@ -1,6 +1,7 @@
-"""Pixel counts on the device for the training loop: exact integers, and no wait for the device.
+"""Validation within training: mean loss and slice IoU, the host waiting for the device once.
 
-Counts add up over batches and ranks without rounding; a ratio is taken once, at the end.
+Sums over samples are kept on the device in float64 and added up over batches and ranks; they are
+divided by the number of samples at the end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from brats_train.training import losses
 from brats_train.training.recipe import Recipe
 
 __all__ = ["NAMES", "Validator", "means_of", "sums_of"]
-
 
 NAMES = ("loss", "bce", "iou_loss", "iou")
 ROWS_AT_ONCE = 32

@@ -1,4 +1,4 @@
-"""What a search says: lines that stay, and what is going on at the moment."""
+"""The output of a search: lines that stay, and its status."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 class Screen:
-    """Lines, and the moment: one line that changes on a terminal, elsewhere one now and then.
+    """Lines, and a status: one line that changes on a terminal, elsewhere one now and then.
 
     Attributes:
         line: Takes a line that stays.
-        moment: Takes what is going on now.
+        status: Takes what is going on now.
     """
 
-    def __init__(self, line: Callable[[str], None], moment: Callable[[str], None]) -> None:
-        self.line, self.moment = line, moment
+    def __init__(self, line: Callable[[str], None], status: Callable[[str], None]) -> None:
+        self.line, self.status = line, status
 
     @classmethod
     @contextmanager
@@ -36,8 +36,8 @@ class Screen:
         """
         console = Console(stderr=True)
         if console.is_terminal and sys.stdout.isatty():
-            with console.status(Text()) as status:
-                yield cls(log, lambda text: status.update(Text(text)))
+            with console.status(Text()) as shown:
+                yield cls(log, lambda text: shown.update(Text(text)))
         else:
             yield cls(log, _now_and_then(log))
 
@@ -45,10 +45,10 @@ class Screen:
 def _now_and_then(log: Callable[[str], None]) -> Callable[[str], None]:
     last = time.monotonic()
 
-    def moment(text: str) -> None:
+    def status(text: str) -> None:
         nonlocal last
         if time.monotonic() - last > SECONDS_BETWEEN_LINES:
             last = time.monotonic()
             log(text)
 
-    return moment
+    return status

@@ -193,7 +193,7 @@ class _Search:
                 self._run_trial(trial)
             elif self.study.running_here():
                 # Should such a process be killed, its trial is taken over.
-                self.screen.moment(f"The last trials run in other processes. {self._state()}")
+                self.screen.status(f"The last trials run in other processes. {self._state()}")
                 time.sleep(WAIT_SECONDS)
             else:
                 break
@@ -213,7 +213,7 @@ class _Search:
             epoch = int(row["epoch"])
             trial.report(row["val_iou"], epoch)
             share, elapsed = epoch / recipe.epochs, time.monotonic() - started
-            self.screen.moment(
+            self.screen.status(
                 f"Trial {trial.number}: epoch {epoch} of {recipe.epochs}, val iou "
                 f"{row['val_iou']:.4f}. {self._state(elapsed, share)}"
             )

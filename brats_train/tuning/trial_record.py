@@ -1,4 +1,4 @@
-"""Whether a trial in a study's storage is one that brats tune can have written there."""
+"""Checks that a trial in a study's storage is one that brats tune can have written."""
 
 from __future__ import annotations
 
