@@ -78,7 +78,7 @@ def _run(
 ) -> list[Fault]:
     """Runs all jobs in threads; their faults, in the order of the jobs."""
     faults: dict[int, Fault] = {}
-    done = 0
+    done, total = 0, sum(sizes)
     with ThreadPoolExecutor(num_threads) as pool:
         futures = {pool.submit(job): index for index, job in enumerate(jobs)}
         try:
@@ -87,7 +87,7 @@ def _run(
                 if fault := future.result():
                     faults[index] = fault
                 done += sizes[index]
-                progress(done, sum(sizes))
+                progress(done, total)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -47,6 +47,7 @@ def make_page(
     modalities = entries[0].modalities if entries else ()
     # FLAIR shows the whole tumour best, so it comes first.
     modalities = tuple(sorted(modalities, key=lambda one: one != "flair"))
+    scores = _scores_by_case(results) if results else {}
     browser = {
         "regions": regions,
         "modalities": modalities,
@@ -55,9 +56,7 @@ def make_page(
         "colors": page_colors(),
         "tissues": [_tissue(label) for label in (3, 1, 2)],  # the innermost first
         "cases": [
-            {**entry.browser, "scores": _scores(results, entry.case)}
-            for entry in entries
-            if results
+            {**entry.browser, "scores": scores.get(entry.case, "")} for entry in entries if results
         ],
     }
     return assemble(
@@ -210,11 +209,13 @@ def _with_interval(score: Mapping[str, Any], key: str = "value") -> str:
     return f"{value} (95 % interval {low} to {high})"
 
 
-def _scores(results: Results, case: str) -> str:
-    parts = []
+def _scores_by_case(results: Results) -> dict[str, str]:
+    """The line of scores that stands at the slices of each case."""
+    parts: dict[str, list[str]] = {}
     for region in results.regions:
-        dice = results.values(region, "dice").get(case, math.nan)
-        distance = results.values(region, "hd95").get(case, math.nan)
-        if not math.isnan(dice):
-            parts.append(f"{region.upper()}: Dice {dice:.3f}, HD95 {distance:.1f} mm")
-    return "; ".join(parts)
+        distances = results.values(region, "hd95")
+        for case, dice in results.values(region, "dice").items():
+            if not math.isnan(dice):
+                text = f"{region.upper()}: Dice {dice:.3f}, HD95 {distances[case]:.1f} mm"
+                parts.setdefault(case, []).append(text)
+    return {case: "; ".join(texts) for case, texts in parts.items()}

@@ -97,7 +97,8 @@ def predict_cases(
             scored.panels[case] = slices
         scored.entries.append(entry)
         progress(number, total)
-    scored.entries.sort(key=lambda entry: results.cases.index(entry.case))
+    place = {case: number for number, case in enumerate(results.cases)}
+    scored.entries.sort(key=lambda entry: place[entry.case])
     shown_tests = []
     for number, (cache, index) in enumerate(tests, start=len(cases) + 1):
         predicted = predict(cache, index, None)
