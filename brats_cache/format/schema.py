@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from brats_cache.imaging.labels import LABELS
+
 __all__ = ["NUM_LABELS", "SLICE_DTYPE", "SPLITS", "TEXT_FIELDS", "case_dtype"]
 
-NUM_LABELS = 5  # canonical labels 0 to 4; source values of every known scheme fit as well
+NUM_LABELS = len(LABELS)  # canonical ones; source values of every known scheme fit as well
 SLICE_DTYPE = np.dtype(
     [("case", "<i4"), ("z", "<i4"), ("brain_pixels", "<i4"), ("label_pixels", "<i4", NUM_LABELS)]
 )

@@ -26,7 +26,7 @@ __all__ = [
     "source_table",
 ]
 
-LABELS = {0: "background", 1: "NCR/NET", 2: "ED", 3: "ET", 4: "RC"}
+LABELS = {0: "background", 1: "NCR/NET", 2: "ED", 3: "ET", 4: "RC"}  # the canonical ones
 REGIONS = {"wt": frozenset({1, 2, 3}), "tc": frozenset({1, 3}), "et": frozenset({3})}
 NO_LABEL = 255  # in a lookup table: no such value in this scheme
 
