@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,14 @@ from brats_train.models.checkpoint import SegmenterSpec
 
 __all__ = ["Segmentation", "Segmenter", "load_model"]
 
+# Of the files of BraTS: axes to left, posterior and superior, 1 mm.
+BRATS_AFFINE = np.array(
+    [[-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 239.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+)
+NO_AFFINE = (
+    "no affine was given, so axes to left, posterior and superior of 1 mm are taken, as BraTS has "
+    "them; if that is wrong, so is the mask"
+)
 Source = str | Path | Mapping[str, str | Path | np.ndarray]
 
 
@@ -86,7 +94,8 @@ class Segmenter:
         Args:
             case: A case folder in any naming that `build-cache` understands; or a file a modality;
                 or a volume a modality, (X, Y, Z) skull-stripped and with 0 outside the brain.
-            affine: (4, 4) voxel to RAS mm; needed with volumes, and with them alone.
+            affine: (4, 4) voxel to RAS mm, for volumes alone; without it theirs is taken to be that
+                of BraTS, with a warning in the result.
             tta: Average over flips; None for what was chosen in training.
             threshold: Probability from which a voxel belongs to a region, 0 to 1; None for what was
                 chosen in training.
@@ -154,10 +163,11 @@ class Segmenter:
             raise ValueError(
                 "expected a file of each modality or a volume of each, not some of both"
             )
-        if affine is None:
-            raise ValueError("volumes need an affine, which tells how their axes lie")
         spec = self.ensemble.spec
-        return prepare_arrays(volumes, affine, spec), SCHEMES[spec.label_scheme]
+        prepared = prepare_arrays(volumes, BRATS_AFFINE.copy() if affine is None else affine, spec)
+        if affine is None:
+            prepared = replace(prepared, warnings=(NO_AFFINE, *prepared.warnings))
+        return prepared, SCHEMES[spec.label_scheme]
 
 
 def load_model(

@@ -77,6 +77,20 @@ def test_files_and_volumes_give_what_their_folder_gives(
     assert not of_volumes.probabilities
 
 
+def test_volumes_without_an_affine_lie_as_those_of_brats(
+    model: brats_train.Segmenter, phantom_dir: Path, cache: Cache
+) -> None:
+    name = ids(cache, "val")[0]
+    images = {m: nib.load(next(phantom_dir.rglob(f"{name}_{m}.nii"))) for m in MODALITIES}
+    volumes = {modality: np.asarray(image.dataobj) for modality, image in images.items()}
+    expected = model.predict(volumes, affine=images["t1"].affine)
+    result = model.predict(volumes)
+    assert np.array_equal(result.labels, expected.labels)
+    assert nib.aff2axcodes(result.affine) == nib.aff2axcodes(expected.affine)
+    assert "no affine" in result.warnings[0]
+    assert not any("no affine" in warning for warning in expected.warnings)
+
+
 def test_what_training_chose_can_be_overruled(model: brats_train.Segmenter, case: Path) -> None:
     low, high = (model.predict(case, threshold=level).labels > 0 for level in (0.25, 0.75))
     assert (high & ~low).sum() == 0
@@ -123,8 +137,6 @@ def test_what_cannot_be_segmented_is_refused(
             model.predict(source, affine=np.eye(4))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no grid"):
         model.predict(volumes, affine=np.diag([1.0, 1.0, 0.0, 1.0]))
-    with pytest.raises(ValueError, match="need an affine"):
-        model.predict(volumes)
     with pytest.raises(ValueError, match="files have their own"):
         model.predict(case, affine=np.eye(4))
     files = files_of(case)
