@@ -34,6 +34,7 @@ __all__ = [
     "print_wrapped",
     "printable",
     "wrapped",
+    "wrong_usage",
 ]
 
 MAX_EQUAL_FAULTS = 3  # more are one line
@@ -62,10 +63,18 @@ class BratsError(Exception):
     Attributes:
         rank: Set where one of several processes failed by itself.
         is_shared: True where all processes raise the same error.
+        exit_code: 1, or 2 for `wrong_usage`.
     """
 
     rank: int | None = None
     is_shared = False
+    exit_code = 1
+
+
+def wrong_usage(error: BratsError) -> BratsError:
+    """Marks the error of an option that was given what no option of this kind can be."""
+    error.exit_code = 2
+    return error
 
 
 class CacheNotFoundError(BratsError, FileNotFoundError):

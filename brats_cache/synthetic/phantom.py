@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from brats_cache.common.errors import BratsError
+from brats_cache.common.errors import BratsError, wrong_usage
 from brats_cache.discovery.namings import MODALITIES
 from brats_cache.synthetic.anatomy import Anatomy, make_anatomy
 
@@ -153,9 +153,11 @@ def check_phantom(*, seed: int, shape: Shape, num_cases: int = 1, num_test_cases
     limits = zip(_SMALLEST, shape, _LARGEST, strict=True)
     if not all(low <= size <= high for low, size, high in limits):
         found, low, high = (" x ".join(map(str, sizes)) for sizes in (shape, _SMALLEST, _LARGEST))
-        raise BratsError(f"a phantom cannot be {found} voxels; it is {low} to {high}.")
+        raise wrong_usage(BratsError(f"a phantom cannot be {found} voxels; it is {low} to {high}."))
     if min(num_cases, num_test_cases) < 0 or num_cases + num_test_cases < 1:
-        raise BratsError(
-            f"{num_cases} cases and {num_test_cases} test cases make no data set; "
-            "ask for at least one of either."
+        raise wrong_usage(
+            BratsError(
+                f"{num_cases} cases and {num_test_cases} test cases make no data set; "
+                "ask for at least one of either."
+            )
         )

@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if rank == 0 or message.rank is not None or message is not error:
             where = f" (rank {message.rank})" if message.rank else ""
             print_message(message, prefix=f"Error{where}: ")
-        sys.exit(1)
+        sys.exit(message.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -31,6 +31,13 @@ def _fold(context: click.Context, option: click.Parameter, value: str | None) ->
     return int(value)
 
 
+def _micro_batch(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """auto, or a number of samples as text."""
+    if value is None or value == "auto" or (value.isdecimal() and int(value) > 0):
+        return value
+    raise click.BadParameter(f"{value!r} is neither auto nor a number of samples.")
+
+
 @click.command("train")
 @click.option(
     "--cache",
@@ -72,7 +79,11 @@ def _fold(context: click.Context, option: click.Parameter, value: str | None) ->
     help="Between two savings of the state that --resume needs.  [default: 5]",
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Samples of a step, over all ranks.")
-@click.option("--micro-batch", help="auto, or the samples computed at once.  [default: auto]")
+@click.option(
+    "--micro-batch",
+    callback=_micro_batch,
+    help="auto, or the samples computed at once.  [default: auto]",
+)
 @click.option("--lr", type=float, help="Learning rate.")
 @click.option("--loss", help="bce+iou, bce+dice, dice, iou, bce, focal+dice, tversky.")
 @click.option("--patience", type=click.IntRange(0), help="Epochs without progress; 0: for ever.")

@@ -22,7 +22,7 @@ import torch.distributed.nn.functional as dist_functional
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from brats_cache.common.errors import BratsError, print_message
+from brats_cache.common.errors import BratsError, print_message, wrong_usage
 from brats_cache.common.process import die_with, keep_freed_memory
 from brats_train.runtime.environment import why_gpu_is_unused
 from brats_train.runtime.gpu_memory import keep_to_free_memory
@@ -262,11 +262,11 @@ def _choose_device(device: str, local_rank: int) -> torch.device:
         if device == "cpu" and not is_hidden and os.environ.get("RANK", "0") == "0":
             _warn_of_unused_gpu()
     try:
-        chosen = torch.device(device)
+        chosen: torch.device | None = torch.device(device)
     except RuntimeError:
-        raise BratsError(f"--device {device}: expected auto, cpu, cuda or cuda:N.") from None
-    if chosen.type not in ("cpu", "cuda"):
-        raise BratsError(f"--device {device}: expected auto, cpu, cuda or cuda:N.")
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise wrong_usage(BratsError(f"--device {device}: expected auto, cpu, cuda or cuda:N."))
     if chosen.type == "cpu":
         return chosen
     if not torch.cuda.is_available():

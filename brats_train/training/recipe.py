@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from brats_cache.common.errors import RecipeError, printable
+from brats_cache.common.errors import RecipeError, printable, wrong_usage
 from brats_cache.common.files import read_small_file
 from brats_train.data.augmentation import AugmentConfig
 from brats_train.data.selection import RowRule
@@ -242,11 +242,13 @@ def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
-            raise RecipeError(f"--set {printable(setting)}: expected FIELD=VALUE.")
+            raise wrong_usage(RecipeError(f"--set {printable(setting)}: expected FIELD=VALUE."))
         try:
             recipe = with_field(recipe, MOVED.get(path.strip(), path.strip()), text.strip())
         except ValueError as error:
-            raise RecipeError(f"--set {printable(setting)}: {printable(error)}.") from error
+            raise wrong_usage(
+                RecipeError(f"--set {printable(setting)}: {printable(error)}.")
+            ) from error
     return recipe
 
 

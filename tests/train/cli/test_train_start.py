@@ -153,6 +153,27 @@ def test_a_mode_of_the_compiler_that_is_none_is_wrong_usage(
     assert not started
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--loss", "foo"),
+        ("--lr", "-1"),
+        ("--set", "lrr=3"),
+        ("--set", "epochs"),
+        ("--micro-batch", "foo"),
+        ("--device", "foo"),
+    ],
+)
+def test_a_value_that_no_run_could_have_is_wrong_usage(
+    words: tuple[str, ...], started: list[Started], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("train", *(() if "--device" in words else ("--device", "cpu")), *words, code=2)
+    assert not started
+    text = capsys.readouterr().err
+    assert "Error: " in text
+    assert "Traceback" not in text
+
+
 def test_no_minutes_are_an_answer(started: list[Started], tmp_path: Path) -> None:
     """--save-minutes 0 saves after every step, and is not the default of five minutes."""
     call("train", "--run-dir", "a", "--save-minutes", 0, "--device", "cpu")
