@@ -20,7 +20,7 @@ from brats_cache.build.options import BuildOptions, describe_options
 from brats_cache.build.plan_warnings import plan_warnings
 from brats_cache.build.schemes import detect_schemes
 from brats_cache.build.shards import Shard
-from brats_cache.build.split_tables import Assignment, Patient
+from brats_cache.build.split_tables import Assignment, SplitCase
 from brats_cache.build.splits import assign
 from brats_cache.build.survey import HeaderCheck, Survey
 from brats_cache.common.errors import BratsError, DataFaults
@@ -266,17 +266,16 @@ def assign_splits(
         DataFaults: A table of splits does not fit the cases.
         BratsError: The splits are impossible.
     """
-    patients = [
-        Patient(
-            case=case.id,
-            patient=case.patient,
-            grade=case.grade,
-            has_mask=case.mask is not None,
-        )
-        for case in cases
-    ]
     return assign(
-        patients,
+        [
+            SplitCase(
+                case=case.id,
+                patient=case.patient,
+                grade=case.grade,
+                has_mask=case.mask is not None,
+            )
+            for case in cases
+        ],
         val_fraction=options.val_fraction,
         num_folds=options.num_folds,
         seed=options.seed,

@@ -14,11 +14,11 @@ from brats_cache.common.text import first_few
 from brats_cache.discovery.tables import Row, read_csv
 from brats_cache.format.schema import SPLITS
 
-__all__ = ["Assignment", "Patient", "format_splits", "splits_from_file", "splits_from_table"]
+__all__ = ["Assignment", "SplitCase", "format_splits", "splits_from_file", "splits_from_table"]
 
 
-class Patient(NamedTuple):
-    """What the split of a case depends on.
+class SplitCase(NamedTuple):
+    """One case as far as its split depends on it.
 
     Attributes:
         case: Id of the case.
@@ -50,12 +50,12 @@ class Assignment:
 
 
 def splits_from_file(
-    patients: Sequence[Patient], path: Path, num_folds: int
+    cases: Sequence[SplitCase], path: Path, num_folds: int
 ) -> tuple[dict[str, str], dict[str, int], list[str]]:
     """Reads the splits of a CSV file.
 
     Args:
-        patients: All cases.
+        cases: All cases.
         path: The file.
         num_folds: Number of folds; 0 ignores its column `fold`.
 
@@ -72,20 +72,20 @@ def splits_from_file(
         raise DataFaults([Fault(case="", path=path, found=found, expected="columns case,split")])
     has_folds = num_folds > 0 and "fold" in rows[0].cells
     table = _assignments_of_rows(rows, column, path, num_folds if has_folds else 0)
-    known = {id_key(getattr(one, column).strip()) for one in patients}
+    known = {id_key(getattr(one, column).strip()) for one in cases}
     names = {id_key(row.cells[column]): row.cells[column] for row in rows}
     extra = [name for key, name in names.items() if key not in known]
     warnings = [f"{path}: no {column} {first_few(extra)} in the data"] if extra else []
-    return *splits_from_table(patients, table, column, path), warnings
+    return *splits_from_table(cases, table, column, path), warnings
 
 
 def splits_from_table(
-    patients: Sequence[Patient], table: Mapping[str, Assignment], column: str, path: Path | None
+    cases: Sequence[SplitCase], table: Mapping[str, Assignment], column: str, path: Path | None
 ) -> tuple[dict[str, str], dict[str, int]]:
     """Applies a table of splits.
 
     Args:
-        patients: All cases.
+        cases: All cases.
         table: Split and fold by the `id_key` of a case or patient.
         column: Which of them, "case" or "patient".
         path: Where the table comes from, for error messages; None for a manifest.
@@ -99,7 +99,7 @@ def splits_from_table(
     faults = []
     assignment_of: dict[str, Assignment] = {}
     decided_by: dict[str, str] = {}
-    for one in sorted(patients):
+    for one in sorted(cases):
         assignment = table.get(id_key(getattr(one, column).strip()))
         before = assignment_of.get(one.patient, assignment)
         if assignment is None:

@@ -15,7 +15,12 @@ from pathlib import Path
 
 import xxhash
 
-from brats_cache.build.split_tables import Assignment, Patient, splits_from_file, splits_from_table
+from brats_cache.build.split_tables import (
+    Assignment,
+    SplitCase,
+    splits_from_file,
+    splits_from_table,
+)
 from brats_cache.common.errors import BratsError
 from brats_cache.common.names import id_key
 from brats_cache.common.text import first_few
@@ -24,7 +29,7 @@ __all__ = ["assign"]
 
 
 def assign(
-    cases: Sequence[tuple[str, str, str, bool]],
+    cases: Sequence[SplitCase],
     *,
     val_fraction: float = 0.15,
     num_folds: int = 0,
@@ -40,7 +45,7 @@ def assign(
     without a mask.
 
     Args:
-        cases: `Patient`s, or equal tuples, in any order.
+        cases: All cases, in any order.
         val_fraction: 0 up to, not including, 1. Of n patients round(val_fraction * n) validate, in
             proportion to the grades; of two or more patients at least one, unless the fraction is
             0, and never all.
@@ -60,8 +65,7 @@ def assign(
         DataFaults: A table leaves a case out, or contradicts itself, the masks, or the patients.
         ValueError: A case id occurs twice.
     """
-    patients = [Patient(*case) for case in cases]
-    if len({patient.case for patient in patients}) < len(patients):
+    if len({one.case for one in cases}) < len(cases):
         raise ValueError("a case id occurs twice")
     if not 0 <= val_fraction < 1:
         raise BratsError(f"--val-fraction {val_fraction}: expected 0 up to 1, 1 excluded")
@@ -70,34 +74,34 @@ def assign(
     fold_of: dict[str, int] = {}
     if given and not split_file:
         table = {id_key(case): Assignment(split=split, fold=-1) for case, split in given.items()}
-        split_of, fold_of = splits_from_table(patients, table, "case", None)
+        split_of, fold_of = splits_from_table(cases, table, "case", None)
         warnings: list[str] = []
     elif split_file:
-        split_of, fold_of, warnings = splits_from_file(patients, split_file, num_folds)
+        split_of, fold_of, warnings = splits_from_file(cases, split_file, num_folds)
     else:
-        split_of, warnings = _by_fraction(patients, val_fraction, seed)
+        split_of, warnings = _by_fraction(cases, val_fraction, seed)
     if num_folds and not fold_of:
-        fold_of = _folds(_strata(patients, split_of, seed), num_folds)
+        fold_of = _folds(_strata(cases, split_of, seed), num_folds)
     assignments = {
         one.case: Assignment(split=split_of[one.patient], fold=fold_of.get(one.patient, -1))
-        for one in patients
+        for one in cases
     }
     return assignments, warnings
 
 
 def _by_fraction(
-    patients: Sequence[Patient], val_fraction: float, seed: int
+    cases: Sequence[SplitCase], val_fraction: float, seed: int
 ) -> tuple[dict[str, str], list[str]]:
     """Splits the patients by masks and fraction; returns warnings as well."""
-    split_of = {p.patient: "test" for p in patients if not p.has_mask}
-    taken = sorted(p.case for p in patients if p.has_mask and p.patient in split_of)
+    split_of = {one.patient: "test" for one in cases if not one.has_mask}
+    taken = sorted(one.case for one in cases if one.has_mask and one.patient in split_of)
     warnings = []
     if taken:
         warnings.append(
             f"{first_few(taken)}: test in spite of a segmentation, because "
             "another case of the same patient has none; leave that one out to train on these"
         )
-    strata = _strata(patients, split_of, seed)
+    strata = _strata(cases, split_of, seed)
     num_patients = sum(len(stratum) for stratum in strata)
     num_val = round(val_fraction * num_patients)
     if val_fraction:
@@ -111,13 +115,13 @@ def _by_fraction(
     return split_of, warnings
 
 
-def _strata(patients: Sequence[Patient], split_of: Mapping[str, str], seed: int) -> list[list[str]]:
+def _strata(cases: Sequence[SplitCase], split_of: Mapping[str, str], seed: int) -> list[list[str]]:
     """Lists the patients that are not test by grade, each list in the order of their hashes.
 
     A patient whose grade changed between scans counts as the alphabetically first grade, HGG.
     """
     grade_of: dict[str, str] = {}
-    for one in patients:
+    for one in cases:
         if split_of.get(one.patient) != "test":
             grades = {grade_of.get(one.patient, ""), one.grade} - {""}
             grade_of[one.patient] = min(grades, default="")

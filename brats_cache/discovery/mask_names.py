@@ -34,6 +34,7 @@ _OWN = _words(
     "tumourseg rtumorseg tumorsegm tumorsegmentation tumoursegmentation tumormask "
     "tumourmask lesionseg lesionmask"
 )
+_MASK_WORDS = _GENERIC | _OWN
 _WEAK = frozenset(("mask", "masks"))  # a brain mask is often called so, too
 _MANUAL = _words(
     "manual manually manuallycorrected corrected correction edited reviewed expert "
@@ -91,12 +92,11 @@ def find_mask_word(words: Sequence[str], extra: Collection[str] = ()) -> MaskNam
         if "".join(words[-count:]) in extra:
             return MaskName(count, 0)
     end = len(words)
-    while end > 1 and words[end - 1] in _QUALIFIERS and not _is_base(words[:end]):
+    while end > 1 and words[end - 1] in _QUALIFIERS - _MASK_WORDS:
         end -= 1
-    base = _is_base(words[:end])
-    if not base:
+    if not end or words[end - 1] not in _MASK_WORDS:
         return None
-    start = end - base
+    start = end - 1
     while start > 0 and words[start - 1] in _QUALIFIERS:
         start -= 1
     used = set(words[start:])
@@ -123,8 +123,3 @@ def is_known_non_mask(words: Collection[str]) -> bool:
     is_tumor = not _NEUTRAL.isdisjoint(words) or not _OWN.isdisjoint(words)
     is_brain = not _BRAIN.isdisjoint(words) and not is_tumor
     return is_brain or not _OTHER_SCANS.isdisjoint(words)
-
-
-def _is_base(words: Sequence[str]) -> int:
-    """How many words at the end are a mask word, qualifiers left aside: 0 or 1."""
-    return int(bool(words) and (words[-1] in _GENERIC or words[-1] in _OWN))

@@ -9,11 +9,7 @@ import xxhash
 
 from brats_cache.common.errors import file_fault
 from brats_cache.imaging.gzip import CHUNK_BYTES, GZIP_ERRORS, inflate, is_gzip
-from brats_cache.imaging.nifti_faults import (
-    damaged_file,
-    truncated_file,
-    unreadable_file,
-)
+from brats_cache.imaging.nifti_faults import damaged_file, truncated_file, unreadable_file
 from brats_cache.imaging.nifti_header import Header
 
 __all__ = ["Contents", "read_contents", "read_labels", "read_volume"]
@@ -111,14 +107,14 @@ def read_volume(contents: Contents, channel: int | None = None) -> np.ndarray:
 
 
 def read_labels(contents: Contents, channel: int | None = None) -> np.ndarray:
-    """Returns the canonical labels of a segmentation file.
+    """Returns the values of a segmentation file, whatever its label scheme.
 
     Args:
         contents: The file.
         channel: Index along the fourth axis; None for a file of one volume.
 
     Returns:
-        (Z, Y, X) uint8; values within 1e-3 of an integer count as it.
+        (Z, Y, X) uint8 in canonical orientation; values within 1e-3 of an integer count as it.
 
     Raises:
         DataFaults: There are other values, which are quoted, or values outside 0 to 255.

@@ -28,11 +28,7 @@ from brats_cache.imaging.gzip import (
     is_gzip,
 )
 from brats_cache.imaging.header_doubts import header_doubts
-from brats_cache.imaging.nifti_faults import (
-    damaged_file,
-    truncated_file,
-    unreadable_file,
-)
+from brats_cache.imaging.nifti_faults import damaged_file, truncated_file, unreadable_file
 from brats_cache.imaging.orientation import Orientation
 
 __all__ = ["SILENT", "Header", "header_class", "read_header"]

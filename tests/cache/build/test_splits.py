@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brats_cache.build.split_tables import Patient
+from brats_cache.build.split_tables import SplitCase
 from brats_cache.build.splits import assign
 from brats_cache.common.errors import BratsError, DataFaults
 from brats_cache.format.cache_set import check_patients
@@ -19,28 +19,28 @@ from brats_cache.format.schema import SPLITS
 from tests.cache.scans import Commands, add_case, mask
 
 
-def numbered(count: int, grades: Sequence[str] = ("",), first: int = 0) -> list[Patient]:
+def numbered(count: int, grades: Sequence[str] = ("",), first: int = 0) -> list[SplitCase]:
     """Patients of one case each; grade by turns."""
     return [
-        Patient(f"case{i:04d}", f"patient{i:04d}", grades[i % len(grades)], True)
+        SplitCase(f"case{i:04d}", f"patient{i:04d}", grades[i % len(grades)], True)
         for i in range(first, first + count)
     ]
 
 
 @st.composite
-def cohorts(draw: st.DrawFn) -> list[Patient]:
+def cohorts(draw: st.DrawFn) -> list[SplitCase]:
     """Patients with one to three cases, some without a mask, some with a grade."""
     cohort = []
     for i in range(draw(st.integers(0, 40))):
         grade = draw(st.sampled_from(["HGG", "LGG", ""]))
         for session in range(draw(st.integers(1, 3))):
             has_mask = draw(st.integers(0, 9)) > 0
-            cohort.append(Patient(f"case{i}-{session}", f"patient{i}", grade, has_mask))
+            cohort.append(SplitCase(f"case{i}-{session}", f"patient{i}", grade, has_mask))
     return cohort
 
 
 def test_the_paper_split(tmp_path: Path) -> None:
-    unseen = [Patient(f"x{i}", f"x{i}", "", False) for i in range(125)]
+    unseen = [SplitCase(f"x{i}", f"x{i}", "", False) for i in range(125)]
     assignments, warnings = assign([*numbered(369, ("HGG", "HGG", "LGG")), *unseen])
     assert Counter(a.split for a in assignments.values()) == {"train": 314, "val": 55, "test": 125}
     assert all(assignments[one.case].split == "test" for one in unseen)
@@ -50,7 +50,7 @@ def test_the_paper_split(tmp_path: Path) -> None:
 
 @given(cohorts(), st.floats(0, 0.99), st.integers(0, 3), st.randoms(use_true_random=False))
 def test_no_patient_is_in_two_splits_and_order_does_not_matter(
-    cohort: list[Patient], fraction: float, seed: int, random: object
+    cohort: list[SplitCase], fraction: float, seed: int, random: object
 ) -> None:
     assignments, _ = assign(cohort, val_fraction=fraction, seed=seed)
     split_of = defaultdict(set)
@@ -109,7 +109,7 @@ def test_the_seed_decides() -> None:
 
 
 @given(cohorts(), st.integers(2, 6))
-def test_folds_are_even_in_size_and_grade(cohort: list[Patient], num_folds: int) -> None:
+def test_folds_are_even_in_size_and_grade(cohort: list[SplitCase], num_folds: int) -> None:
     plain, _ = assign(cohort)
     members = {one.patient: one.grade for one in cohort if plain[one.case].split != "test"}
     if len(members) < num_folds:
@@ -144,7 +144,7 @@ def test_what_does_not_divide_goes_round() -> None:
 
 
 def test_a_case_without_a_mask_takes_its_patient_into_test() -> None:
-    cohort = [*numbered(10), Patient("followup", "patient0003", "", False)]
+    cohort = [*numbered(10), SplitCase("followup", "patient0003", "", False)]
     assignments, (warning,) = assign(cohort, num_folds=3)
     assert assignments["case0003"].split == assignments["followup"].split == "test"
     assert assignments["case0003"].fold == -1
@@ -160,7 +160,7 @@ def test_a_single_patient_trains_with_a_warning() -> None:
 
 def test_a_grade_known_from_one_case_is_the_patients() -> None:
     known = [
-        Patient(f"{i}-{session}", f"p{i}", "LGG" if i % 4 else "HGG", True)
+        SplitCase(f"{i}-{session}", f"p{i}", "LGG" if i % 4 else "HGG", True)
         for i in range(40)
         for session in (0, 1)
     ]
@@ -188,7 +188,7 @@ def write(path: Path, *lines: str) -> Path:
 
 @given(cohorts(), st.sampled_from(["case", "patient"]), st.integers(0, 9))
 def test_a_split_written_down_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, cohort: list[Patient], column: str, seed: int
+    tmp_path_factory: pytest.TempPathFactory, cohort: list[SplitCase], column: str, seed: int
 ) -> None:
     if not cohort:
         return
@@ -217,7 +217,7 @@ def test_a_line_too_many_is_a_warning(tmp_path: Path) -> None:
 
 def test_names_are_found_in_any_letter_case_and_form(tmp_path: Path) -> None:
     """As after a spreadsheet, and where the scans were unpacked on a Mac."""
-    cohort = [Patient("Jose\u0301", "J", "", True), Patient("case0001", "P", "", True)]
+    cohort = [SplitCase("Jose\u0301", "J", "", True), SplitCase("case0001", "P", "", True)]
     path = write(tmp_path / "s.csv", "case,split", "JOS\u00c9,val", "Case0001,train")
     assignments, warnings = assign(cohort, split_file=path)
     assert [assignments[one.case].split for one in cohort] == ["val", "train"]
@@ -242,9 +242,9 @@ def test_a_split_file_that_cannot_be_is_refused(
     tmp_path: Path, lines: tuple[str, ...], said: list[str]
 ) -> None:
     cohort = [
-        Patient("a1", "A", "", True),
-        Patient("a2", "A", "", True),
-        Patient("b", "B", "", False),
+        SplitCase("a1", "A", "", True),
+        SplitCase("a2", "A", "", True),
+        SplitCase("b", "B", "", False),
     ]
     path = write(tmp_path / "split.csv", *lines)
     with pytest.raises(DataFaults) as refusal:
