@@ -8,7 +8,13 @@ from pathlib import Path
 from brats_cache.build.options import describe_options
 from brats_cache.build.plan import Plan
 from brats_cache.common.errors import printable
-from brats_cache.common.text import aligned_table, by_split, describe_pixels, human_bytes
+from brats_cache.common.text import (
+    aligned_table,
+    by_split,
+    count_of,
+    describe_pixels,
+    human_bytes,
+)
 from brats_cache.format.reader import Cache
 
 __all__ = ["describe_plan", "differences"]
@@ -37,8 +43,7 @@ def describe_plan(plan: Plan, out: Path) -> str:
             "rows": by_split(plan.num_rows, rows),
             **describe_pixels(plan.options.preparation.size, describe_options(plan.options)),
             "labels": ", ".join(
-                f"{name} ({count} case{'s' if count != 1 else ''})"
-                for name, count in sorted(schemes.items())
+                f"{name} ({count_of(count, 'case')})" for name, count in sorted(schemes.items())
             ),
             "size": human_bytes(plan.num_bytes),
         }

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from brats_cache.common.text import first_few
+from brats_cache.common.text import count_of, first_few
 
 __all__ = [
     "BratsError",
@@ -144,9 +144,9 @@ class DataFaults(BratsError, ValueError):
         self.advice = advice
         self._num_lines = num_lines
         num_cases = len({fault.case for fault in self.faults if fault.case})
-        count = f"{len(self.faults)} fault{'s' if len(self.faults) != 1 else ''}"
+        count = count_of(len(self.faults), "fault")
         if num_cases:
-            count += f" in {num_cases} case{'s' if num_cases != 1 else ''}"
+            count += f" in {count_of(num_cases, 'case')}"
         shown = _lines_of(self.faults)
         if num_lines is not None and len(shown) > num_lines:
             shown = [*shown[:num_lines], f"and {len(shown) - num_lines} more like these"]

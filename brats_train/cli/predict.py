@@ -11,6 +11,7 @@ import click
 
 from brats_cache.common.errors import BratsError, print_message, print_wrapped, printable
 from brats_cache.common.progress import show_progress
+from brats_cache.common.text import count_of
 from brats_train.cli.options import (
     PATH,
     FiniteRange,
@@ -148,8 +149,7 @@ def predict(
             return
     num_new, num_kept = len(outcome.written), len(outcome.kept)
     kept = f": {num_new} new, {num_kept} kept" if num_kept else ""
-    noun = "mask" if num_new + num_kept == 1 else "masks"
-    click.echo(f"{num_new + num_kept} {noun} in {out_dir}{kept}")
+    click.echo(f"{count_of(num_new + num_kept, 'mask')} in {out_dir}{kept}")
     if outcome.expected_dice:
         print_wrapped(_expected_dice(outcome.expected_dice))
 

@@ -11,6 +11,7 @@ from brats_cache.common.errors import BratsError, DataFaults, Fault, RunNotFound
 from brats_cache.common.files import open_regular_file
 from brats_cache.common.process import usable_cores
 from brats_cache.common.progress import show_progress
+from brats_cache.common.text import count_of
 from brats_cache.format.reader import Cache, open_cache
 from brats_cache.format.verify import verify_rows, verify_sources
 
@@ -55,13 +56,13 @@ def verify(files: tuple[Path, ...], sources: bool, workers: int | None) -> None:
     if caches:
         num_cases = sum(len(cache.cases) for cache in caches)
         also = " and their scans are unchanged" if sources else ""
-        click.echo(f"{_counted(num_cases, 'case')}: every byte is as written{also}.")
+        click.echo(f"{count_of(num_cases, 'case')}: every byte is as written{also}.")
     if whole:
-        click.echo(f"{_counted(whole, 'checkpoint')}: every value is as written.")
+        click.echo(f"{count_of(whole, 'checkpoint')}: every value is as written.")
     if num_exported:
-        click.echo(f"{_counted(num_exported, 'exported model')}: every value is as written.")
+        click.echo(f"{count_of(num_exported, 'exported model')}: every value is as written.")
     if without_digest:
-        click.echo(f"{_counted(without_digest, 'checkpoint')}: readable, without a digest.")
+        click.echo(f"{count_of(without_digest, 'checkpoint')}: readable, without a digest.")
 
 
 def _checkpoints_of(run: Path) -> list[Path]:
@@ -120,10 +121,6 @@ def _read_checkpoints(paths: Sequence[Path], unreadable: list[BratsError]) -> tu
         except BratsError as error:
             unreadable.append(error)
     return whole, without_digest
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' if count != 1 else ''}"
 
 
 def _in_mib(report: Callable[[int, int], None]) -> Callable[[int, int], None]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from brats_cache.common.text import count_of
 from brats_train.evaluation.comparison import Estimate, MetricComparison
 from brats_train.report.figures import RUN_STYLES
 from brats_train.report.html import assemble, asset, shown_number
@@ -183,7 +184,7 @@ def _score_table(runs: Sequence[ComparedRun], scores: Sequence[MetricComparison]
     groups = []
     for one in scores:
         label, digits = _METRICS[one.metric]
-        count = "1 case" if one.num_cases == 1 else f"{one.num_cases} cases"
+        count = count_of(one.num_cases, "case")
         region = f"{REGION_NAMES[one.region]} ({one.region.upper()})"
         rows = [f'<tr><th colspan="3" scope="rowgroup">{label}, {region}, {count}</th></tr>']
         for run, mean, difference in zip(runs, one.means, one.differences, strict=True):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from brats_cache.common.text import count_of
 from brats_train.evaluation.results import Results
 from brats_train.report.case_entry import CaseEntry
 from brats_train.report.cases_table import cases_table
@@ -98,7 +99,7 @@ def _summary_text(
         text += f" from {rows} slices, {config.get('num_val_rows', 0)} more for validation"
     text += "."
     if epochs:
-        text += f" It trained for {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}; "
+        text += f" It trained for {count_of(len(epochs), 'epoch')}; "
         text += f"the weights of epoch {best} were kept." if best else "none was kept."
     if results is None:
         text += " It has not been scored yet: brats eval --split val, then brats report."
@@ -113,7 +114,7 @@ def _scores_in_words(results: Results) -> str:
         for region in results.regions
     ]
     split = _SPLITS.get(summary["split"], summary["split"])
-    cases = f"1 {split} case" if len(results.cases) == 1 else f"{len(results.cases)} {split} cases"
+    cases = count_of(len(results.cases), f"{split} case")
     text = (
         f"Mean Dice on {cases}: {'; '.join(means)}. "
         "Cases are scored as volumes on the scans’ own grids. "

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from brats_cache.common.progress import duration
+from brats_cache.common.text import count_of
 from brats_train.training.rendering import INK
 
 __all__ = ["best_epoch", "draw_curves", "training_seconds"]
@@ -115,9 +116,9 @@ def _seconds(row: Mapping[str, float]) -> float:
 
 def _pace(epochs: Sequence[Mapping[str, float]], seconds: float, space: str) -> str:
     """Time and speed in words, `space` between the parts."""
-    count = "1 epoch" if len(epochs) == 1 else f"{len(epochs)} epochs"
     last = epochs[-1]
     return (
-        f"{count} in {duration(seconds)};{space}the last at {last['slices_per_s']:.3g} slices/s,"
+        f"{count_of(len(epochs), 'epoch')} in {duration(seconds)};"
+        f"{space}the last at {last['slices_per_s']:.3g} slices/s,"
         f"{space}{last['wait_pct']:.0f} % of it waiting for data"
     )
