@@ -12,6 +12,7 @@ from brats_cache.common.errors import printable
 from brats_cache.common.text import aligned_table, by_split, describe_pixels, human_bytes
 from brats_cache.format.cache_set import missing_parts
 from brats_cache.format.reader import Cache
+from brats_cache.format.schema import join_cases
 from brats_cache.imaging.labels import REGIONS, canonical_table
 
 __all__ = ["cache_as_json", "describe_cache"]
@@ -22,7 +23,7 @@ _LABEL_NAMES = ("background", "necrosis", "oedema", "enhancing", "cavity")
 def describe_cache(parts: Sequence[Cache]) -> str:
     """Describes a finished cache, or parts of one, a line for each property."""
     cache = parts[0]
-    cases = np.concatenate([part.cases for part in parts])
+    cases = join_cases([part.cases for part in parts])
     slices = np.concatenate([part.slices for part in parts])
     names = [split.decode() for split in cases["split"]]
     rows = Counter[str]()

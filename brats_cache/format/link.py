@@ -20,6 +20,7 @@ from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.files import write_atomically
 from brats_cache.format.cache_set import as_sets, check_compatible
 from brats_cache.format.reader import LINK_MARK, Cache, open_cache
+from brats_cache.format.schema import join_cases
 
 __all__ = ["write_link"]
 
@@ -97,4 +98,4 @@ def _tables(caches: Sequence[Cache]) -> tuple[np.ndarray, np.ndarray]:
         slices.append(rows)
         first_row += len(rows)
         first_case += len(part)
-    return np.concatenate(cases), np.concatenate(slices)
+    return join_cases(cases), np.concatenate(slices)

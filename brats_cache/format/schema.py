@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from brats_cache.imaging.labels import LABELS
 
-__all__ = ["NUM_LABELS", "SLICE_DTYPE", "SPLITS", "TEXT_FIELDS", "case_dtype"]
+__all__ = ["NUM_LABELS", "SLICE_DTYPE", "SPLITS", "TEXT_FIELDS", "case_dtype", "join_cases"]
 
 NUM_LABELS = len(LABELS)  # canonical ones; source values of every known scheme fit as well
 SLICE_DTYPE = np.dtype(
@@ -51,6 +51,23 @@ def case_dtype(lengths: Mapping[str, int], num_modalities: int) -> np.dtype:
             ("checksum", "<u8"),
         ]
     )
+
+
+def join_cases(tables: Sequence[np.ndarray]) -> np.ndarray:
+    """Puts the `/cases` of caches of as many modalities into one table, the first one's rows first.
+
+    Each text is as long as the longest needs. Not by np.concatenate: where texts of a field of
+    several differ in length, numpy (2.4) makes records that are shorter than their fields, and
+    writes beyond its memory.
+    """
+    fields = [
+        (name, max((table.dtype[name] for table in tables), key=lambda kind: kind.itemsize))
+        for name in tables[0].dtype.names or ()
+    ]
+    joined = np.empty(sum(map(len, tables)), np.dtype(fields))
+    for name, _ in fields:
+        joined[name] = np.concatenate([table[name] for table in tables])
+    return joined
 
 
 SPLITS = ("train", "val", "test")
