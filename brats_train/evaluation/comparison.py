@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from brats_cache.common.errors import BratsError
-from brats_cache.discovery.patients import patient_of
 from brats_train.evaluation.bootstrap import MIN_PATIENTS, bootstrap_interval
 from brats_train.evaluation.results import Results
 
@@ -85,14 +84,14 @@ def compare_results(results: Sequence[Results]) -> list[MetricComparison]:
             ]
             if known:
                 columns = tuple(tuple(values[case] for case in known) for values in by_case)
-                compared.append(_compare(region, metric, known, columns))
+                patients = [results[0].patient(case) for case in known]
+                compared.append(_compare(region, metric, patients, columns))
     return compared
 
 
 def _compare(
-    region: str, metric: str, cases: Sequence[str], columns: tuple[tuple[float, ...], ...]
+    region: str, metric: str, patients: Sequence[str], columns: tuple[tuple[float, ...], ...]
 ) -> MetricComparison:
-    patients = [patient_of(case) for case in cases]
     differences = [
         [value - first for value, first in zip(column, columns[0], strict=True)]
         for column in columns
@@ -100,7 +99,7 @@ def _compare(
     return MetricComparison(
         region=region,
         metric=metric,
-        num_cases=len(cases),
+        num_cases=len(patients),
         means=tuple(_estimate(column, patients) for column in columns),
         differences=tuple(_estimate(column, patients) for column in differences),
         values=columns,

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from brats_cache.common.csv_names import read_name
 from brats_cache.common.errors import BratsError, first_line, printable
 from brats_cache.common.files import read_json, read_small_file
+from brats_cache.discovery.patients import patient_of
 from brats_train.data.selection import RowRule
 from brats_train.evaluation.metrics import EmptyRule
 from brats_train.models.postprocessing import Postprocessing
@@ -112,6 +113,7 @@ class _Summary(_Fold):
     split: str
     num_cases: Annotated[int, Field(ge=0)]
     num_patients: Annotated[int, Field(ge=0)] | None = None  # older versions did not count them
+    patients: dict[str, str] = {}
     slice_rows: RowRule
     empty: EmptyRule
     slice_threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -175,6 +177,10 @@ class Results:
     def cases(self) -> tuple[str, ...]:
         """Case ids, each once, in the order of cases.csv."""
         return tuple(dict.fromkeys(row.case for row in self.rows))
+
+    def patient(self, case: str) -> str:
+        """The patient of a case, as the cache names them; older versions did not write that."""
+        return self.summary.get("patients", {}).get(case) or patient_of(case)
 
     def values(self, region: str, name: str) -> dict[str, float]:
         """The score `name` of `region` by case id, for the cases that have the region."""

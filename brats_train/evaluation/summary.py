@@ -104,6 +104,7 @@ def summarise(
         "split": split,
         "num_cases": len(cases),
         "num_patients": len({case.patient for case in cases}),
+        "patients": {case.case: case.patient for case in cases},
         "slice_iou": _mean(known),
         "num_slices": sum(
             max((len(ious) for ious in case.slice_ious.values()), default=0) for case in cases

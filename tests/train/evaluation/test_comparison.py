@@ -21,9 +21,11 @@ from tests.train.runs import call, make_run
 NAMES = ("a", r"_$b^$ \frac <b>& " + "with_a_long_name_" * 4, "c", "d", "e")
 
 
-def results_of(dice: dict[str, float], folder: str = "run") -> Results:
+def results_of(
+    dice: dict[str, float], folder: str = "run", patients: dict[str, str] | None = None
+) -> Results:
     rows = [CaseRow(case=case, region="wt", scores={"dice": one}) for case, one in dice.items()]
-    summary = {"regions": {"wt": {}}}
+    summary = {"regions": {"wt": {}}} | ({"patients": patients} if patients else {})
     return Results(folder=Path(folder), summary=summary, rows=rows, models=[])
 
 
@@ -46,6 +48,16 @@ def test_undefined_scores_and_few_patients() -> None:
     assert told.num_cases == 2
     assert told.differences[1].mean == pytest.approx(0.15)
     assert math.isnan(told.differences[1].low)
+
+
+def test_cases_of_one_patient_are_drawn_together() -> None:
+    """The patient is the one of the cache, which a table of patients may name."""
+    dice = {name: 0.5 + 0.1 * number for number, name in enumerate("abcdefghijkl")}
+    patients = {name: f"person {number // 2}" for number, name in enumerate(dice)}
+    (alone,) = compare_results([results_of(dice)])
+    (together,) = compare_results([results_of(dice, patients=patients)])
+    width = [one.means[0].high - one.means[0].low for one in (alone, together)]
+    assert width[1] > 1.2 * width[0]
 
 
 def test_no_difference_has_no_sign_of_its_own() -> None:

@@ -86,6 +86,7 @@ def test_the_field_at_fault_is_named(tmp_path: Path) -> None:
                 {"split": None},
                 {"num_cases": "1"},
                 {"num_patients": -1},
+                {"patients": {"a": 1}},
                 {"slice_rows": "x"},
                 {"empty": "x"},
                 {"slice_threshold": "x"},
