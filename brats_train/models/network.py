@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from brats_cache.common.errors import BratsError, first_line
+from brats_cache.common.text import count_of
 
 __all__ = ["TIMM_PREFIX", "ModelConfig", "build_model", "split_output", "try_model"]
 
@@ -125,9 +126,10 @@ def try_model(model: nn.Module, config: ModelConfig, size: int, num_samples: int
         (logits.mean() + (0 if labels is None else labels.mean())).backward()
     except Exception as error:  # as above
         raise BratsError(
-            f"{words}: cannot be trained on {num_samples} samples of {config.in_channels} x {size} "
-            f"x {size} ({first_line(error)}). Choose another encoder or architecture, "
-            "another --size of the cache, or a --batch-size that leaves no fewer samples over."
+            f"{words}: cannot be trained on {count_of(num_samples, 'sample')} of "
+            f"{config.in_channels} x {size} x {size} ({first_line(error)}). Choose another encoder "
+            "or architecture, another --size of the cache, a --batch-size that leaves no fewer "
+            "samples over, or --set half_resolution=0 where steps are taken at half the pixels."
         ) from error
     expected = (num_samples, config.classes, size, size)
     if tuple(logits.shape) != expected:
