@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from brats_cache.common.errors import BratsError, print_message
+from brats_cache.common.errors import BratsError, print_message, printable
 from brats_cache.common.progress import show_progress
+from brats_cache.common.text import first_few
 from brats_cache.discovery.namings import MODALITIES
 from brats_train.cli.options import (
     PATH,
@@ -137,6 +138,12 @@ def evaluate(
             )
     if result is None:
         return
+    if result.unmasked:
+        print_message(
+            f"{len(result.unmasked)} cases of the split have no mask and are not scored "
+            f"({printable(first_few(result.unmasked, 3))}). Segment them with brats predict.",
+            prefix="Note: ",
+        )
     if result.num_stored:
         print_message(
             f"the model did not run for {result.num_stored} of {len(result.cases)} cases: their "

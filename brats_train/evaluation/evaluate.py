@@ -79,12 +79,14 @@ class Evaluation:
         cases: All of its cases, in order of their ids.
         summary: What summary.json holds.
         num_stored: For how many cases no model had to run.
+        unmasked: The cases of the split that are left out, because they have no mask.
         classified: The label of each case, as `cases`; none of a model that tells none.
     """
 
     cases: tuple[CaseScores, ...]
     summary: dict[str, Any]
     num_stored: int = 0
+    unmasked: tuple[str, ...] = ()
     classified: tuple[ClassifiedCase, ...] = ()
 
 
@@ -115,7 +117,7 @@ def evaluate(
         The result, on every rank.
 
     Raises:
-        BratsError: The split has no cases, or some without masks to be scored against.
+        BratsError: The split has no cases, or none with a mask to be scored against.
     """
     models = models.overruled(job.tta, job.threshold)
     slice_threshold = SLICE_THRESHOLD if job.threshold is None else job.threshold
@@ -126,7 +128,7 @@ def evaluate(
         without=job.without,
     )
     with same_error_on_all_ranks():
-        cases = _cases_of(job, caches)
+        cases, unmasked = _cases_of(job, caches)
         if store is not None:
             store.make()
     mine = cases[world.rank :: world.size]
@@ -150,7 +152,7 @@ def evaluate(
     result = _gather(job, models.spec.regions, caches, scored, world, facts)
     if models.spec.labels:
         result = _classified(result, models.spec.labels, job.labels)
-    return replace(result, num_stored=sum(world.all_gather(num_stored)))
+    return replace(result, num_stored=sum(world.all_gather(num_stored)), unmasked=unmasked)
 
 
 def _classified(result: Evaluation, names: Sequence[str], truth: Mapping[str, str]) -> Evaluation:
@@ -218,7 +220,7 @@ def evaluate_files(
     """
     rules = MaskRules(regions=tuple(regions), slice_rows=job.rows, postprocessing=Postprocessing())
     with same_error_on_all_ranks():
-        cases = _cases_of(job, caches)
+        cases, unmasked = _cases_of(job, caches)
         files = _find_masks(folder, [_id_of(case) for case in cases])
     mine = list(zip(cases, files, strict=True))[world.rank :: world.size]
     tasks = (
@@ -228,10 +230,14 @@ def evaluate_files(
         for (cache, index), file in mine
     )
     scored = score_all(tasks, len(mine), world, progress, num_spare_cores=0)
-    return _gather(job, regions, caches, scored, world, {"predictions": str(folder)})
+    result = _gather(job, regions, caches, scored, world, {"predictions": str(folder)})
+    return replace(result, unmasked=unmasked)
 
 
-def _cases_of(job: EvaluationJob, caches: Sequence[Cache]) -> list[CaseOfCache]:
+def _cases_of(
+    job: EvaluationJob, caches: Sequence[Cache]
+) -> tuple[list[CaseOfCache], tuple[str, ...]]:
+    """The cases of the split that have a mask, and the ids of those that have none."""
     cases = [
         (cache, int(index))
         for cache in caches
@@ -240,13 +246,14 @@ def _cases_of(job: EvaluationJob, caches: Sequence[Cache]) -> list[CaseOfCache]:
     names = ", ".join(str(cache.path) for cache in caches)
     if not cases:
         raise BratsError(f"{names}: no case in split {job.split}. Look with brats info.")
-    unmasked = [_id_of(case) for case in cases if not case[0].cases["has_mask"][case[1]]]
-    if unmasked:
+    masked = [case for case in cases if case[0].cases["has_mask"][case[1]]]
+    unmasked = sorted({_id_of(case) for case in cases} - {_id_of(case) for case in masked})
+    if not masked:
         raise BratsError(
-            f"--split {job.split}: {len(unmasked)} of {len(cases)} cases have no mask to be scored "
-            f"against ({first_few(unmasked, 3)}). Segment them with brats predict."
+            f"--split {job.split}: none of its {len(cases)} cases has a mask to be scored against "
+            f"({first_few(unmasked, 3)}). Segment them with brats predict."
         )
-    return sorted(cases, key=_id_of)
+    return sorted(masked, key=_id_of), tuple(unmasked)
 
 
 def _id_of(case: CaseOfCache) -> str:

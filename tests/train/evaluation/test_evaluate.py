@@ -22,7 +22,7 @@ from brats_cache.imaging.labels import SCHEMES, region_table
 from brats_train.evaluation import case_scores as scoring
 from brats_train.evaluation.bootstrap import MIN_PATIENTS
 from brats_train.evaluation.case_masks import CaseProbabilities, MaskRules
-from brats_train.evaluation.evaluate import EvaluationJob, evaluate
+from brats_train.evaluation.evaluate import EvaluationJob, evaluate, evaluate_files
 from brats_train.evaluation.metrics import RegionScores
 from brats_train.evaluation.summary import DEFINITIONS, summarise, to_json
 from brats_train.inference.case_models import CaseModels
@@ -255,6 +255,19 @@ def test_cases_without_masks_are_left_to_predict(
 ) -> None:
     call("eval", "--run", run, "--split", "test", code=1)
     assert "brats predict" in capsys.readouterr().err
+
+
+def test_cases_with_masks_are_scored_beside_cases_without(run: Path, cache: Cache) -> None:
+    """As where a split file holds out cases, and those that have no mask are test as well."""
+    mixed = cache.cases.copy()
+    mixed["split"][mixed["split"] == b"val"] = b"test"
+    job = EvaluationJob(split="test", rows="all", fold=None, empty="official")
+    masks = run / "eval" / "val" / "masks"
+    mixture = replace(cache, cases=mixed)
+    result = evaluate_files(job, REGIONS, masks, [mixture], WORLD, lambda *_: None)
+    assert sorted(one.case for one in result.cases) == ids(cache, "val")
+    assert sorted(result.unmasked) == ids(cache, "test")
+    assert result.summary["num_cases"] == len(result.cases)
 
 
 def test_masks_do_not_outlive_their_scores(tmp_path: Path, cache: Cache) -> None:
