@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from brats_cache.common.errors import BratsError
@@ -12,7 +14,7 @@ from brats_cache.imaging.nifti_header import read_header
 from brats_cache.imaging.orientation import Orientation
 from brats_cache.imaging.preprocess import restore_masks
 
-__all__ = ["true_labels"]
+__all__ = ["check_truth", "true_labels"]
 
 
 def true_labels(cache: Cache, case: int, whole: bool = False) -> np.ndarray:
@@ -39,34 +41,57 @@ def true_labels(cache: Cache, case: int, whole: bool = False) -> np.ndarray:
     rows = cache.row_slice(case)
     z_indices = cache.slices["z"][rows]
     labels = np.zeros((depth, height, width), np.uint8)
-    if max(height, width) <= cache.shape[-1]:
+    if not _is_made_smaller(cache, case):
         masks = np.array(cache.masks[rows])[:, 0]
         labels[z_indices] = restore_masks(masks, height, width, cache.preparation.fit)
     else:
-        why = (
-            f"slices of {record['native_shape'][0]} x {record['native_shape'][1]} do not fit in "
-            f"{cache.shape[-1]} pixels"
-        )
-        labels[z_indices] = _from_source(cache, case, why)[z_indices]
+        labels[z_indices] = _from_source(cache, case, _too_small(cache, case))[z_indices]
     if whole and np.count_nonzero(labels) < record["native_voxel_counts"][1:].sum():
         return _from_source(cache, case, "the cache lacks slices with labels")
     return labels
 
 
-def _from_source(cache: Cache, case: int, why: str) -> np.ndarray:
-    """(Z, Y, X) uint8 canonical labels, read from the source mask."""
+def check_truth(cache: Cache, case: int) -> None:
+    """Checks that `true_labels` has what it needs, without reading a mask.
+
+    Raises:
+        BratsError: The source mask is needed and gone.
+    """
+    if _is_made_smaller(cache, case):
+        _source(cache, case, _too_small(cache, case))
+
+
+def _is_made_smaller(cache: Cache, case: int) -> bool:
+    record = cache.cases[case]
+    permutation = Orientation.of(record["affine"]).permutation
+    return max(record["native_shape"][axis] for axis in permutation[1:]) > cache.shape[-1]
+
+
+def _too_small(cache: Cache, case: int) -> str:
+    shape = cache.cases["native_shape"][case]
+    return f"slices of {shape[0]} x {shape[1]} do not fit in {cache.shape[-1]} pixels"
+
+
+def _source(cache: Cache, case: int, why: str) -> Path:
+    """The source mask, which is there."""
     record = cache.cases[case]
     path = cache.data_dirs[record["data_dir"]] / record["source_name"][-1].decode()
-    why += ", so the truth is read from the scans"
     if not path.is_file():
         raise BratsError(
-            f"{record['id'].decode()}: {path} is gone, but {why}. Put it back, or build the cache "
-            "with a --size and --slices that hold what is needed."
+            f"{record['id'].decode()}: {path} is gone, but {why}, so the truth is read from the "
+            "scans. Put it back, or build the cache with a --size and --slices that hold what is "
+            "needed."
         )
+    return path
+
+
+def _from_source(cache: Cache, case: int, why: str) -> np.ndarray:
+    """(Z, Y, X) uint8 canonical labels, read from the source mask."""
+    record, path = cache.cases[case], _source(cache, case, why)
     contents = read_contents(read_header(path))
     if contents.checksum != record["source_checksum"][-1]:
         raise BratsError(
-            f"{record['id'].decode()}: {path} has changed since the cache was built, but {why}. "
-            "Build the cache again."
+            f"{record['id'].decode()}: {path} has changed since the cache was built, but {why}, so "
+            "the truth is read from the scans. Build the cache again."
         )
     return canonical_table(cache.scheme(case))[read_labels(contents)]

@@ -185,7 +185,8 @@ def train(
             sys.exit(130)
         best = f" Best epoch {done.best_epoch}: {run.best}" if job.fold != "all" else ""
         say(f"Finished: {done.reason}.{best}")
-        say(f"Next: brats eval --split val --run-dir {name}")
+        following = "eval --split val" if done.is_validated else "predict SCANS --out masks"
+        say(f"Next: brats {following} --run-dir {name}")
 
 
 def _choose_run(

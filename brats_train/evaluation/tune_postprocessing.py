@@ -33,6 +33,7 @@ from brats_train.runtime.distributed import World
 
 __all__ = [
     "CaseCurves",
+    "cases_to_choose_by",
     "choose_postprocessing",
     "estimate_choice_seconds",
     "measure_cases",
@@ -101,7 +102,7 @@ def measure_cases(
     Raises:
         BratsError: No validation case has a mask.
     """
-    cases = _cases_to_choose_by(caches, fold, at_most)
+    cases = cases_to_choose_by(caches, fold, at_most)
     if not cases:
         raise BratsError("no validation case has a mask, so there is nothing to choose by.")
     mine: dict[tuple[str, str], CaseCurves] = {}
@@ -160,7 +161,7 @@ def estimate_choice_seconds(
         seconds_per_slice: Of a forward pass.
         at_most: See `measure_cases`.
     """
-    cases = _cases_to_choose_by(caches, fold, at_most)
+    cases = cases_to_choose_by(caches, fold, at_most)
     num_slices = sum(int(cache.cases["rows"][case]) for cache, case in cases)
     num_voxels = sum(math.prod(cache.cases["native_shape"][case].tolist()) for cache, case in cases)
     return NUM_PASSES * num_slices * seconds_per_slice + SECONDS_A_VOXEL * num_voxels
@@ -170,7 +171,7 @@ def most_cases_within(
     seconds: float, caches: Sequence[Cache], fold: Fold, seconds_per_slice: float
 ) -> int | None:
     """How many cases `measure_cases` can take in so many seconds; None where it can take all."""
-    num_cases = len(_cases_to_choose_by(caches, fold, None))
+    num_cases = len(cases_to_choose_by(caches, fold, None))
 
     def estimate(at_most: int) -> float:
         return estimate_choice_seconds(caches, fold, seconds_per_slice, at_most)
@@ -179,8 +180,8 @@ def most_cases_within(
     return None if most == num_cases else most
 
 
-def _cases_to_choose_by(
-    caches: Sequence[Cache], fold: Fold, at_most: int | None
+def cases_to_choose_by(
+    caches: Sequence[Cache], fold: Fold, at_most: int | None = None
 ) -> list[tuple[Cache, int]]:
     """The validation cases that have a mask, or `at_most` of them, evenly spread."""
     cases = [

@@ -5,13 +5,17 @@ How rules are compared is in `evaluation.tune_postprocessing`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from brats_cache.common.errors import BratsError
 from brats_cache.common.progress import show_progress
 from brats_cache.format.cache_set import open_caches
 from brats_cache.format.reader import Cache
+from brats_cache.format.truth import check_truth
+from brats_train.data.selection import Fold
 from brats_train.evaluation.tune_postprocessing import (
+    cases_to_choose_by,
     choose_postprocessing,
     measure_cases,
     record_postprocessing,
@@ -21,9 +25,29 @@ from brats_train.runtime.distributed import World
 from brats_train.training.run_dir import RunDir
 from brats_train.training.state import Progress, TrainJob
 
-__all__ = ["choose_for_folds", "choose_for_run"]
+__all__ = ["check_truth_of", "choose_for_folds", "choose_for_run"]
 
 Log = Callable[[str], None]
+
+
+def check_truth_of(caches: Sequence[Cache], folds: Iterable[Fold]) -> None:
+    """Checks that the truth of the validation cases is at hand, before a training that needs it.
+
+    Args:
+        caches: The opened caches.
+        folds: Whose validation cases.
+
+    Raises:
+        BratsError: A source mask is needed and gone.
+    """
+    try:
+        for fold in folds:
+            for cache, case in cases_to_choose_by(caches, fold):
+                check_truth(cache, case)
+    except BratsError as error:
+        raise BratsError(
+            f"{error} Or train without choosing the post-processing: --set choose=false."
+        ) from error
 
 
 def choose_for_run(

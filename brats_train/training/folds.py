@@ -14,7 +14,7 @@ from brats_cache.common.errors import BratsError
 from brats_cache.format.cache_set import open_caches
 from brats_train.data.selection import folds_of
 from brats_train.runtime.distributed import World
-from brats_train.training.choose_postprocessing import choose_for_folds
+from brats_train.training.choose_postprocessing import check_truth_of, choose_for_folds
 from brats_train.training.run_config import job_config
 from brats_train.training.run_dir import RunDir
 from brats_train.training.setup import resolve_recipe
@@ -46,7 +46,8 @@ def train_folds(
         started: Of the first fold, see `TimeBudget`.
 
     Raises:
-        BratsError: The caches have fewer than two folds, or see `trainer.train`.
+        BratsError: The caches have fewer than two folds, the truth to choose by is gone, or see
+            `trainer.train`.
     """
     caches = open_caches(job.cache_paths, same_modalities=False)
     folds = folds_of(caches)
@@ -54,6 +55,8 @@ def train_folds(
         raise BratsError(
             f"--fold all: {caches[0].path} has no folds. Build it with --folds K, K at least 2."
         )
+    if job.recipe.choose and not resume:
+        world.decide_on_main(lambda: check_truth_of(caches, folds))
     runs = {fold: RunDir(run.path / f"fold{fold}") for fold in folds}
     job = replace(job, recipe=resolve_recipe(job.recipe, caches, log))
     if world.is_main:

@@ -72,11 +72,13 @@ class Finished:
         reason: In words.
         best_epoch: From 1; 0 where no epoch was completed.
         is_resumable: It was interrupted between two steps.
+        is_validated: There are validation cases, which can be scored.
     """
 
     reason: str
     best_epoch: int
     is_resumable: bool
+    is_validated: bool = True
 
 
 @dataclass(kw_only=True)

@@ -24,7 +24,7 @@ from brats_train.runtime.distributed import World
 from brats_train.runtime.signals import InterruptHandler
 from brats_train.runtime.stopwatch import Stopwatch
 from brats_train.training.checkpointing import RunCheckpoints
-from brats_train.training.choose_postprocessing import choose_for_run
+from brats_train.training.choose_postprocessing import check_truth_of, choose_for_run
 from brats_train.training.curves_file import CurvesFile
 from brats_train.training.disk_space import check_disk_space
 from brats_train.training.epoch_record import epoch_line, epoch_row
@@ -82,6 +82,8 @@ def train(
         trainer = Trainer(job, world, run, log, started)
         optimizer = trainer.recipe.optimizer
         world.decide_on_main(lambda: check_disk_space(run, trainer.train_step, optimizer))
+        if trainer.is_to_choose and not resume:
+            world.decide_on_main(lambda: check_truth_of(trainer.caches, [job.fold]))
         if resume:
             trainer.resume()
         elif world.is_main:
@@ -174,7 +176,10 @@ class Trainer:
             if self._agree(self._checkpoint_if_due()) is StepAction.CHECKPOINT:
                 self.save_last()
         self.save_last()
-        return Finished(reason, progress.best_epoch + 1, is_resumable=False)
+        is_validated = self.validator.num_rows > 0
+        return Finished(
+            reason, progress.best_epoch + 1, is_resumable=False, is_validated=is_validated
+        )
 
     def train_epoch(self, interrupts: InterruptHandler) -> StepAction:
         """Takes the epoch's remaining steps.

@@ -33,7 +33,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Started]:
     ) -> Finished:
         assert started is None  # the process's start
         calls.append(Started(job, run, resume))
-        return Finished("all 1 epochs are done", 1, is_resumable=False)
+        return Finished("all 1 epochs are done", 1, is_resumable=False, is_validated=not calls[1:])
 
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
@@ -56,12 +56,16 @@ def test_resume_where_there_is_no_run_begins_one_and_says_so(
     assert not start.is_resumed
     assert start.run.path == Path("queue/a")
     assert start.job.recipe.lr == 0.5
-    assert "queue/a: holds no run yet; begins one." in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "queue/a: holds no run yet; begins one." in told
+    assert "Next: brats eval --split val --run-dir queue/a\n" in told
     call("train", "--resume", "--device", "cpu", code=1)
     assert "there is no such run. Train first" in capsys.readouterr().err
     Path("empty").mkdir()
     call("train", "--resume", "--run-dir", "empty", "--device", "cpu")
-    assert "empty: holds no run yet; begins one." in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "empty: holds no run yet; begins one." in told
+    assert "Next: brats predict SCANS --out masks --run-dir empty\n" in told  # nothing to score
 
 
 def test_a_missing_cache_is_told_before_a_run_is_made(
