@@ -113,7 +113,7 @@ def test_folds_are_even_in_size_and_grade(cohort: list[SplitCase], num_folds: in
     plain, _ = assign(cohort)
     members = {one.patient: one.grade for one in cohort if plain[one.case].split != "test"}
     if len(members) < num_folds:
-        with pytest.raises(BratsError, match="--folds"):
+        with pytest.raises(BratsError, match="--folds.* at least one for each fold$"):
             assign(cohort, num_folds=num_folds)
         return
     assignments, _ = assign(cohort, num_folds=num_folds)
@@ -155,7 +155,12 @@ def test_a_case_without_a_mask_takes_its_patient_into_test() -> None:
 def test_a_single_patient_trains_with_a_warning() -> None:
     assignments, warnings = assign(numbered(1))
     assert assignments["case0000"].split == "train"
-    assert len(warnings) == 1
+    assert warnings == ["one patient with a segmentation: it trains, and none validates"]
+
+
+def test_a_case_id_that_occurs_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="^a case id occurs twice$"):
+        assign([*numbered(3), *numbered(1)])
 
 
 def test_a_grade_known_from_one_case_is_the_patients() -> None:
