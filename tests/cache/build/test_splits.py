@@ -102,10 +102,10 @@ def test_one_more_patient_moves_at_most_one_over_each_border_of_folds(
 
 
 def test_the_seed_decides() -> None:
-    splits = {
-        tuple(a.split for a in assign(numbered(30), seed=seed)[0].values()) for seed in range(5)
-    }
-    assert len(splits) == 5
+    made = [assign(numbered(30), seed=seed, num_folds=3)[0].values() for seed in range(5)]
+    assert len({tuple(a.split for a in one) for one in made}) == 5
+    assert len({tuple(a.fold for a in one) for one in made}) == 5
+    assert assign(numbered(30)) == assign(numbered(30), seed=0)
 
 
 @given(cohorts(), st.integers(2, 6))
@@ -113,7 +113,7 @@ def test_folds_are_even_in_size_and_grade(cohort: list[SplitCase], num_folds: in
     plain, _ = assign(cohort)
     members = {one.patient: one.grade for one in cohort if plain[one.case].split != "test"}
     if len(members) < num_folds:
-        with pytest.raises(BratsError, match="--folds.* at least one for each fold$"):
+        with pytest.raises(BratsError, match=r"--folds.* at least one for each fold$"):
             assign(cohort, num_folds=num_folds)
         return
     assignments, _ = assign(cohort, num_folds=num_folds)
@@ -159,7 +159,7 @@ def test_a_single_patient_trains_with_a_warning() -> None:
 
 
 def test_a_case_id_that_occurs_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="^a case id occurs twice$"):
+    with pytest.raises(ValueError, match=r"^a case id occurs twice$"):
         assign([*numbered(3), *numbered(1)])
 
 
@@ -203,6 +203,20 @@ def test_a_split_written_down_is_read_back(
     again, warnings = assign(cohort, split_file=path)
     assert again == assignments
     assert warnings == []
+
+
+@given(cohorts(), st.integers(0, 9))
+def test_a_split_of_a_manifest_is_taken_over(cohort: list[SplitCase], seed: int) -> None:
+    assignments, _ = assign(cohort, seed=seed, val_fraction=0.3)
+    split_of = {case.upper(): one.split for case, one in assignments.items()}
+    assert assign(cohort, given=split_of) == (assignments, [])
+
+
+def test_a_split_file_comes_before_a_manifest(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.csv", "case,split", "case0000,val", "case0001,train")
+    split_of = {"case0000": "test", "case0001": "test"}
+    assignments, _ = assign(numbered(2), split_file=path, given=split_of)
+    assert [one.split for one in assignments.values()] == ["val", "train"]
 
 
 def test_folds_spare_what_the_file_calls_test(tmp_path: Path) -> None:

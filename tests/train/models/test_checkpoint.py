@@ -226,7 +226,7 @@ def test_tensors_count_with_type_shape_and_values() -> None:
     digests = {content_digest({"a": value}) for value in (ones, *changed)}
     assert len(digests) == 7
     assert content_digest({"a": ones.t().contiguous().t()}) == content_digest({"a": ones})
-    with pytest.raises(ValueError, match="^a tensor has more values than memory$"):
+    with pytest.raises(ValueError, match=r"^a tensor has more values than memory$"):
         content_digest({"a": torch.zeros(1).expand(1 << 40)})
-    with pytest.raises(TypeError, match="^a value of type set$"):
+    with pytest.raises(TypeError, match=r"^a value of type set$"):
         content_digest({"a": {1, 2}})
