@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable
 
@@ -53,7 +52,8 @@ class TimeBudget:
         """Counts a step that has been taken; the same steps are timed on every rank.
 
         Each kind is timed `TIMED_STEPS` steps at once, several times, for a share of the minutes:
-        a program that starts beside the first steps must not decide the whole schedule.
+        a program that runs beside some of the first steps must not decide the whole schedule. Where
+        it stays, the schedule is shortened later.
 
         Args:
             wait: Returns once the device has finished the step.
@@ -61,7 +61,7 @@ class TimeBudget:
             agree: Returns what rank 0 passes to it, on every rank.
 
         Returns:
-            The median seconds of a step of each kind, once, when all are timed; else None.
+            The shortest seconds of a step of each kind, once, when all are timed; else None.
         """
         self._num_steps += 1
         if (self._num_steps - WARM_UP_STEPS) % TIMED_STEPS:
@@ -79,7 +79,7 @@ class TimeBudget:
         if self.kind < kinds:
             self._seconds_by_kind.append([])
             return None
-        return [statistics.median(timings) for timings in self._seconds_by_kind]
+        return [min(timings) for timings in self._seconds_by_kind]
 
     def leave_out(self, seconds: float) -> None:
         """Leaves out of the steps' time what was spent between two of them on something else."""

@@ -69,7 +69,8 @@ def test_steps_are_timed_for_a_share_of_the_time(
 
     budget, found = TimeBudget(1000), None
     for number in range(WARM_UP_STEPS + MAX_TIMINGS * TIMED_STEPS):
-        clock.now += 9.0 if number < WARM_UP_STEPS + 3 * TIMED_STEPS else 1.0
+        is_alone = number >= WARM_UP_STEPS + (MAX_TIMINGS - 1) * TIMED_STEPS
+        clock.now += 1.0 if is_alone else 9.0
         found = budget.time_step(lambda: None, 1, bool)
     assert found == [1.0]
 
