@@ -156,6 +156,7 @@ def test_a_single_patient_trains_with_a_warning() -> None:
     assignments, warnings = assign(numbered(1))
     assert assignments["case0000"].split == "train"
     assert warnings == ["one patient with a segmentation: it trains, and none validates"]
+    assert Counter(a.split for a in assign(numbered(2))[0].values()) == {"train": 1, "val": 1}
 
 
 def test_a_case_id_that_occurs_twice_is_refused() -> None:
