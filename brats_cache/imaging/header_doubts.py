@@ -48,7 +48,7 @@ def header_doubts(header: nib.Nifti1Header, shape: Sequence[int]) -> tuple[str, 
         sform = np.asarray(header.get_sform(), np.float64)
         if shear_of(sform) > MAX_SHEAR:
             doubts.append(SHEARED)
-        elif not _is_scaled(sform, np.asarray(header["pixdim"][1:4], np.float64)):
+        elif not _is_scaled(sform, header["pixdim"][1:4]):
             doubts.append(UNSCALED)
         elif has_qform and not _is_near(header, sform, shape):
             doubts.append(FORMS_DIFFER)
@@ -75,7 +75,9 @@ def shear_of(affine: np.ndarray) -> float:
 def _is_scaled(sform: np.ndarray, pixdim: np.ndarray) -> bool:
     """Whether the columns of the sform are as long as the voxel sizes; both in mm."""
     lengths = np.sqrt((sform[:3, :3] ** 2).sum(axis=0))
-    return bool((np.abs(lengths - np.abs(pixdim)) <= MAX_RELATIVE_SCALE * lengths).all())
+    with np.errstate(invalid="ignore"):  # of a signalling NaN, which is no size at all
+        sizes = np.abs(pixdim.astype(np.float64))
+    return bool((np.abs(lengths - sizes) <= MAX_RELATIVE_SCALE * lengths).all())
 
 
 def _is_near(header: nib.Nifti1Header, sform: np.ndarray, shape: Sequence[int]) -> bool:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from brats_cache.build.split_tables import Assignment, Patient, format_splits, splits_from_file
+from brats_cache.build.split_tables import Assignment, SplitCase, format_splits, splits_from_file
 from brats_cache.format.schema import SPLITS
 from tests.hostile.mutations import Files, choose, spoil_table
 
 _PATIENTS = [
-    Patient(case=f"{name}_{time}", patient=name, grade="", has_mask=name != "d")
+    SplitCase(case=f"{name}_{time}", patient=name, grade="", has_mask=name != "d")
     for name, time in (("a", 1), ("a", 2), ("b", 1), ("c", 1), ("d", 1))
 ]
 _TABLES = (

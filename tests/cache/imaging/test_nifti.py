@@ -14,7 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from brats_cache.common.errors import DataFaults
@@ -405,7 +405,15 @@ def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.Monkey
         read_contents(header)
 
 
+SIGNALLING_NAN = b"\x01\x00\x81\x7f"  # as float32, whose cast to float64 NumPy warns of
+
+
 @given(st.binary(min_size=1, max_size=12), st.integers(0, 347))
+@example(noise=SIGNALLING_NAN, place=84)  # pixdim
+@example(noise=SIGNALLING_NAN, place=108)  # vox_offset
+@example(noise=SIGNALLING_NAN, place=112)  # scl_slope
+@example(noise=SIGNALLING_NAN, place=256)  # quatern_b
+@example(noise=SIGNALLING_NAN, place=280)  # srow_x
 def test_no_header_whatever_ends_in_a_traceback_or_a_warning(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, place: int
 ) -> None:
