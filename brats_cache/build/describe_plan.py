@@ -69,12 +69,12 @@ def differences(plan: Plan, cache: Cache) -> list[str]:
             found.append(f"{name}: {_plain(held)} there, {_plain(wanted)} now")
     if cache.shard != (plan.shard.index, plan.shard.count):
         found.append(f"shard: {cache.shard[0]}/{cache.shard[1]} there, {plan.shard} now")
-    held_ids = {name.decode() for name in cache.cases["id"]}
+    held_ids = set(cache.case_ids)
     wanted_ids = {case.id for case in plan.cases}
     removed, added = sorted(held_ids - wanted_ids), sorted(wanted_ids - held_ids)
     found += [f"{name}: in that file, not among the scans now" for name in removed]
     found += [f"{name}: among the scans now, not in that file" for name in added]
-    indices = {name.decode(): index for index, name in enumerate(cache.cases["id"])}
+    indices = {name: index for index, name in enumerate(cache.case_ids)}
     for case in plan.cases:
         if case.id not in indices:
             continue

@@ -131,6 +131,16 @@ class Cache:
         """How the pixels were made, enough to prepare another scan alike."""
         return _preparation(self.options)
 
+    @property
+    def case_ids(self) -> list[str]:
+        """The ids of all cases, in the order of `cases`."""
+        return [name.decode() for name in self.cases["id"].tolist()]
+
+    def case_id(self, case: int) -> str:
+        """The id of case number `case`."""
+        name: bytes = self.cases["id"][case]
+        return name.decode()
+
     def row_slice(self, case: int) -> slice:
         """The rows of case number `case` in `images`, `masks` and `slices`, ascending in z."""
         first = int(self.cases["first_row"][case])

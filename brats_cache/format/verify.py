@@ -106,7 +106,7 @@ def _check_rows(cache: Cache, case: int) -> Fault | None:
             return None
         what = f"rows with the checksum {found:016x}"
     return Fault(
-        case=cache.cases["id"][case].decode(),
+        case=cache.case_id(case),
         path=cache.path,
         found=what,
         expected=f"{wanted:016x}, as they were written",

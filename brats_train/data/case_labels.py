@@ -42,7 +42,7 @@ def label_cases(source: str, caches: Sequence[Cache]) -> dict[str, str]:
     else:
         known = _read_labels(Path(source))
         where = f"--classify {printable(source)}"
-    held = {name.decode() for cache in caches for name in cache.cases["id"].tolist()}
+    held = {case for cache in caches for case in cache.case_ids}
     of_key = {id_key(case): label for case, label in known.items() if label}
     labels = {case: of_key[id_key(case)] for case in sorted(held) if id_key(case) in of_key}
     if not labels:
@@ -108,9 +108,7 @@ def slice_labels(
     Raises:
         BratsError: The slices have fewer than two different labels.
     """
-    by_case = [
-        [labels.get(name.decode(), "") for name in cache.cases["id"].tolist()] for cache in caches
-    ]
+    by_case = [[labels.get(case, "") for case in cache.case_ids] for cache in caches]
     found = np.full(len(rows), "", object)
     for number, cache in enumerate(caches):
         here = rows.cache == number

@@ -102,7 +102,7 @@ class BratsSlices(Dataset[tuple[Tensor, Tensor]]):
         """The id of the case that an item comes from, and z of its slice: 0 is the lowest one."""
         cache, row = self._find(index)
         record = cache.slices[row]
-        return cache.cases["id"][record["case"]].decode(), int(record["z"])
+        return cache.case_id(record["case"]), int(record["z"])
 
     def _find(self, index: int) -> tuple[Cache, int]:
         """Raises IndexError outside the dataset, which ends a plain loop over it."""

@@ -152,7 +152,7 @@ def _rows_of(cache: Cache, cases: np.ndarray, rule: str) -> np.ndarray:
         is_middle = slices["z"] == np.repeat(depths, [len(part) for part in ranges]) // 2
         missing = np.setdiff1d(cases, slices["case"][is_middle])
         if len(missing):
-            names = first_few([cache.cases["id"][case].decode() for case in missing])
+            names = first_few([cache.case_id(case) for case in missing])
             raise BratsError(
                 f"{cache.path}: no middle slice of {len(missing)} cases ({names}). Build the cache "
                 "with --slices brain, middle or all, or train with --set rows=all."

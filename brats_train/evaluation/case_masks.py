@@ -183,7 +183,7 @@ def decode_masks(content: bytes, cache: Cache, case: int, rules: MaskRules) -> C
         parts = _cut(_inflate(content, sum(lengths)), lengths)
     except ValueError as error:
         raise BratsError(
-            f"{cache.cases['id'][case].decode()}: what eval_store of the run holds of it are no "
+            f"{cache.case_id(case)}: what eval_store of the run holds of it are no "
             f"masks ({error}). Remove that folder."
         ) from None
     return CaseMasks(

@@ -131,7 +131,7 @@ def _score_masks(
             masks.slices[:, channel], region_table(region)[true_slices]
         ).tolist()
     return CaseScores(
-        case=cache.cases["id"][task.case].decode(),
+        case=cache.case_id(task.case),
         patient=cache.cases["patient"][task.case].decode(),
         regions=regions,
         slice_ious=ious,
@@ -148,7 +148,7 @@ def _score_masks(
 def _score_file(task: ScoringTask, cache: Cache, path: Path) -> CaseScores:
     """A mask made elsewhere covers the whole scan, and so must its truth."""
     rules, grid = task.rules, cache.grid(task.case)
-    case, scheme = cache.cases["id"][task.case].decode(), cache.scheme(task.case)
+    case, scheme = cache.case_id(task.case), cache.scheme(task.case)
     labels = read_mask(path, case, grid, scheme)
     truth = true_labels(cache, task.case, whole=True)
     rows = rows_by_rule(cache, task.case, rules.slice_rows)

@@ -258,8 +258,7 @@ def _cases_of(
 
 def _id_of(case: CaseOfCache) -> str:
     cache, index = case
-    name: str = cache.cases["id"][index].decode()
-    return name
+    return cache.case_id(index)
 
 
 def _task(

@@ -69,7 +69,7 @@ def key_of(
         "brats": __version__,
         "content": _CONTENT,
         "cache": cache.fingerprint,
-        "case": cache.cases["id"][case].decode(),
+        "case": cache.case_id(case),
         "checkpoints": ensemble.fingerprints,
         "regions": rules.regions,
         "rules": [asdict(post.rule(region)) for region in rules.regions],
@@ -117,7 +117,7 @@ class MaskStore:
 
     def path(self, cache: Cache, case: int) -> Path:
         """The file of a case. Raises `DataFaults` where its id is no file name."""
-        return mask_path(self.folder, cache.cases["id"][case].decode(), ".masks")
+        return mask_path(self.folder, cache.case_id(case), ".masks")
 
     def find(self, cache: Cache, case: int, *keys: bytes) -> bytes | None:
         """The content that is stored for a case under one of `keys`, None where there is none."""

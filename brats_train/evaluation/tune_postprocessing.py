@@ -207,7 +207,7 @@ def _measure(
     cache: Cache, index: int, ensemble: Ensemble, progress: ShareDone
 ) -> Iterator[tuple[tuple[str, str], CaseCurves]]:
     """The curves of each region that the case's labels know."""
-    labels, case = true_labels(cache, index), cache.cases["id"][index].decode()
+    labels, case = true_labels(cache, index), cache.case_id(index)
     plain = predict_cached_case(
         cache, index, ensemble, False, progress=lambda share: progress(share / NUM_PASSES)
     )

@@ -161,7 +161,7 @@ def files_predictor(folder: Path, regions: tuple[str, ...]) -> Predict:
     """
 
     def predict(cache: Cache, index: int, labels: np.ndarray | None) -> Predicted:
-        case = _id_of(cache, index)
+        case = cache.case_id(index)
         candidates = [mask_path(folder, case, suffix) for suffix in (".nii.gz", ".nii")]
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
@@ -196,7 +196,7 @@ def select_slices(
     """
     rows, z_indices = _rows(cache, index)
     if not len(rows):
-        raise BratsError(f"{_id_of(cache, index)}: {cache.path} holds no slice of it.")
+        raise BratsError(f"{cache.case_id(index)}: {cache.path} holds no slice of it.")
     truth = None if labels is None else _truth(cache, index, labels, regions)
     found = predicted.masks[:, z_indices]
     true = np.zeros_like(found) if truth is None else truth[:, z_indices]
@@ -215,7 +215,7 @@ def select_slices(
     shown = None if truth is None else truth[:, chosen].swapaxes(0, 1)
     tumour = prediction if shown is None or not shown.any() else shown
     whole = CaseSlices(
-        case=_id_of(cache, index),
+        case=cache.case_id(index),
         modalities=tuple(cache.preparation.modalities),
         z_indices=chosen,
         depth=cache.depth(index),
@@ -249,8 +249,3 @@ def _rows(cache: Cache, index: int) -> tuple[np.ndarray, np.ndarray]:
     span = cache.row_slice(index)
     rows = np.arange(span.start, span.stop)
     return rows, cache.slices["z"][rows]
-
-
-def _id_of(cache: Cache, index: int) -> str:
-    name: str = cache.cases["id"][index].decode()
-    return name

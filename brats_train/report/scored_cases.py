@@ -117,11 +117,7 @@ def _worst_first(results: Results) -> list[str]:
 
 def _locate_cases(results: Results, caches: Sequence[Cache]) -> dict[str, tuple[Cache, int]]:
     """The cache of each scored case, and its number in it, by id."""
-    every = {
-        name.decode(): (cache, index)
-        for cache in caches
-        for index, name in enumerate(cache.cases["id"].tolist())
-    }
+    every = {case: (cache, index) for cache in caches for index, case in enumerate(cache.case_ids)}
     missing = [case for case in results.cases if case not in every]
     if missing:
         raise BratsError(

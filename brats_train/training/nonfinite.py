@@ -56,6 +56,6 @@ def _slice_names(rows: RowSet, caches: Sequence[Cache]) -> str:
     names = []
     for number, row in zip(rows.cache, rows.row, strict=True):
         record = caches[number].slices[row]
-        case = caches[number].cases["id"][record["case"]].decode()
+        case = caches[number].case_id(record["case"])
         names.append(f"{printable(case)} z={np.int64(record['z'])}")
     return first_few(names, NUM_SHOWN)

@@ -129,7 +129,7 @@ def check_data(
             known = cache.scheme(int(index)).regions
             if missing := [region for region in recipe.regions if region not in known]:
                 raise BratsError(
-                    f"{cache.path}: the mask of {cache.cases['id'][index].decode()} (scheme "
+                    f"{cache.path}: the mask of {cache.case_id(int(index))} (scheme "
                     f"{cache.scheme(int(index)).name}) does not know {', '.join(missing)}. "
                     "Train with --target wt."
                 )

@@ -134,7 +134,7 @@ def _job(
     cache_path: Path, data: Sequence[Path], modalities: Sequence[str], *, minutes: float, out: Path
 ) -> FoldsJob:
     cache = open_cache(cache_path)
-    ids = [name.decode() for name in cache.cases["id"]]
+    ids = cache.case_ids
     schemes = {cache.scheme(index).name: cache.scheme(index) for index in range(len(ids))}
     if len(schemes) > 1:
         raise BratsError(

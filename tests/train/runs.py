@@ -87,7 +87,7 @@ def ids(cache: Cache, split: str) -> list[str]:
 
 def index_of(cache: Cache, case: str) -> int:
     """The number of a case in its cache."""
-    return cache.cases["id"].tolist().index(case.encode())
+    return cache.case_ids.index(case)
 
 
 def find(folder: Path, name: str) -> Path:

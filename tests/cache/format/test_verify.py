@@ -25,7 +25,7 @@ def place_of(cache: Cache, byte: int) -> str:
     """The case whose rows hold a byte of the file."""
     for case in range(len(cache.cases)):
         if any(place.offset <= byte < place.end for place in cache.row_byte_ranges(case)):
-            return str(cache.cases["id"][case].decode())
+            return cache.case_id(case)
     raise AssertionError(f"byte {byte} is no row's")
 
 

@@ -60,7 +60,7 @@ def volumes_of(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
 def case_of(phantom_dir: Path, cache: Cache, split: str = "val") -> Path:
     """The folder of a case that the run has not seen."""
     index = int(np.flatnonzero(cache.cases["split"] == split.encode())[0])
-    name = cache.cases["id"][index].decode()
+    name = cache.case_id(index)
     (path,) = (one.parent for one in phantom_dir.rglob(f"{name}_t1.nii"))
     return path
 

@@ -27,7 +27,7 @@ TRAINING = (
 
 def test_slices_take_the_label_of_their_case(cache: Cache, tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
-    names = [name.decode() for name in cache.cases["id"].tolist()]
+    names = cache.case_ids
     wanted = {name: "ab"[number % 2] for number, name in enumerate(names[:-2])}
     lines = [f"{case.upper()},{label}" for case, label in wanted.items()]  # of a spreadsheet
     table.write_text("\n".join(["case,label", *lines, f"{names[-2]},NA", "stranger,a"]))
@@ -69,7 +69,7 @@ def test_tables_that_label_nothing_are_refused(
 
 def test_one_label_is_nothing_to_tell_apart(cache: Cache) -> None:
     rows = select_rows([cache], "train", "tumor")
-    labels = {name.decode(): "same" for name in cache.cases["id"].tolist()}
+    labels = dict.fromkeys(cache.case_ids, "same")
     with pytest.raises(BratsError, match="two different labels"):
         slice_labels([cache], rows, labels, is_balanced=True)
 
@@ -80,7 +80,7 @@ def test_a_run_learns_labels_and_goes_on_without_their_table(
     """The labels are those of the file when the run began; a resumed run needs it no more."""
     monkeypatch.chdir(tmp_path)
     table, run = tmp_path / "labels.csv", tmp_path / "run"
-    names = [name.decode() for name in cache.cases["id"].tolist()]
+    names = cache.case_ids
     lines = [f"{name},{'odd' if number % 2 else 'even'}" for number, name in enumerate(names)]
     table.write_text("\n".join(["case,label", *lines]))
     words = ("--cache", cache.path, "--run-dir", run, *TRAINING)
