@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-TIMEOUT = 60
+from tests.commands import PATIENCE
+
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS = (
     *("--headless=new", "--no-sandbox", "--no-first-run", "--remote-debugging-pipe"),
@@ -85,7 +86,7 @@ class Page:
 
     def wait(self, condition: str) -> None:
         """Waits until a JavaScript expression is true."""
-        end = time.monotonic() + TIMEOUT
+        end = time.monotonic() + PATIENCE
         while not self.run(condition):
             assert time.monotonic() < end, f"never true: {condition}; problems: {self.problems}"
             time.sleep(0.05)
@@ -169,7 +170,7 @@ def open_browser() -> Iterator[Page]:
         yield Page(process, read, write)
     finally:
         process.terminate()
-        process.wait(TIMEOUT)
+        process.wait(PATIENCE)
         os.close(write)
         shutil.rmtree(folder, ignore_errors=True)
 

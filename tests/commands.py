@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Seconds after which a wait fails, on any machine and beside any load: only a hang takes as long.
+PATIENCE = 900
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCHER = ROOT / "brats"
 # An encoder of timm, made for tests: 0.4 million parameters, where resnet18 has 11.
@@ -14,7 +16,11 @@ SMALL_ENCODER = "tu-test_resnet"
 
 
 def run_brats(
-    *words: object, code: int = 0, cwd: Path | None = None, nproc: int = 0, timeout: float = 240
+    *words: object,
+    code: int = 0,
+    cwd: Path | None = None,
+    nproc: int = 0,
+    timeout: float = PATIENCE,
 ) -> subprocess.CompletedProcess[str]:
     """Runs `brats WORDS` (under torchrun where `nproc` is set) and checks its exit code."""
     start = [sys.executable]

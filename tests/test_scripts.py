@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from brats_cache.format.reader import open_cache
-from tests.commands import ROOT, run_brats
+from tests.commands import PATIENCE, ROOT, run_brats
 from tests.train.runs import make_run
 
 SCRIPTS = ROOT / "scripts"
@@ -23,7 +23,7 @@ SCRIPTS = ROOT / "scripts"
 
 def run_script(name: str, *words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPTS / name), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_every_program_is_linted() -> None:

@@ -16,10 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.commands import LAUNCHER
+from tests.commands import LAUNCHER, PATIENCE
 from tests.forked import ForkedBrats
-
-SECONDS = 120  # timeout of every wait
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +38,10 @@ class Build:
 
     def wait_until(self, what: str, count: int) -> None:
         """Waits until the journal holds `count` lines of a kind: "survey", "plan" or "done"."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + PATIENCE
         while journal_of(self.out)[what] < count:
             assert self.process.poll() is None, self.end().said
-            assert time.monotonic() < deadline, f"no {count} x {what} in {SECONDS} s"
+            assert time.monotonic() < deadline, f"no {count} x {what} in {PATIENCE} s"
             time.sleep(0.002)
 
     def workers(self) -> list[int]:
@@ -61,7 +59,7 @@ class Build:
 
     def end(self) -> EndedBuild:
         """Waits for the build to end."""
-        said, _ = self.process.communicate(timeout=SECONDS)
+        said, _ = self.process.communicate(timeout=PATIENCE)
         return EndedBuild(code=self.process.returncode, said=said)
 
     def leaves_nobody(self) -> bool:

@@ -28,7 +28,8 @@ from pathlib import Path
 import brats_cache.build.job  # noqa: F401 - for the forks
 import brats_train.cli.main  # noqa: F401
 from brats_cache.synthetic.write_phantom import write_phantom
-from tests.cache.builds import SECONDS, Build, EndedBuild, journal_of
+from tests.cache.builds import Build, EndedBuild, journal_of
+from tests.commands import PATIENCE
 
 VICTIMS = ("main", "group", "worker")
 MOMENT_SECONDS = 0.04  # after a step of the build; a case takes about as long
@@ -134,10 +135,10 @@ class _Soak:
 
     def _wait_until(self, build: Build, step: int) -> None:
         """Waits until the build has made so many steps, or has ended."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + PATIENCE
         journal, num_bytes = self._out.with_name(self._out.name + ".journal"), -1
         while build.process.poll() is None and not self._out.exists():
-            assert time.monotonic() < deadline, f"no step {step} in {SECONDS} s"
+            assert time.monotonic() < deadline, f"no step {step} in {PATIENCE} s"
             with suppress(FileNotFoundError):  # reading it takes long, so only where it has grown
                 has_grown = num_bytes != (num_bytes := journal.stat().st_size)
                 if has_grown and _steps(journal_of(self._out)) >= step:

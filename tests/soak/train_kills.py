@@ -29,11 +29,10 @@ import brats_train.training.trainer  # noqa: F401 - for the forks
 from brats_cache.synthetic.write_phantom import write_phantom
 from brats_train.models import checkpoint
 from brats_train.models.content_digest import content_digest
-from tests.commands import LAUNCHER, children_of, run_brats
+from tests.commands import LAUNCHER, PATIENCE, children_of, run_brats
 from tests.forked import ForkedBrats
 
 SIDE = 32  # of a slice
-SECONDS = 300  # timeout of every wait
 MOMENT_SECONDS = 0.5  # after a save; a save or an epoch takes about as long
 TRAINING = (
     *("--encoder-weights", "none", "--set", "model.encoder=resnet18", "--set", "rows=all"),
@@ -62,7 +61,7 @@ def _soak(folder: Path, num_kills: int, num_ranks: int, rng: random.Random) -> N
     whole = folder / "whole"
     process = _start(folder, num_ranks, *new, "--run-dir", whole.name)
     num_saves = _count_saves(process, whole, sys.maxsize)
-    assert process.wait(SECONDS) == 0, process.communicate(SECONDS)[0]
+    assert process.wait(PATIENCE) == 0, process.communicate(PATIENCE)[0]
     wanted, rows = _digests(whole), _rows(whole)
 
     hits = num_resumed = num_runs = 0
@@ -80,11 +79,11 @@ def _soak(folder: Path, num_kills: int, num_ranks: int, rng: random.Random) -> N
                 _count_saves(process, run, rng.randint(0, num_saves // 2))
                 time.sleep(rng.uniform(0, MOMENT_SECONDS))
                 _kill(process)
-            code = process.wait(SECONDS)
+            code = process.wait(PATIENCE)
             is_expected = code == 0 or (
                 hits < num_kills and (num_ranks > 1 or code == -signal.SIGKILL)
             )
-            assert is_expected, process.communicate(SECONDS)[0]
+            assert is_expected, process.communicate(PATIENCE)[0]
             hits += code != 0
         assert _digests(run) == wanted, "another checkpoint"
         assert _rows(run) == rows, "another metrics.csv"
@@ -97,9 +96,9 @@ def _soak(folder: Path, num_kills: int, num_ranks: int, rng: random.Random) -> N
 
 def _count_saves(process: Process, run: Path, limit: int) -> int:
     """Waits for so many new versions of last.pt, or for the end; returns how many there were."""
-    deadline, seen, before = time.monotonic() + SECONDS, 0, _version(run)
+    deadline, seen, before = time.monotonic() + PATIENCE, 0, _version(run)
     while seen < limit and process.poll() is None:
-        assert time.monotonic() < deadline, f"{seen} saves in {SECONDS} s"
+        assert time.monotonic() < deadline, f"{seen} saves in {PATIENCE} s"
         time.sleep(0.01)
         if before != (before := _version(run)):
             seen += 1

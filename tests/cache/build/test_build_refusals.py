@@ -29,7 +29,7 @@ from tests.cache.scans import (
     splits_of,
     write,
 )
-from tests.commands import LAUNCHER
+from tests.commands import LAUNCHER, PATIENCE
 
 # Faults: together, before anything is written
 
@@ -312,7 +312,7 @@ def test_a_build_killed_half_way_leaves_nothing_under_the_final_name(tmp_path: P
         words, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not list(out.parent.glob("*brats.h5*")) and time.monotonic() < deadline:
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)

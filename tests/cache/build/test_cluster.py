@@ -15,8 +15,9 @@ from distributed import LocalCluster
 
 from brats_cache.build import cluster
 from brats_cache.format.reader import open_cache
-from tests.cache.builds import SECONDS, Build, journal_of
+from tests.cache.builds import Build, journal_of
 from tests.cache.scans import SHAPE, SMALL, Commands, add_case, mask, write
+from tests.commands import PATIENCE
 
 LARGE = (128, 128, 40)  # large enough that something can happen while one is written
 NUM_PARTS = 3
@@ -28,7 +29,7 @@ def parts_of(out: Path) -> list[Path]:
 
 
 def wait_until_done(running: Build, part: Path, count: int) -> None:
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + PATIENCE
     while journal_of(part)["done"] < count:
         assert running.process.poll() is None, running.end().said
         assert time.monotonic() < deadline

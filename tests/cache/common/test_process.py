@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from brats_cache.common.process import usable_cores
+from tests.commands import PATIENCE
 
 ALLOCATE = """
 import resource, sys
@@ -78,5 +79,5 @@ def test_an_interrupt_reaches_no_child_even_while_it_imports(tmp_path: Path) -> 
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends Ctrl-C to the whole group
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (0, "")

@@ -21,6 +21,7 @@ from brats_cache.common.errors import BratsError
 from brats_cache.synthetic import write_phantom as write_phantom_module
 from brats_cache.synthetic.phantom import PhantomCase, make_case
 from brats_cache.synthetic.write_phantom import write_phantom
+from tests.commands import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 REAL_DATA = Path(os.environ.get("BRATS_REAL_DATA", ROOT.parent / "shared" / "data"))
@@ -401,12 +402,12 @@ def test_workers_end_with_the_one_who_asked(tmp_path, number):
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     except BaseException:  # a failure must not leave it running
         os.killpg(process.pid, signal.SIGKILL)
         raise
     assert process.returncode != 0
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while any(map(is_running, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_running, pids))

@@ -17,6 +17,7 @@ from torch import nn
 from brats_cache.common.errors import BratsError
 from brats_train.runtime import distributed, environment
 from brats_train.runtime.distributed import World, process_group
+from tests.commands import PATIENCE
 
 GPU = torch.device("cuda", 0)
 
@@ -58,7 +59,7 @@ def test_buffers_are_rank_0s_and_a_failure_ends_the_other_rank_at_once() -> None
     ranks = [context.Process(target=take_part, args=(rank, port, results)) for rank in range(2)]
     for rank in ranks:
         rank.start()
-    found = dict(results.get(timeout=180) for _ in ranks)
+    found = dict(results.get(timeout=PATIENCE) for _ in ranks)
     for rank in ranks:
         rank.join()
     zero, one = found[0], found[1]

@@ -14,7 +14,7 @@ import torch
 
 from brats_train.models import checkpoint
 from brats_train.training.run_dir import RunDir
-from tests.commands import LAUNCHER, SMALL_ENCODER, children_of, run_brats
+from tests.commands import LAUNCHER, PATIENCE, SMALL_ENCODER, children_of, run_brats
 from tests.train import frozen
 from tests.train.frozen import frozen_batchnorm
 from tests.train.runs import call
@@ -107,7 +107,7 @@ def test_a_killed_rank_brings_the_run_back(cache_path: Path, tmp_path: Path) -> 
         wait_for(latest.exists, process)
         victim = children_of(process.pid)[-1]
         os.kill(victim, signal.SIGKILL)
-        output, _ = process.communicate(timeout=180)
+        output, _ = process.communicate(timeout=PATIENCE)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -132,7 +132,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(cache_path: Path, tmp_path: Path) ->
     try:
         wait_for((tmp_path / "r" / "metrics.csv").exists, process)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 130, output
@@ -148,13 +148,16 @@ def flat_weights(path: Path) -> torch.Tensor:
     return torch.cat([parameter.detach().double().flatten() for parameter in model.parameters()])
 
 
-def wait_for(condition, process: subprocess.Popen[str], seconds: float = 120) -> None:  # type: ignore[no-untyped-def]
-    for _ in range(int(seconds * 20)):
+def wait_for(
+    condition,
+    process: subprocess.Popen[str],
+) -> None:  # type: ignore[no-untyped-def]
+    for _ in range(PATIENCE * 20):
         if condition():
             return
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s")
+    raise AssertionError(f"not within {PATIENCE} s")
 
 
 def two_ranks_at_work(cache_path: Path, folder: Path, output: int) -> subprocess.Popen[str]:
@@ -182,7 +185,7 @@ def test_a_warning_to_torchrun_saves_the_run(cache_path: Path, tmp_path: Path) -
     process = two_ranks_at_work(cache_path, tmp_path, subprocess.PIPE)
     try:
         process.terminate()
-        output, _ = process.communicate(timeout=90)
+        output, _ = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert output.count("Interrupted and saved") == 1, output
@@ -201,7 +204,7 @@ def test_processes_do_not_outlive_a_torchrun_that_is_killed(
     assert len(ranks) == 2
     process.kill()
     process.communicate()
-    for _ in range(600):
+    for _ in range(10 * PATIENCE):
         if not any(Path(f"/proc/{rank}/cmdline").exists() for rank in ranks):
             break
         time.sleep(0.1)
