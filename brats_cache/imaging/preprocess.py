@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from brats_cache.imaging.bounding_box import bounding_box
 from brats_cache.imaging.half import to_float16
 from brats_cache.imaging.window import Window
 
@@ -161,20 +162,11 @@ def prepare_images(
     for weight, index in zip(weights, indices, strict=True):
         if index is not None:
             weight[...] = brain[index]
-    box = _bounding_box(np.asarray(weights.any(axis=0)))
+    box = bounding_box(np.asarray(weights.any(axis=0)))
     for channel, (volume, normalization) in enumerate(zip(volumes, normalizations, strict=True)):
         slices = [None if index is None else volume[index] for index in indices]
         _fill_slices(slices, weights, normalization, preparation, window, box, images[:, channel])
     return images
-
-
-def _bounding_box(brain: np.ndarray) -> tuple[slice, slice]:
-    """The rows and columns of a (Y, X) bool array between the first and the last that hold True."""
-    sides = []
-    for axis in (1, 0):
-        indices = np.flatnonzero(brain.any(axis=axis))
-        sides.append(slice(int(indices[0]), int(indices[-1]) + 1) if indices.size else slice(0, 0))
-    return sides[0], sides[1]
 
 
 def _fill_slices(
@@ -183,7 +175,7 @@ def _fill_slices(
     normalization: Normalization,
     preparation: Preparation,
     window: Window,
-    box: tuple[slice, slice],
+    box: tuple[slice, ...],
     out: np.ndarray,
 ) -> None:
     """Normalises and fits slices of one modality into `out`, (n, S, S) float16 zeros.

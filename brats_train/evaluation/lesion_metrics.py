@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from brats_cache.imaging.bounding_box import bounding_box
 from brats_train.evaluation.surface_distance import Spacing, hausdorff_distance, surface_distances
-from brats_train.inference.components import Labels, Mask, bounding_box, label_components
+from brats_train.inference.components import Labels, Mask, label_components
 
 __all__ = ["HD95_PENALTY_MM", "LesionRule", "LesionScores", "score_lesions"]
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from brats_train.inference.components import Mask, bounding_box
+from brats_cache.imaging.bounding_box import bounding_box
+from brats_train.inference.components import Mask
 
 __all__ = ["Spacing", "SurfaceDistances", "hausdorff_distance", "surface_dice", "surface_distances"]
 

@@ -8,7 +8,9 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Labels", "Mask", "bounding_box", "component_curves", "drop_small", "label_components"]
+from brats_cache.imaging.bounding_box import bounding_box
+
+__all__ = ["Labels", "Mask", "component_curves", "drop_small", "label_components"]
 
 Labels = NDArray[np.unsignedinteger]
 Mask = NDArray[np.bool_]
@@ -75,19 +77,3 @@ def component_curves(
         scores.append(2 * int(overlaps[is_kept].sum()) / both if both else 1.0)
         voxels.append(kept)
     return np.array(scores), np.array(voxels)
-
-
-def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, slice, slice]:
-    """Finds the smallest box around a (Z, Y, X) bool mask; an empty box for an empty mask.
-
-    Args:
-        mask: (Z, Y, X) bool.
-        margin: Voxels by which the box is wider on each side, within the volume.
-    """
-    box = []
-    for other_axes in ((1, 2), (0, 2), (0, 1)):
-        indices = np.flatnonzero(mask.any(axis=other_axes))
-        if not indices.size:
-            return (slice(0),) * 3
-        box.append(slice(max(int(indices[0]) - margin, 0), int(indices[-1]) + 1 + margin))
-    return box[0], box[1], box[2]

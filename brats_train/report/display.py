@@ -7,7 +7,6 @@ import numpy as np
 
 __all__ = [
     "MODALITY_NAMES",
-    "bounding_box",
     "choose_slices",
     "choose_window",
     "on_scan_grid",
@@ -141,18 +140,6 @@ def without_tumour(brain: np.ndarray, tumour: np.ndarray) -> np.ndarray:
 def scale_bar_mm(width_mm: float) -> int:
     """The length of a picture's scale bar: the longest up to 0.45 of its width, 10 mm at least."""
     return max((bar for bar in _BARS_MM if bar <= 0.45 * width_mm), default=_BARS_MM[0])
-
-
-def bounding_box(array: np.ndarray, margin: int = 2) -> tuple[slice, slice]:
-    """Rows and columns of all non-zero pixels of (..., Y, X), with a margin; all where none is."""
-    height, width = array.shape[-2:]
-    flat = np.logical_or.reduce(array.reshape(-1, height, width).astype(bool), axis=0)
-    sides = []
-    for is_used, size in ((flat.any(axis=1), height), (flat.any(axis=0), width)):
-        indices = np.flatnonzero(is_used)
-        first, last = (int(indices[0]), int(indices[-1])) if indices.size else (0, size - 1)
-        sides.append(slice(max(first - margin, 0), min(last + margin + 1, size)))
-    return sides[0], sides[1]
 
 
 def _fill_border(values: np.ndarray, core: np.ndarray) -> np.ndarray:

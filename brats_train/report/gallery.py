@@ -10,6 +10,7 @@ import numpy as np
 
 from brats_cache.common.errors import BratsError
 from brats_cache.format.reader import Cache
+from brats_cache.imaging.bounding_box import bounding_box
 from brats_cache.imaging.labels import region_table
 from brats_train.evaluation.calibration import Table
 from brats_train.evaluation.case_masks import MaskRules, decode_masks, encode_masks, make_masks
@@ -18,7 +19,6 @@ from brats_train.evaluation.mask_store import InferenceSettings, MaskStore, key_
 from brats_train.inference.case_models import CaseModels
 from brats_train.inference.mask_files import mask_path, read_mask
 from brats_train.report.display import (
-    bounding_box,
     choose_slices,
     choose_window,
     on_scan_grid,
@@ -112,7 +112,10 @@ class CaseSlices:
     def crop(self) -> CaseSlices:
         """Crops to the brain and all masks."""
         shown = [self.images, self.prediction, *([] if self.truth is None else [self.truth])]
-        rows, columns = bounding_box(np.concatenate([part.any(axis=1) for part in shown]))
+        used = np.any([part.any(axis=(0, 1)) for part in shown], axis=0)
+        if not used.any():
+            return self
+        rows, columns = bounding_box(used, margin=2)
         return replace(
             self,
             images=self.images[:, :, rows, columns],

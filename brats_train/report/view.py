@@ -17,6 +17,7 @@ import numpy as np
 
 from brats_cache.common.errors import BratsError, DataFaults, printable
 from brats_cache.discovery.cases import Case, Scan, find_cases
+from brats_cache.imaging.bounding_box import bounding_box
 from brats_cache.imaging.grid import GRID_TOLERANCE_MM, Grid, largest_displacement
 from brats_cache.imaging.labels import REGIONS
 from brats_cache.imaging.nifti import read_contents
@@ -28,7 +29,6 @@ from brats_cache.imaging.preprocess import brain_of
 from brats_train.inference.mask_files import encode_mask
 from brats_train.report.display import (
     MODALITY_NAMES,
-    bounding_box,
     choose_window,
     without_tumour,
 )
@@ -158,8 +158,7 @@ def _window(volumes: dict[str, _Volume], masks: Sequence[np.ndarray]) -> tuple[s
     shown = brain_of([*(volume.values for volume in volumes.values()), *masks])
     if not shown.any():
         return None
-    (rows, columns), (depth, _) = bounding_box(shown, 4), bounding_box(shown.swapaxes(0, 1), 4)
-    return depth, rows, columns
+    return bounding_box(shown, margin=4)
 
 
 def _encoded(

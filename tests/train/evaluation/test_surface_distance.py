@@ -19,7 +19,6 @@ from brats_train.evaluation.surface_distance import (
     surface_dice,
     surface_distances,
 )
-from brats_train.inference.components import bounding_box
 
 # MONAI warns of its own use of a deprecated argument.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -219,18 +218,6 @@ def test_an_empty_mask_is_refused() -> None:
         surface_distances(empty, full, (1, 1, 1))
     with pytest.raises(ValueError, match="empty"):
         surface_distances(full, empty, (1, 1, 1))
-
-
-@settings(max_examples=60, deadline=None)
-@given(mask=shapes.flatmap(lambda shape: arrays(bool, shape)), margin=st.integers(0, 3))
-def test_a_box_holds_the_mask_and_stops_at_the_volume(mask: Mask, margin: int) -> None:
-    box = bounding_box(mask, margin)
-    assert mask[box].sum() == mask.sum()
-    assert all(part.start is None or part.start >= 0 for part in box)
-    tight = mask[bounding_box(mask)]
-    if tight.size:
-        faces = [tight.take(end, axis) for axis in range(3) for end in (0, -1)]
-        assert all(face.any() for face in faces)
 
 
 @pytest.mark.parametrize(

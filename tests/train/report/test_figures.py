@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from brats_cache.imaging.bounding_box import bounding_box
 from brats_train.evaluation.calibration import probability_table
 from brats_train.report.display import (
-    bounding_box,
     choose_slices,
     choose_window,
     on_scan_grid,
@@ -115,7 +115,7 @@ def test_the_head_has_no_rim_and_outside_is_black(side: int, fit: str) -> None:
     grey = to_grey(back, brain)
     assert (grey[0, 0] > 0).tolist() == brain[0].tolist()
     assert grey[0, 0][distance < 0.15].min() > grey[0, 0][brain[0] & (distance > 0.25)].max()
-    top, left = bounding_box(grey)
+    top, left = bounding_box(grey[0, 0])
     assert (grey[:, :, top, left] > 0).sum() == brain.sum()
     assert top.stop - top.start < side
     assert left.stop - left.start < side
