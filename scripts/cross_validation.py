@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,11 +27,15 @@ REGIONS = ("wt", "tc", "et")
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of a table: a name, a recipe and changes to it."""
+    """A row of a table: a name, a recipe and changes to it.
+
+    Where `flips_of` names another variant, its networks are scored again, averaged over flips.
+    """
 
     name: str
     recipe: str
     settings: tuple[str, ...] = ()
+    flips_of: str = ""
 
 
 def add_options(parser: argparse.ArgumentParser, *, out: str) -> None:
@@ -62,8 +67,7 @@ def train_and_score(
     options: argparse.Namespace, cache: Path, run: Path, variant: Variant, *words: object
 ) -> Results:
     """Trains a variant and scores its validation cases, or reads what was done before."""
-    folder = run / "eval" / "val"
-    if not (folder / "summary.json").is_file():
+    if not (run / "eval" / "val" / "summary.json").is_file():
         settings = [*variant.settings, *options.settings]
         if options.epochs:
             settings.append(f"epochs={options.epochs}")
@@ -73,10 +77,7 @@ def train_and_score(
             *(word for setting in settings for word in ("--set", setting)),
         )
         brats("eval", "--run-dir", run, "--split", "val", "--device", options.device)
-    results = read_results(folder)
-    if results is None:
-        sys.exit(f"{folder}: no evaluation was written.")
-    return results
+    return read_scores(run)
 
 
 def cross_validate(
@@ -85,6 +86,26 @@ def cross_validate(
     """Trains a variant on all folds and scores every case by the model that has not seen it."""
     words = ("--fold", "all", "--max-minutes", options.minutes)
     return train_and_score(options, cache, run, variant, *words)
+
+
+def score_with_flips(options: argparse.Namespace, trained: Path, run: Path) -> Results:
+    """Scores the networks of a run, averaged over flips, in a copy of it."""
+    if not run.exists():
+        copy = run.with_suffix(".copy")
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("eval"))
+        copy.rename(run)
+    brats("eval", "--run-dir", run, "--split", "val", "--device", options.device, "--tta")
+    return read_scores(run)
+
+
+def read_scores(run: Path) -> Results:
+    """The scores of a run on its validation cases, which must be there."""
+    folder = run / "eval" / "val"
+    results = read_results(folder)
+    if results is None:
+        sys.exit(f"{folder}: no evaluation was written.")
+    return results
 
 
 def scores(results: Results, region: str, name: str = "dice") -> list[float]:

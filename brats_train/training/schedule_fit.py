@@ -15,7 +15,12 @@ from brats_cache.format.reader import Cache
 from brats_train.evaluation.tune_postprocessing import estimate_choice_seconds, most_cases_within
 from brats_train.runtime.distributed import World
 from brats_train.training.state import Progress, TrainJob
-from brats_train.training.time_budget import TimeBudget, plan_epochs
+from brats_train.training.time_budget import (
+    MAX_CURVE_SHARE,
+    MAX_VALIDATION_SHARE,
+    TimeBudget,
+    plan_epochs,
+)
 from brats_train.training.train_step import TrainStep
 from brats_train.training.validation import Validator
 
@@ -98,6 +103,7 @@ class ScheduleFit:
             most = most_cases_within(allowed, self._caches, self._job.fold, per_slice)
             progress.num_choice_cases = self._world.broadcast(most)
         choice = self._choice_seconds(progress, validation)
+        decides = self._job.recipe.best_by != "last"  # which checkpoint is kept
         planned = plan_epochs(
             self._time_budget.left(progress.seconds),
             step=step,
@@ -105,6 +111,7 @@ class ScheduleFit:
             ending=SAVING_SECONDS + choice,
             steps_per_epoch=self._num_steps,
             num_epochs=self._job.recipe.epochs - progress.epoch,
+            validation_share=MAX_VALIDATION_SHARE if decides else MAX_CURVE_SHARE,
         )
         steps, each = self._world.broadcast(planned)  # the main rank decides
         end = progress.steps_taken + steps

@@ -16,6 +16,7 @@ MAX_TIMINGS = 8  # of each kind of step
 TIMED_SHARE = 0.03  # of the time, for each kind of step; one timing at least
 MIN_EPOCHS = 8  # points of a curve
 MAX_VALIDATION_SHARE = 0.4  # of the time, for that many of them
+MAX_CURVE_SHARE = 0.1  # where they draw the curve alone, and no checkpoint is chosen by them
 SAFETY = 1.1  # later steps are slower than the timed ones: a warmer CPU, checkpoints being written
 
 
@@ -110,11 +111,12 @@ def plan_epochs(
     ending: float,
     steps_per_epoch: int,
     num_epochs: int,
+    validation_share: float,
 ) -> tuple[int, int]:
     """The steps that fit into `seconds`, in epochs that are short enough for a curve.
 
     Where less than `MIN_EPOCHS` epochs fit, they are cut to so many, or to as many as can be
-    validated in `MAX_VALIDATION_SHARE` of the time.
+    validated in `validation_share` of the time.
 
     Args:
         seconds: What is left.
@@ -123,6 +125,7 @@ def plan_epochs(
         ending: See `steps_within`.
         steps_per_epoch: Of an epoch that holds all its slices.
         num_epochs: Epochs that are left to the run.
+        validation_share: `MAX_VALIDATION_SHARE` or `MAX_CURVE_SHARE`.
 
     Returns:
         The number of steps, and of steps of an epoch, at least one each.
@@ -132,7 +135,7 @@ def plan_epochs(
     wanted = min(MIN_EPOCHS, num_epochs)
     if num_steps >= wanted * steps_per_epoch:
         return num_steps, steps_per_epoch
-    affordable = MAX_VALIDATION_SHARE * max(0.0, seconds - ending)
+    affordable = validation_share * max(0.0, seconds - ending)
     if wanted * validation > affordable:
         wanted = max(1, int(affordable / validation))
     left = seconds - ending - (wanted + 1) * validation  # the epoch that is begun ends as well

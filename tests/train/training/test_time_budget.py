@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from brats_train.training import time_budget
 from brats_train.training.time_budget import (
+    MAX_CURVE_SHARE,
     MAX_TIMINGS,
     MAX_VALIDATION_SHARE,
     MIN_EPOCHS,
@@ -121,6 +122,7 @@ def test_the_steps_fit(
     ending=st.floats(0, 100),
     steps_per_epoch=st.integers(1, 1000),
     num_epochs=st.integers(1, 200),
+    validation_share=st.sampled_from([MAX_VALIDATION_SHARE, MAX_CURVE_SHARE]),
 )
 def test_a_curve_has_points_enough_and_fits(
     seconds: float,
@@ -129,12 +131,17 @@ def test_a_curve_has_points_enough_and_fits(
     ending: float,
     steps_per_epoch: int,
     num_epochs: int,
+    validation_share: float,
 ) -> None:
     """Epochs are cut only where too few fit, and then to as many as can be paid for."""
     times = {"step": step, "validation": validation, "ending": ending}
     whole = steps_within(seconds, **times, steps_per_epoch=steps_per_epoch)
     steps, each = plan_epochs(
-        seconds, **times, steps_per_epoch=steps_per_epoch, num_epochs=num_epochs
+        seconds,
+        **times,
+        steps_per_epoch=steps_per_epoch,
+        num_epochs=num_epochs,
+        validation_share=validation_share,
     )
     assert 1 <= each <= steps_per_epoch
     assert steps >= 1
@@ -144,7 +151,7 @@ def test_a_curve_has_points_enough_and_fits(
         assert (steps, each) == (whole, steps_per_epoch)
     elif each < steps_per_epoch:
         assert points <= wanted
-        is_dear = wanted * validation > MAX_VALIDATION_SHARE * (seconds - ending)
+        is_dear = wanted * validation > validation_share * (seconds - ending)
         assert points == wanted or is_dear
         if each > 1:  # else a single step is all that an epoch can hold
             assert steps * step + (points + 1) * validation + ending <= seconds * (1 + 1e-9)
