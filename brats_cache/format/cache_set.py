@@ -81,12 +81,15 @@ def check_patients(caches: Sequence[Cache], *, by_fold: bool = False) -> None:
         raise BratsError("\n".join(messages))
 
 
-def open_caches(paths: Sequence[Path], *, same_modalities: bool = True) -> list[Cache]:
+def open_caches(
+    paths: Sequence[Path], *, same_modalities: bool = True, by_fold: bool = False
+) -> list[Cache]:
     """Opens caches that are to be read as one.
 
     Args:
         paths: The files.
         same_modalities: Whether all must hold the same modalities.
+        by_fold: See `check_patients`.
 
     Raises:
         BratsError: They do not fit together: pixels made in different ways, one case twice, or one
@@ -94,7 +97,7 @@ def open_caches(paths: Sequence[Path], *, same_modalities: bool = True) -> list[
     """
     caches = [open_cache(path) for path in paths]
     check_compatible(caches, same_modalities=same_modalities)
-    check_patients(caches)
+    check_patients(caches, by_fold=by_fold)
     return caches
 
 

@@ -107,6 +107,8 @@ def evaluate(
     needs_run = predictions is None or run_dirs or not caches
     runs = model_sources(run_dirs, "best") if needs_run else []
     trained = trained_on(runs[0]) if runs else None
+    for other in runs[1:]:
+        _check_same_split(runs[0], trained, other, trained_on(other), split)
     opened = open_run_caches(trained, caches)
     job = evaluation.EvaluationJob(
         split=split,
@@ -157,6 +159,27 @@ def evaluate(
         if "classification" in result.summary:
             click.echo(f"\n{describe_classes(result.summary['classification'])}")
         click.echo(f"\n{folder}/summary.json and cases.csv")
+
+
+def _check_same_split(first: Path, trained: Any, other: Path, also: Any, split: str) -> None:
+    """Raises `BratsError` where one of two models was trained on what validates the other."""
+    if split != "test" and also.fold != trained.fold:
+        raise BratsError(
+            f"{printable(other)} was trained with {_fold_text(also.fold)}, and {printable(first)} "
+            f"with {_fold_text(trained.fold)}, so each has seen cases that the other has not. "
+            "Score them one by one, or the run of train --fold all as a whole."
+        )
+    fingerprints = [{fingerprint for fingerprint, _ in one.caches} for one in (trained, also)]
+    if all(fingerprints) and fingerprints[0] != fingerprints[1]:
+        print_message(
+            f"{printable(other)}: was not trained on the caches of {printable(first)}. It may have "
+            "seen cases that are scored here.",
+            prefix="Warning: ",
+        )
+
+
+def _fold_text(fold: object) -> str:
+    return "the split of its cache" if fold is None else f"--fold {fold}"
 
 
 def _score_models(

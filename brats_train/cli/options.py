@@ -142,7 +142,8 @@ def open_run_caches(trained: TrainedOn | None, given: Sequence[Path]) -> list[Ca
         )
     if not given:
         check_still_there(paths)
-    caches = open_caches(given or paths, same_modalities=False)
+    by_fold = trained is not None and trained.fold is not None
+    caches = open_caches(given or paths, same_modalities=False, by_fold=by_fold)
     others = [cache for cache in caches if own and cache.fingerprint not in fingerprints]
     if others and os.environ.get("RANK", "0") == "0":
         print_message(

@@ -179,9 +179,15 @@ def train(
         say(f"Run: {run.path}")
         train_it = folds.train_folds if job.fold == "all" else trainer.train
         started = click.get_current_context().obj  # None, or when the demo began it
-        done = train_it(job, world, run, resume=is_resumed, log=log, started=started)
+        go_on = f"Go on with: brats train --resume --run-dir {name}"
+        try:
+            done = train_it(job, world, run, resume=is_resumed, log=log, started=started)
+        except KeyboardInterrupt:  # not in training itself, which ends after a step
+            if run.config.exists():
+                say(f"Interrupted. {go_on}")
+            raise
         if done.is_resumable:
-            say(f"Interrupted and saved. Go on with: brats train --resume --run-dir {name}")
+            say(f"Interrupted and saved. {go_on}")
             sys.exit(130)
         best = f" Best epoch {done.best_epoch}: {run.best}" if job.fold != "all" else ""
         say(f"Finished: {done.reason}.{best}")

@@ -108,7 +108,8 @@ def choose_for_folds(job: TrainJob, runs: Mapping[int, RunDir], world: World, lo
         BratsError: The validation cases of a fold have no mask.
     """
     log("Choosing the post-processing of each fold on the cases of the others")
-    caches, measured = open_caches(job.cache_paths, same_modalities=False), dict[int, Any]()
+    caches = open_caches(job.cache_paths, same_modalities=False, by_fold=True)
+    measured = dict[int, Any]()
     for fold, run in runs.items():
         ensemble = load_ensemble([run.best], world.device)
         with show_progress(f"Choosing, fold {fold}", "cases", is_shown=world.is_main) as show:

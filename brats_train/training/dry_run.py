@@ -79,7 +79,7 @@ def _first_fold(job: TrainJob) -> tuple[int, TrainJob]:
         return 0, job
     from brats_cache.format.cache_set import open_caches
 
-    folds = folds_of(open_caches(job.cache_paths, same_modalities=False))
+    folds = folds_of(open_caches(job.cache_paths, same_modalities=False, by_fold=True))
     return len(folds), replace(job, fold=folds[0] if folds else 0)
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from brats_cache.common.errors import BratsError
 from brats_cache.format.cache_set import open_caches
+from brats_train.data.case_labels import label_cases
 from brats_train.data.selection import folds_of
 from brats_train.runtime.distributed import World
 from brats_train.training.choose_postprocessing import check_truth_of, choose_for_folds
@@ -49,7 +50,7 @@ def train_folds(
         BratsError: The caches have fewer than two folds, the truth to choose by is gone, or see
             `trainer.train`.
     """
-    caches = open_caches(job.cache_paths, same_modalities=False)
+    caches = open_caches(job.cache_paths, same_modalities=False, by_fold=True)
     folds = folds_of(caches)
     if len(folds) < 2:
         raise BratsError(
@@ -58,10 +59,16 @@ def train_folds(
     if job.recipe.choose and not resume:
         world.decide_on_main(lambda: check_truth_of(caches, folds))
     runs = {fold: RunDir(run.path / f"fold{fold}") for fold in folds}
-    job = replace(job, recipe=resolve_recipe(job.recipe, caches, log))
+    labels = job.labels or (label_cases(job.classify, caches) if job.classify else {})
+    job = replace(job, recipe=resolve_recipe(job.recipe, caches, log), labels=labels)
+    config = job_config(job, caches)
+    if resume:
+        world.decide_on_main(lambda: run.check_same(config))
     if world.is_main:
-        if not resume:
-            run.begin(job_config(job, caches))
+        if resume:
+            run.write_config(config)
+        else:
+            run.begin(config)
         for one in runs.values():
             one.path.mkdir(exist_ok=True)
         if warning := run.make_latest():

@@ -16,7 +16,7 @@ from brats_train.models.sources import load_models
 from brats_train.training.ema import MovingAverage
 from brats_train.training.recipe import Recipe
 
-__all__ = ["initial_model", "make_ema", "make_optimizer", "model_config"]
+__all__ = ["bare_model", "initial_model", "make_ema", "make_optimizer", "model_config"]
 
 _MOMENTUM = 0.9  # of SGD
 
@@ -30,6 +30,14 @@ def model_config(recipe: Recipe, num_channels: int, num_labels: int) -> ModelCon
         encoder=recipe.model.encoder,
         num_labels=num_labels,
     )
+
+
+def bare_model(config: ModelConfig) -> nn.Module:
+    """Makes a model with random weights. Raises `BratsError` where there is no such network."""
+    try:
+        return build_model(config)
+    except ValueError as error:
+        raise BratsError(f"--set model.{printable(error)}.") from error
 
 
 def initial_model(
@@ -50,10 +58,7 @@ def initial_model(
         BratsError: The weights cannot be had, or do not fit.
     """
     if init_from is None:
-        try:
-            model = build_model(config)
-        except ValueError as error:
-            raise BratsError(f"--set model.{printable(error)}.") from error
+        model = bare_model(config)
         return model, load_encoder_weights(model, config.encoder, encoder_weights)
     if is_onnx(init_from):
         raise BratsError(

@@ -53,18 +53,21 @@ class Parts:
     validator: Validator
 
 
-def assemble(job: TrainJob, world: World, log: Callable[[str], None]) -> Parts:
+def assemble(
+    job: TrainJob, world: World, log: Callable[[str], None], weights_from: str | None = None
+) -> Parts:
     """Opens the caches and builds data path, model and optimizer; every rank calls it.
 
     Args:
         job: What to train.
         world: This process among its peers.
         log: Takes lines of text for a person.
+        weights_from: Where the first weights of a run that goes on came from; none are loaded then.
 
     Raises:
         BratsError: The data cannot be trained on, or not by this recipe.
     """
-    caches = open_caches(job.cache_paths, same_modalities=False)
+    caches = open_caches(job.cache_paths, same_modalities=False, by_fold=job.fold is not None)
     cache_files = [file_identity(cache.path) for cache in caches]
     recipe = resolve_recipe(job.recipe, caches, log)
     job = replace(job, recipe=recipe)
@@ -78,7 +81,7 @@ def assemble(job: TrainJob, world: World, log: Callable[[str], None]) -> Parts:
     largest = -(-min(recipe.batch_size, sampler.num_samples) // world.size)
     job, labels = _read_labels(job, caches, train_rows)
     # The step comes first: it is tried out how much memory it takes, and leaves to the rows.
-    train_step = _make_step(job, world, caches, train_rows, sampler, largest, labels)
+    train_step = _make_step(job, world, caches, train_rows, sampler, largest, labels, weights_from)
     feeder = make_feeder(
         caches,
         train_rows,
@@ -121,6 +124,7 @@ def _make_step(
     sampler: Sampler,
     largest: int,
     labels: SliceLabels | None,
+    weights_from: str | None,
 ) -> TrainStep:
     recipe = job.recipe
     kept = resident_bytes(caches, train_rows, recipe.context) if job.resident == "always" else 0
@@ -132,6 +136,7 @@ def _make_step(
         least=fewest_at_once(sampler.num_samples, recipe.batch_size, world.size, job.micro_batch),
         micro_batch=job.micro_batch,
         init_from=job.init_from,
+        weights_from=weights_from,
         compile_mode=job.compile,
         labels=labels,
         looks=looks_of_rows(caches, train_rows, all_modalities(caches)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from brats_cache.format.reader import Cache
@@ -14,7 +15,10 @@ from brats_train.training.recipe import recipe_to_dict
 from brats_train.training.state import Progress, TrainJob
 from brats_train.training.train_step import TrainStep
 
-__all__ = ["introduction", "job_config", "run_config"]
+__all__ = ["PLACE", "introduction", "job_config", "resumed_job", "run_config"]
+
+# Where a run goes on; a resumed run may do so elsewhere.
+PLACE = ("caches", "torchrun_id", "launcher", "device", "world_size", "micro_batch")
 
 
 def job_config(job: TrainJob, caches: Sequence[Cache]) -> dict[str, Any]:
@@ -64,6 +68,22 @@ def run_config(
         "num_train_rows": num_train_rows,
         "num_val_rows": num_val_rows,
     }
+
+
+def resumed_job(job: TrainJob, held: Mapping[str, Any], world: World) -> TrainJob:
+    """The job of a run that goes on, with as many samples at once as it has computed so far.
+
+    On another number of processes a step's samples are shared out anew, and so is that number.
+
+    Args:
+        job: What was asked for; its `micro_batch` may be that of `held`.
+        held: What config.json holds.
+        world: This process among its peers.
+    """
+    micro_batch = str(held.get("micro_batch", "auto"))
+    if held.get("world_size", world.size) != world.size:
+        return replace(job, micro_batch="auto") if job.micro_batch == micro_batch else job
+    return replace(job, micro_batch=micro_batch) if job.micro_batch == "auto" else job
 
 
 def introduction(config: Mapping[str, Any], num_steps: int, progress: Progress) -> str:

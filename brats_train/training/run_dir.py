@@ -182,7 +182,8 @@ class RunDir:
         """Compares everything that decides a run's result with config.json.
 
         More epochs than the run had are allowed, they extend it. Caches are compared by what they
-        hold, wherever they lie now.
+        hold, wherever they lie now. On another number of processes the samples that each computes
+        at once may differ.
 
         Returns:
             What config.json holds.
@@ -198,6 +199,7 @@ class RunDir:
                 part, [decisive(held, part), decisive(config, part)]
             )
             if not (name == "epochs" and now > before)
+            and not (name == "micro_batch" and held.get("world_size") != config.get("world_size"))
         ]
         if found:
             lines = "\n".join(f"  {line}" for line in found)

@@ -70,10 +70,10 @@ class ScheduleFit:
 
     def is_coarse_step(self, progress: Progress) -> bool:
         """Whether the next step is taken at half resolution."""
-        share = self._job.recipe.half_resolution
-        if share and not progress.schedule_is_final:
-            return self._time_budget.kind == 0  # one kind after the other is timed
-        return progress.steps_taken < self._fine_from(progress.schedule)
+        is_coarse = progress.steps_taken < self._fine_from(progress.schedule)
+        if not progress.schedule_is_final:
+            return is_coarse and self._time_budget.kind == 0  # one kind after the other is timed
+        return is_coarse
 
     def steps_left(self, progress: Progress) -> float:
         """How long the rest of the run is, in steps like the next one."""
@@ -97,11 +97,7 @@ class ScheduleFit:
         self._fine_step_cost = seconds[-1] / seconds[0]
         validation = self._validator.estimate_seconds(self._train_step.eval_model)
         self._train_step.model.train()
-        if self._is_to_choose:
-            allowed = MAX_CHOICE_SHARE * 60 * self._job.max_minutes
-            per_slice = self._seconds_per_slice(validation)
-            most = most_cases_within(allowed, self._caches, self._job.fold, per_slice)
-            progress.num_choice_cases = self._world.broadcast(most)
+        self._limit_choice(progress, validation)
         choice = self._choice_seconds(progress, validation)
         decides = self._job.recipe.best_by != "last"  # which checkpoint is kept
         planned = plan_epochs(
@@ -140,11 +136,11 @@ class ScheduleFit:
 
         Args:
             progress: At the end of an epoch.
-            num_steps: That this process has taken in the epoch.
+            num_steps: That this process has taken in the epoch; none tell no pace.
             training: Seconds of these steps.
             validation: Seconds of the epoch's validation.
         """
-        if not (self._job.max_minutes and progress.schedule_is_final):
+        if not (self._job.max_minutes and progress.schedule_is_final and num_steps):
             return
         validation = self._validation = min(validation, self._validation)
         taken, (first, end) = progress.steps_taken, progress.schedule
@@ -171,7 +167,9 @@ class ScheduleFit:
             progress.schedule = (first, end)
 
     def extend(self, progress: Progress, *, epochs: int, max_minutes: float) -> bool:
-        """Starts a second schedule where the job has more epochs or minutes than the run had.
+        """Gives a run the epochs or minutes that the job has beyond those that it had.
+
+        A schedule that is fixed is followed by a second one; one that is not is made longer.
 
         Args:
             progress: Where the run stands.
@@ -181,18 +179,38 @@ class ScheduleFit:
         Returns:
             Whether it did.
         """
-        has_more_time = self._job.max_minutes > max_minutes > 0
-        if self._job.recipe.epochs <= epochs and not has_more_time:
+        has_more_time = (self._job.max_minutes or math.inf) > max_minutes > 0
+        more_epochs = self._job.recipe.epochs - epochs
+        if more_epochs <= 0 and not has_more_time:
             return False
-        first = progress.steps_taken
-        num_epochs = max(1, self._job.recipe.epochs - progress.epoch)
-        progress.schedule = (first, first + num_epochs * self._num_steps)
+        first, end = progress.schedule
+        if progress.schedule_is_final:
+            first = progress.steps_taken
+            end = first + max(1, self._job.recipe.epochs - progress.epoch) * self._num_steps
+            if self._job.recipe.schedule != "constant":
+                self._log("Extended: a second learning-rate schedule begins here.")
+        else:
+            end += more_epochs * self._num_steps
+        progress.schedule = (first, end)
         progress.steps_per_epoch = self._num_steps
         progress.schedule_is_final = not self._job.max_minutes
         progress.num_choice_cases = None
-        if self._job.recipe.schedule != "constant":
-            self._log("Extended: a second learning-rate schedule begins here.")
         return True
+
+    def settle(self, progress: Progress) -> None:
+        """Fixes what is open at the end of a run that was over before its steps had been timed."""
+        if not progress.schedule_is_final:
+            validation = self._validator.estimate_seconds(self._train_step.eval_model)
+            self._limit_choice(progress, validation)
+            progress.schedule_is_final = True
+
+    def _limit_choice(self, progress: Progress, validation: float) -> None:
+        """Decides by how many cases post-processing is chosen; `validation` takes so long."""
+        if self._is_to_choose:
+            allowed = MAX_CHOICE_SHARE * 60 * self._job.max_minutes
+            per_slice = self._seconds_per_slice(validation)
+            most = most_cases_within(allowed, self._caches, self._job.fold, per_slice)
+            progress.num_choice_cases = self._world.broadcast(most)
 
     def _fine_from(self, schedule: tuple[int, int]) -> float:
         """The step of a schedule from which on steps are taken at full resolution."""

@@ -117,11 +117,16 @@ class Progress:
         """Whether every step of the learning-rate schedule has been taken."""
         return self.steps_taken >= self.schedule[1]
 
+    @property
+    def is_epoch_over(self) -> bool:
+        """Whether no further step of the running epoch is taken; the schedule may end within it."""
+        return self.is_schedule_over or self.step >= self.steps_per_epoch
+
     def reason_to_stop(self, recipe: Recipe) -> str:
         """Why no further epoch is begun, "" for none; the same on every rank."""
         if self.epoch >= recipe.epochs:
             return f"all {recipe.epochs} epochs are done"
-        if self.is_schedule_over:
+        if self.is_schedule_over and not self.step:  # else the epoch is still to be validated
             return f"all {self.steps_taken} steps that --max-minutes allows are done"
         num_worse = self.epoch - 1 - self.best_epoch
         if recipe.patience and num_worse >= recipe.patience:

@@ -28,6 +28,7 @@ from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import autocast, choose_amp, cudnn_autotuning
 from brats_train.training import losses
 from brats_train.training.initial_state import (
+    bare_model,
     initial_model,
     make_ema,
     make_optimizer,
@@ -70,6 +71,7 @@ class TrainStep:
         micro_batch: str,
         init_from: Path | None,
         compile_mode: CompileMode,
+        weights_from: str | None = None,
         resident_bytes: int = 0,
         labels: SliceLabels | None = None,
         looks: Sequence[ScanLook] = (),
@@ -85,6 +87,8 @@ class TrainStep:
             micro_batch: See `choose_micro_batch`.
             init_from: A checkpoint to take the whole model from.
             compile_mode: How to compile the network.
+            weights_from: Where the first weights came from, of a run that goes on with those of its
+                checkpoint; none are loaded then.
             resident_bytes: Of rows that will be kept on the device.
             labels: The labels of the training rows, None without a second head.
             looks: Of the training scans, which the model remembers.
@@ -101,7 +105,10 @@ class TrainStep:
         modalities = all_modalities(caches)
         num_labels = len(labels.names) if labels else 0
         config = model_config(recipe, len(modalities) * self.num_slices, num_labels)
-        self.model, weights_from = initial_model(config, recipe.encoder_weights, init_from)
+        if weights_from is None:
+            self.model, weights_from = initial_model(config, recipe.encoder_weights, init_from)
+        else:
+            self.model = bare_model(config)
         smallest = side // 2 if recipe.half_resolution else side
         is_whole = try_model(self.model, config, smallest, least)  # on the CPU
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -13,7 +13,7 @@ state of the optimizer, and a run can be stopped between any two steps and resum
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -32,7 +32,7 @@ from brats_train.training.lr_schedule import learning_rate
 from brats_train.training.micro_batch import oom_as_error
 from brats_train.training.nonfinite import raise_if_nonfinite
 from brats_train.training.parts import assemble
-from brats_train.training.run_config import introduction, run_config
+from brats_train.training.run_config import PLACE, introduction, resumed_job, run_config
 from brats_train.training.run_dir import RunDir
 from brats_train.training.schedule_fit import ScheduleFit
 from brats_train.training.setup import file_identity
@@ -79,7 +79,8 @@ def train(
     """
     check_trackers(job.trackers)  # before a run directory is made
     with oom_as_error(job.micro_batch, world), ExitStack() as stack:
-        trainer = Trainer(job, world, run, log, started)
+        held = run.read_config() if resume else None
+        trainer = Trainer(job, world, run, log, started, held)
         optimizer = trainer.recipe.optimizer
         world.decide_on_main(lambda: check_disk_space(run, trainer.train_step, optimizer))
         if trainer.is_to_choose and not resume:
@@ -108,12 +109,24 @@ class Trainer:
     display: StepDisplay
 
     def __init__(
-        self, job: TrainJob, world: World, run: RunDir, log: Log, started: float | None = None
+        self,
+        job: TrainJob,
+        world: World,
+        run: RunDir,
+        log: Log,
+        started: float | None = None,
+        held: Mapping[str, Any] | None = None,
     ) -> None:
-        """Opens the caches and builds data path, model and optimizer."""
+        """Opens the caches and builds data path, model and optimizer.
+
+        `held` is the config.json of a run that is resumed, whose weights come from last.pt.
+        """
         self.world, self.run, self.log = world, run, log
         self.is_loss_read_each_step = world.device.type == "cpu"
-        parts = assemble(job, world, log)
+        weights_from = None
+        if held is not None:
+            job, weights_from = resumed_job(job, held, world), held.get("encoder_weights_from")
+        parts = assemble(job, world, log, weights_from)
         self.job, self.recipe, self.caches = parts.job, parts.job.recipe, parts.caches
         self.cache_files, self.train_rows = parts.cache_files, parts.train_rows
         self.train_step = parts.train_step
@@ -175,6 +188,8 @@ class Trainer:
             progress.next_epoch()
             if self._agree(self._checkpoint_if_due()) is StepAction.CHECKPOINT:
                 self.save_last()
+        if not stopped:
+            self.schedule_fit.settle(progress)
         self.save_last()
         is_validated = self.validator.num_rows > 0
         return Finished(
@@ -190,6 +205,8 @@ class Trainer:
         progress, train_step = self.progress, self.train_step
         self.first_step = progress.step
         self.display.begin_epoch(progress.step)
+        if progress.step and progress.is_epoch_over:
+            return StepAction.CONTINUE  # interrupted at its last step, by an earlier process
         train_step.model.train()
         for batch in self.batches.epoch(progress.epoch, progress.step):
             lr = learning_rate(
@@ -201,7 +218,7 @@ class Trainer:
 
             if not progress.schedule_is_final:
                 self.schedule_fit.count_step(progress)
-            is_last = progress.is_schedule_over or progress.step >= progress.steps_per_epoch
+            is_last = progress.is_epoch_over
             # Reading the loss makes the host wait for a GPU, hence not at every step there; at the
             # end of an epoch it is read with all else.
             is_checked = self.is_loss_read_each_step or (
@@ -215,7 +232,7 @@ class Trainer:
             if is_checked and self.display.is_due():
                 self._show_step()
             if is_last:
-                break  # the schedule can end within an epoch, and a time limit cuts epochs short
+                break  # a time limit cuts epochs short
             if action is StepAction.CHECKPOINT:
                 self.save_last()
         return StepAction.CONTINUE
@@ -272,7 +289,7 @@ class Trainer:
         if self.world.is_main:
             self.run.cut_metrics(self.progress.epoch)
             now = self.config()
-            place = {name: now[name] for name in ("caches", "torchrun_id", "launcher")}
+            place = {name: now[name] for name in PLACE}
             self.run.write_config({**held, **place})
         is_extended = self.schedule_fit.extend(
             self.progress, epochs=held_epochs, max_minutes=held.get("max_minutes") or 0

@@ -20,6 +20,7 @@ from brats_train.models.postprocessing import Postprocessing
 from brats_train.models.run_files import fold_folders
 from brats_train.runtime.distributed import World
 from brats_train.training.recipe import Recipe
+from tests.cache.scans import add_case, mask
 from tests.commands import SMALL_ENCODER
 from tests.train.runs import call
 
@@ -119,6 +120,94 @@ def test_a_resumed_cross_validation_keeps_what_was_finished(
         assert ours["segmenter"] == theirs["segmenter"]
         for name, value in theirs["model"].items():
             assert np.allclose(ours["model"][name], value, atol=1e-6), name
+
+
+def test_what_a_resumed_cross_validation_was_given_holds_for_the_whole(
+    run: Path, tmp_path: Path, cache_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More epochs, and a cache that was moved: later commands need not be told again."""
+    copy, moved = tmp_path / "copy", tmp_path / "moved.h5"
+    shutil.copytree(run, copy)
+    shutil.copy(cache_path, moved)
+    words = ("--run", copy, "--device", "cpu")
+    call("train", "--resume", "--epochs", 2, "--cache", moved, *words)
+    config = json.loads((copy / "config.json").read_text())
+    assert config["recipe"]["epochs"] == 2
+    assert config["caches"][0]["path"] == str(moved)
+    call("train", "--resume", *words)
+    call("train", "--resume", "--lr", 0.5, *words, code=1)
+    assert "lr: 0.001 there, 0.5 now" in capsys.readouterr().err
+
+
+def test_labels_of_a_cross_validation_are_remembered(
+    tmp_path: Path, cache: Cache, cache_path: Path
+) -> None:
+    table, path = tmp_path / "labels.csv", tmp_path / "run"
+    labels = {case: "ab"[number % 2] for number, case in enumerate(cache.case_ids)}
+    table.write_text("case,label\n" + "".join(f"{case},{labels[case]}\n" for case in labels))
+    words = ("--fold", "all", "--run", path, *SETTINGS, "--set", "choose=false")
+    call("train", "--cache", cache_path, "--classify", table, *words)
+    assert json.loads((path / "config.json").read_text())["labels"] == labels
+    table.unlink()
+    call("train", "--resume", "--run", path, "--device", "cpu")
+    call("eval", "--run", path, "--device", "cpu")
+    scored = json.loads((path / "eval" / "val" / "summary.json").read_text())["classification"]
+    assert scored["num_cases"] > 0
+
+
+def test_models_of_two_folds_are_not_averaged_on_what_one_has_seen(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--run", run / "fold0", "--run", run / "fold1", "--device", "cpu")
+    call("eval", *words, code=1)
+    assert "fold1 was trained with --fold 1" in capsys.readouterr().err
+    call("eval", *words, "--split", "test", code=1)  # no case of it has a mask
+    assert "has a mask" in capsys.readouterr().err
+
+
+def test_folds_of_two_caches_put_no_patient_on_two_sides(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a patient's scans of two years were built apart, with folds of their own."""
+    caches = []
+    for year, folds in ((1, (0, 1)), (2, (1, 0))):
+        lines = ["patient,split,fold"]
+        for letter, fold in zip("AB", folds, strict=True):
+            patient = f"Brats17_CBICA_AA{letter}"
+            lines.append(f"{patient},train,{fold}")
+            scans = tmp_path / f"year{year}"
+            add_case(scans, f"{patient}_{year}", labels=mask((1, 2, 4)), seed=year)
+        table, cache = tmp_path / f"{year}.csv", tmp_path / f"{year}.h5"
+        table.write_text("\n".join(lines))
+        call(
+            "build-cache", scans, "--out", cache, "--size", 32, "--folds", 2, "--split-file", table
+        )
+        caches += ["--cache", cache]
+    words = (*caches, "--run", tmp_path / "r", *SETTINGS, "--set", "choose=false")
+    for fold in (0, "all"):
+        call("train", *words, "--fold", fold, code=1)
+        assert "Brats17_CBICA_AAA (fold 0 and fold 1)" in capsys.readouterr().err
+    call("eval", *caches, "--run", run / "fold0", "--device", "cpu", code=1)
+    assert "on two sides" in capsys.readouterr().err
+
+
+def test_an_interrupted_choice_says_how_to_go_on(
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("brats_train.training.folds.choose_for_folds", interrupted)
+    call("train", "--resume", "--run", copy, "--device", "cpu", code=130)
+    assert f"Interrupted. Go on with: brats train --resume --run-dir {copy}" in (
+        capsys.readouterr().out
+    )
 
 
 def test_it_is_verified_and_reported_as_one(run: Path, tmp_path: Path) -> None:

@@ -87,3 +87,12 @@ def test_a_machine_that_becomes_slower_takes_fewer_steps(
     elif since < 9:
         assert told
         assert spent >= 0.9 * planned
+
+
+def test_an_epoch_of_no_step_tells_no_pace() -> None:
+    """As after an interrupt at the last step of an epoch."""
+    progress = Progress(schedule=(0, 100), steps_per_epoch=10, step=10, steps_taken=10)
+    fit = fit_of(0.0)
+    for _ in range(4):
+        fit.shorten(progress, num_steps=0, training=0.0, validation=1.0)
+    assert progress.schedule == (0, 100)

@@ -95,24 +95,43 @@ def test_equal_runs_give_equal_weights(cache_path: Path, tmp_path: Path) -> None
     assert_same_weights(tmp_path / "one" / "last.pt", tmp_path / "two" / "last.pt")
 
 
-@pytest.mark.parametrize("num_polls", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_a_run_left_between_two_steps_goes_on_bit_for_bit(
-    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_polls: int
+def interrupt_after(
+    num_steps: int, job: TrainJob, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = ("ema=0.9", "schedule=cosine", "clip_norm=1.0")
-    whole, parted = tmp_path / "whole", tmp_path / "parted"
-    run_it(job_of(cache_path, *settings), whole)
-
+    """Begins a run that is interrupted after so many steps."""
     polls = iter(range(1, 10**6))
     with monkeypatch.context() as patch:
         patch.setattr(
             "brats_train.runtime.signals.InterruptHandler.requested",
-            property(lambda self: next(polls) == num_polls, lambda self, value: None),
+            property(lambda self: next(polls) == num_steps, lambda self, value: None),
             raising=False,
         )
-        assert run_it(job_of(cache_path, *settings), parted).is_resumable
-    assert run_it(job_of(cache_path, *settings), parted, resume=True).reason.startswith("all 2")
+        assert run_it(job, path).is_resumable
 
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_steps"),
+    [(24, 1), pytest.param(24, 4, marks=pytest.mark.slow), (1000, 1), (1000, 2)],
+    ids=["in an epoch", "later", "at the end of an epoch", "at the end of the run"],
+)
+def test_a_run_left_between_two_steps_goes_on_bit_for_bit(
+    cache_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    num_steps: int,
+) -> None:
+    settings = ("ema=0.9", "schedule=cosine", "clip_norm=1.0", f"batch_size={batch_size}")
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    run_it(job_of(cache_path, *settings), whole)
+    interrupt_after(num_steps, job_of(cache_path, *settings), parted, monkeypatch)
+    done = run_it(job_of(cache_path, *settings), parted, resume=True)
+    assert done.reason == "all 2 epochs are done"
+    assert_same_run(whole, parted)
+
+
+def assert_same_run(whole: Path, parted: Path) -> None:
+    """Weights, optimizer and metrics are equal, but for times."""
     for name in ("last.pt", "best.pt"):
         assert_same_weights(whole / name, parted / name)
     ours, theirs = (checkpoint.load(path / "last.pt") for path in (whole, parted))
@@ -207,6 +226,36 @@ def test_init_from_starts_with_another_runs_weights(cache_path: Path, tmp_path: 
             job_of(cache_path, "model.encoder=resnet34", init_from=best),
             tmp_path / "third",
         )
+
+
+def test_a_resumed_run_needs_its_first_weights_no_more(cache_path: Path, tmp_path: Path) -> None:
+    run_it(job_of(cache_path, "epochs=1"), tmp_path / "first")
+    best = tmp_path / "first" / "best.pt"
+    job = job_of(cache_path, "epochs=1", init_from=best)
+    run_it(job, tmp_path / "second")
+    best.unlink()
+    longer = job_of(cache_path, "epochs=2", init_from=best)
+    assert run_it(longer, tmp_path / "second", resume=True).reason == "all 2 epochs are done"
+    origin = checkpoint.load(tmp_path / "second" / "best.pt")["segmenter"]["weights_from"]
+    assert origin == "first/best.pt (none (random initialisation))"
+
+
+@pytest.mark.parametrize("micro_batch", ["auto", "7"])
+def test_a_run_goes_on_with_other_processes(
+    cache_path: Path, tmp_path: Path, micro_batch: str
+) -> None:
+    """As when a node of fewer GPUs is left; the samples at once are shared out anew."""
+    path = tmp_path / "run"
+    run_it(job_of(cache_path, "epochs=1", micro_batch=micro_batch), path)
+    config = RunDir(path).read_config()
+    held = str(config["micro_batch"])
+    RunDir(path).write_config({**config, "world_size": 2})
+    longer = job_of(cache_path, "epochs=2", "batch_size=24", micro_batch=held)
+    assert run_it(longer, path, resume=True).reason == "all 2 epochs are done"
+    config = RunDir(path).read_config()
+    assert (config["world_size"], config["micro_batch"]) == (1, 24)
+    with pytest.raises(BratsError, match="micro_batch: 24 there, 5 now"):
+        run_it(replace(longer, micro_batch="5"), path, resume=True)
 
 
 def test_weights_of_caches_must_be_as_many_as_caches(cache_path: Path, tmp_path: Path) -> None:
@@ -352,6 +401,40 @@ def test_a_time_limit_fits_the_schedule(
     assert position["schedule_is_final"]
 
 
+@pytest.mark.parametrize("is_timed", [False, True])
+def test_a_limit_of_time_can_be_lifted(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_timed: bool
+) -> None:
+    """Before the schedule is fixed, the run is as if it had never had one; after it, extended."""
+    monkeypatch.setattr("brats_train.training.schedule_fit.plan_epochs", lambda *_, **__: (1, 10))
+    monkeypatch.setattr("brats_train.training.time_budget.MAX_TIMINGS", 1)
+    settings = ("schedule=cosine", "batch_size=2")
+    job = job_of(cache_path, *settings, max_minutes=30.0)
+    if is_timed:
+        assert "--max-minutes allows" in run_it(job, tmp_path / "run").reason
+    else:
+        interrupt_after(3, job, tmp_path / "run", monkeypatch)
+    unlimited = replace(job, max_minutes=0.0)
+    assert run_it(unlimited, tmp_path / "run", resume=True).reason == "all 2 epochs are done"
+    assert RunDir(tmp_path / "run").read_metrics()[-1]["lr"] == 0
+    if not is_timed:
+        run_it(unlimited, tmp_path / "whole")
+        assert_same_weights(tmp_path / "whole" / "last.pt", tmp_path / "run" / "last.pt")
+
+
+def test_a_run_that_ends_before_it_is_timed_is_as_one_without_a_limit(
+    cache_path: Path, tmp_path: Path
+) -> None:
+    """The last of its steps are at full resolution, and post-processing is chosen."""
+    job = job_of(cache_path, "epochs=1", "batch_size=12", "half_resolution=0.5", "choose=true")
+    told: list[str] = []
+    for name, max_minutes in (("free", 0.0), ("limited", 600.0)):
+        one = replace(job, max_minutes=max_minutes)
+        train(one, ALONE, RunDir(tmp_path / name), resume=False, log=told.append)
+        assert told[-1].startswith("Chosen: ")
+    assert_same_weights(tmp_path / "free" / "best.pt", tmp_path / "limited" / "best.pt")
+
+
 def test_a_choice_that_would_take_too_long_is_left_out(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -434,6 +517,9 @@ def test_a_time_limit_cuts_epochs_for_a_curve(
     position = checkpoint.load(tmp_path / "run" / "last.pt")["position"]
     assert position["schedule"] == [0, first + 6]
     assert position["steps_per_epoch"] == 2
+    interrupt_after(first + 2, job, tmp_path / "parted", monkeypatch)  # the last step of an epoch
+    run_it(job, tmp_path / "parted", resume=True)
+    assert_same_run(tmp_path / "run", tmp_path / "parted")
     run_it(replace(job, max_minutes=60.0), tmp_path / "run", resume=True)
     assert len(RunDir(tmp_path / "run").read_metrics()) == 8
 
