@@ -123,13 +123,13 @@ class _PartTask:
     Attributes:
         out: The cache of the part.
         plan: Its plan.
-        table: Content of the table of splits beside it.
+        table: Content of the table of splits beside it, None for none.
         overwrite: Replace an existing cache.
     """
 
     out: Path
     plan: Plan
-    table: bytes
+    table: bytes | None
     overwrite: bool
 
 
@@ -137,7 +137,7 @@ def _tasks_of(job: BuildJob, outs: Sequence[Path], plans: Sequence[Plan]) -> lis
     """Returns the parts that are not built yet. Raises `BratsError` where another cache exists."""
     tasks = []
     for out, plan in zip(outs, plans, strict=True):
-        table = split_table(plan)
+        table = split_table(plan, out)
         if job.overwrite or not is_already_built(out, plan, table):
             tasks.append(_PartTask(out=out, plan=plan, table=table, overwrite=job.overwrite))
     return tasks

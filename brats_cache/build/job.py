@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,11 +139,23 @@ def find_cases_of(job: BuildJob, outs: Sequence[Path]) -> Findings:
     for note in findings.notes:
         print_message(printable(note), prefix="Note: ")
     check_is_no_input(outs, _inputs(job, findings.cases))
+    _check_one_split(job, findings.cases)
     if not findings.cases:
         raise DataFaults(findings.faults, "Nothing was written.")
     if not findings.faults and not job.skip_bad:
         _check_before_reading(job, findings)
     return findings
+
+
+def _check_one_split(job: BuildJob, cases: Sequence[Case]) -> None:
+    """Refuses a --val-fraction beside a manifest whose column `split` decides."""
+    options = job.options
+    is_given = options.val_fraction != BuildOptions.val_fraction
+    if is_given and options.split_file is None and any(case.split for case in cases):
+        raise BratsError(
+            f"--val-fraction {options.val_fraction:g}: the column split of "
+            f"{printable(job.manifest or '')} decides. Leave the option out, or the column blank."
+        )
 
 
 def _inputs(job: BuildJob, cases: Sequence[Case]) -> list[Path]:
@@ -174,7 +186,7 @@ def _run(job: BuildJob) -> Path | None:
         )
         plan = make_checked_plan(job, surveys, whole, findings.stray_masks)
         click.echo(describe_plan(plan, job.out))
-        table = split_table(plan)
+        table = split_table(plan, job.out)
         if not job.overwrite and is_already_built(job.out, plan, table):
             print_wrapped(
                 f"{printable(job.out)}: exists and is identical to this build (fingerprint "
@@ -182,7 +194,7 @@ def _run(job: BuildJob) -> Path | None:
                 names=[printable(job.out)],
             )
             return job.out
-        if journal is None or not journal.partial.exists():
+        if not partial_path(job.out).exists():
             check_disk_space(job.out, plan.num_bytes)
         if job.dry_run:
             click.echo("Nothing was written (--dry-run).")
@@ -231,7 +243,7 @@ def _check_labelled(job: BuildJob, cases: Sequence[Case], stray_masks: Sequence[
     )
 
 
-def _write(out: Path, plan: Plan, table: bytes, workers: Workers, journal: Journal) -> None:
+def _write(out: Path, plan: Plan, table: bytes | None, workers: Workers, journal: Journal) -> None:
     """Writes the cache and its table of splits, and moves them to their final names."""
     state = open_partial(plan, journal)
     if state.done:
@@ -241,9 +253,10 @@ def _write(out: Path, plan: Plan, table: bytes, workers: Workers, journal: Journ
     publish_cache(out, table, journal)
 
 
-def publish_cache(out: Path, table: bytes, journal: Journal) -> None:
+def publish_cache(out: Path, table: bytes | None, journal: Journal) -> None:
     """Moves a complete file under construction and its table of splits to their final names."""
-    write_atomically(splits_path(out), table)  # first, so that no cache is without its table
+    if table is not None:
+        write_atomically(splits_path(out), table)  # first, so that no cache is without its table
     publish(journal.partial, out)
     journal.remove()
 
@@ -287,8 +300,9 @@ def open_journal(
             )
         else:
             journal.remove()
-            for folder in made:
-                folder.rmdir()
+            with suppress(OSError):  # another process uses one, or a list of faults lies there
+                for folder in made:
+                    folder.rmdir()
         raise
     except KeyboardInterrupt:
         print_message("Interrupted. The same command goes on where this one stopped.")
@@ -303,8 +317,14 @@ def _is_unfinished(parts: Sequence[Path]) -> bool:
     return 0 < num_complete < len(parts) or any(partial_path(part).exists() for part in parts)
 
 
-def split_table(plan: Plan) -> bytes:
-    """Returns the table of the splits of a plan's patients, which lies beside the cache."""
+def split_table(plan: Plan, out: Path) -> bytes | None:
+    """Returns the table of the splits of a plan's patients, which lies beside the cache `out`.
+
+    None where the person's own --split-file lies there, which says as much or more.
+    """
+    given, beside = plan.options.split_file, splits_path(out)
+    if given is not None and beside.exists() and beside.samefile(given):
+        return None
     return format_splits(
         {
             case.survey.case.patient: Assignment(split=case.split, fold=case.fold)

@@ -39,7 +39,7 @@ from brats_cache.build.writer import Layout, read_layout
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.files import open_regular_file, sync_folder
 from brats_cache.common.text import first_few
-from brats_cache.discovery.cases import Case
+from brats_cache.discovery.cases import Case, Scan
 from brats_cache.imaging.preprocess import Preparation
 
 __all__ = ["Journal", "file_states", "journal_path", "partial_path", "sweep"]
@@ -249,16 +249,25 @@ def sweep(out: Path) -> None:
 
 
 def file_states(case: Case) -> list[list[Any]]:
-    """Reads path, size in bytes and time of change in ns of every file that a survey reads."""
-    scans = [*case.images.values(), *([case.mask] if case.mask else [])]
+    """Reads the state of every file that a survey reads.
+
+    Returns:
+        For each role in turn the DATA argument, the path, the channel, the size in bytes and the
+        time of change in ns: all that a survey depends on beside the files' content.
+    """
+    scans = [
+        *case.images.values(),
+        *([case.mask] if case.mask else []),
+        *(Scan(path=path) for path in case.unclaimed),
+    ]
     states = []
-    for path in dict.fromkeys([*(scan.path for scan in scans), *case.unclaimed]):
+    for scan in scans:
         try:
-            status = path.stat()
+            status = scan.path.stat()
+            size, changed = status.st_size, status.st_mtime_ns
         except OSError:
-            states.append([str(path), 0, 0])
-        else:
-            states.append([str(path), status.st_size, status.st_mtime_ns])
+            size, changed = 0, 0
+        states.append([str(case.data_dir), str(scan.path), scan.channel, size, changed])
     return states
 
 

@@ -80,7 +80,7 @@ def build_differences(stored: Mapping[str, Any], plan: Plan) -> list[str]:
         A line for each difference; empty for the same build.
     """
     now = describe_build(plan)
-    if stored["fingerprint"] == now["fingerprint"] and stored["data_dirs"] == now["data_dirs"]:
+    if all(stored[key] == value for key, value in now.items()):
         return []
     found = differing_values(stored["options"], now["options"])
     found += differing_values(stored, now, ("shard", "data_dirs"))
@@ -89,8 +89,11 @@ def build_differences(stored: Mapping[str, Any], plan: Plan) -> list[str]:
     found += [f"{name}: among the scans now, not then" for name in today if name not in then]
     for name in (name for name in then if name in today):
         old, new = then[name], today[name]
-        changed = [b[0] for a, b in zip(old["scans"], new["scans"], strict=False) if a != b]
-        found += [f"{name}: {source} has changed" for source in changed]
+        for before, after in zip(old["scans"], new["scans"], strict=False):
+            if before[1:] != after[1:]:
+                found.append(f"{name}: {after[0]} has changed")
+            elif before != after:
+                found.append(f"{name}: {after[0]} now, {before[0]} then")
         keys = ("split", "fold", "label scheme")
         found += [f"{name}: {line}" for line in differing_values(old, new, keys)]
     return found or ["patients, grades, ages, survival or channels"]

@@ -67,13 +67,13 @@ def _file_of(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def is_already_built(out: Path, plan: Plan, split_table: bytes) -> bool:
+def is_already_built(out: Path, plan: Plan, split_table: bytes | None) -> bool:
     """Checks whether the planned cache exists already.
 
     Args:
         out: Path of the cache.
         plan: What would be built.
-        split_table: Content of the table of splits that would be written beside it.
+        split_table: Content of the table of splits that would be written beside it, None for none.
 
     Returns:
         True for an identical cache, False where there is none.
@@ -90,7 +90,7 @@ def is_already_built(out: Path, plan: Plan, split_table: bytes) -> bool:
             )
         return True
     path = splits_path(out)
-    if path.exists() and not _holds(path, split_table):
+    if split_table is not None and path.exists() and not _holds(path, split_table):
         raise BratsError(
             f"{printable(path)}: exists, and this build would put other patients or splits there. "
             "Move it away, choose another --out, or replace it with --overwrite."

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import filecmp
 import os
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from brats_cache.common.errors import Fault
-from brats_cache.common.files import open_regular_file
 from brats_cache.common.text import first_few
-from brats_cache.discovery.file_names import FileRole, stem_of
+from brats_cache.discovery.file_names import FileRole
 from brats_cache.discovery.group import CaseFiles
 from brats_cache.discovery.namings import MASK, MODALITIES
+from brats_cache.discovery.packed import is_unpacked
 
 __all__ = ["Choice", "choose"]
 
@@ -26,7 +23,6 @@ _EXAMPLES = {
     "t2": "*_t2.nii.gz or *-t2w.nii.gz",
     "flair": "*_flair.nii.gz or *-t2f.nii.gz",
 }
-_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +63,7 @@ def choose(one: CaseFiles, modalities: Sequence[str]) -> Choice:
             pair = (best[0].path, other.path)
             if os.path.samefile(*pair):
                 continue
-            if _is_unpacked(*pair):
+            if is_unpacked(*pair):
                 unpacked.append(pair[0].name)
             # Sizes are compared first, so that only equal ones cost a reading.
             elif filecmp.cmp(*pair, shallow=False):
@@ -87,35 +83,6 @@ def choose(one: CaseFiles, modalities: Sequence[str]) -> Choice:
         unpacked=unpacked,
         passed_over=passed_over,
     )
-
-
-def _is_unpacked(first: Path, second: Path) -> bool:
-    """Whether one file is the other's content without gzip, as a set beside its archives has it.
-
-    The last eight bytes of a gzip file are the CRC-32 and the length of its content (RFC 1952).
-    """
-    packed = [path for path in (first, second) if path.name.lower().endswith(".gz")]
-    if stem_of(first.name) != stem_of(second.name) or len(packed) != 1:
-        return False
-    plain = second if packed[0] == first else first
-    try:
-        with open_regular_file(packed[0]) as file:
-            file.seek(max(packed[0].stat().st_size - 8, 0))
-            checksum, length = struct.unpack("<II", file.read(8).rjust(8))
-        if length != plain.stat().st_size & 0xFFFFFFFF:
-            return False
-        with open_regular_file(plain) as file:
-            return _crc32(file) == checksum
-    except OSError:
-        return False  # reading the scans tells why
-
-
-def _crc32(file: BinaryIO) -> int:
-    """CRC-32 of the rest of an open file."""
-    crc = 0
-    while data := file.read(_CHUNK_BYTES):
-        crc = zlib.crc32(data, crc)
-    return crc
 
 
 def _missing(one: CaseFiles, missing: Sequence[str]) -> Fault:

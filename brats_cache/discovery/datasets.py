@@ -12,6 +12,7 @@ from brats_cache.discovery.dataset_json import read_dataset_json
 from brats_cache.discovery.decathlon import decathlon_roles
 from brats_cache.discovery.file_names import FileRole, is_nifti, stem_of
 from brats_cache.discovery.nnunet import group_channels, nnunet_roles
+from brats_cache.discovery.packed import is_unpacked
 
 __all__ = ["IMAGE_FOLDERS", "DatasetCases", "read_dataset"]
 
@@ -60,8 +61,11 @@ def read_dataset(
         found.faults += error.faults
         return found
     for folder in folders:
-        scans = _files(root / folder)
-        masks = _files(root / folder.replace("images", "labels")) if with_masks else {}
+        scans, packed = _files(root / folder)
+        masks, packed_masks = (
+            _files(root / folder.replace("images", "labels")) if with_masks else ({}, {})
+        )
+        packed |= packed_masks
         channels = group_channels(scans, description)
         cases = scans if channels is None else channels
         unpaired = set(masks) - set(cases)
@@ -75,6 +79,8 @@ def read_dataset(
                 )
         found.faults += _unpaired(root, folder, unpaired, cases, masks)
         for case in sorted(set(cases) - unpaired):
+            images = [scans[case]] if channels is None else channels[case].values()
+            _compare_packed(case, [*images, *filter(None, [masks.get(case)])], packed, found)
             if channels is None:
                 found.roles += decathlon_roles(
                     case, scans[case], masks.get(case), data_dir, description
@@ -88,12 +94,40 @@ def read_dataset(
     return found
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """The visible NIfTI files of a folder by stem; nothing where the folder is not there."""
-    if not folder.is_dir():
-        return {}
-    names = [n for n in os.listdir(folder) if is_nifti(n) and not n.startswith(".")]
-    return {stem_of(name): folder / name for name in sorted(names)}
+def _files(folder: Path) -> tuple[dict[str, Path], dict[Path, Path]]:
+    """The visible NIfTI files of a folder by stem; nothing where the folder is not there.
+
+    Returns:
+        The files, and for each that lies there twice, as .nii and as .nii.gz, the other one.
+    """
+    files, packed = dict[str, Path](), dict[Path, Path]()
+    names = os.listdir(folder) if folder.is_dir() else []
+    for name in sorted(n for n in names if is_nifti(n) and not n.startswith(".")):
+        kept = files.setdefault(stem_of(name), folder / name)
+        if kept.name != name:
+            packed[kept] = folder / name
+    return files, packed
+
+
+def _compare_packed(
+    case: str, files: Iterable[Path], packed: Mapping[Path, Path], found: DatasetCases
+) -> None:
+    """A note for a file that lies there with and without gzip, a fault where they differ."""
+    for file in files:
+        if (other := packed.get(file)) is None:
+            continue
+        if is_unpacked(file, other):
+            found.notes.append(f"{other} has the content of {file.name}: taken once")
+        else:
+            found.faults.append(
+                Fault(
+                    case=case,
+                    path=file,
+                    found=f"two different files, {file.name} and {other.name}",
+                    expected="one file",
+                    remedy="Move one of them out of the set.",
+                )
+            )
 
 
 def _unpaired(

@@ -141,6 +141,9 @@ class _Reader:
         mask = None
         if self._with_masks and cells.get("seg"):
             mask = self._scan(row, case_id, "seg")
+            if mask is not None and mask.channel is not None:
+                found = f"{cells['seg']}, a volume of a 4-D file"
+                self._fault(row, case_id, "seg", found, "a file of its own for the mask")
         split = self._one_of(row, case_id, "split", {name: name for name in _SPLITS})
         grade = self._one_of(row, case_id, "grade", {name.lower(): name for name in _GRADES})
         images = {name: scan for name, scan in scans.items() if scan is not None}

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -22,9 +23,10 @@ from brats_cache.build import execute as build
 from brats_cache.build import journal as journal_module
 from brats_cache.build import output_checks
 from brats_cache.build import write_case as rows
+from brats_cache.build.journal import Journal, file_states
 from brats_cache.build.journal_lines import parse_lines
 from brats_cache.build.survey import LoadedCase
-from brats_cache.discovery.cases import Case
+from brats_cache.discovery.cases import Case, Scan, find_cases
 from brats_cache.format.reader import open_cache
 from brats_cache.imaging.preprocess import Preparation
 from tests.cache.builds import Build, journal_of
@@ -213,6 +215,59 @@ def test_other_scans_are_refused_and_named(brats: Commands, stopped: Path) -> No
     done = brats("build-cache", *SMALL, "--overwrite")
     assert "Resuming" not in done.err
     assert len(open_cache(stopped).cases) == 7
+
+
+def test_scans_that_were_moved_are_told_from_those_that_changed(
+    brats: Commands, stopped: Path
+) -> None:
+    """Their names are in the cache, whose tables have been laid out for the old ones."""
+    shutil.move("data/p5", "data/deeper/p5")
+    said = brats("build-cache", *SMALL, code=1).err
+    assert "p5: deeper/p5/p5_t1.nii now, p5/p5_t1.nii then" in said
+    brats("build-cache", *SMALL, "--overwrite")
+    brats("verify", "--sources", stopped)
+
+
+def test_a_survey_is_of_a_channel_and_of_a_folder(brats: Commands, stopped: Path) -> None:
+    """The same files in other roles, or below another DATA, are surveyed again."""
+    preparation = Preparation(modalities=("t1", "t1ce", "t2", "flair"))
+    (case,) = find_cases([Path("data/p0")]).cases
+    journal = Journal(stopped.with_name("other.h5"), preparation, start_anew=False)
+    loaded = build.load_case(case, preparation)
+    journal.add_survey(loaded.survey, file_states(case))
+    journal.close()
+    journal = Journal(stopped.with_name("other.h5"), preparation, start_anew=False)
+    assert journal.find_survey(case) is not None
+    assert journal.find_survey(replace(case, data_dir=Path("data"))) is None
+    images = {**case.images, "t1": Scan(path=case.images["t1"].path, channel=0)}
+    assert journal.find_survey(replace(case, images=images)) is None
+    swapped = {**case.images, "t1": case.images["t2"], "t2": case.images["t1"]}
+    assert journal.find_survey(replace(case, images=swapped)) is None
+    journal.close()
+
+
+def test_a_dry_run_needs_no_room_for_what_is_there(
+    brats: Commands, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_checks, "DISK_MARGIN", 1 << 60)
+    assert "Nothing was written" in brats("build-cache", *SMALL, "--dry-run").out
+    said = brats("build-cache", *SMALL, "--dry-run", "--out", "other.h5", code=1).err
+    assert "the disk has" in said
+
+
+def test_a_new_folder_that_another_uses_hides_no_error(
+    brats: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_cases(Path("data"), 2)
+
+    def beside(case: Case, preparation: Preparation) -> LoadedCase:
+        Path("new/other.h5.journal").touch()
+        raise rows.BratsError("p0: the disk fell off.")
+
+    monkeypatch.setattr(build, "load_case", beside)
+    said = brats("build-cache", *SMALL, "--out", "new/brats.h5", code=1).err
+    assert "the disk fell off" in said
+    assert [path.name for path in Path("new").iterdir()] == ["other.h5.journal"]
 
 
 def test_overwriting_can_be_resumed_too(

@@ -47,6 +47,36 @@ def test_the_split_is_written_for_people_and_taken_back(brats: Commands) -> None
     assert "fold '2'; expected 0 to 1" in failed.err
 
 
+def test_a_split_file_beside_the_cache_stays_as_it_is(brats: Commands) -> None:
+    for n in range(4):
+        add_case(Path("data"), f"p{n}", labels=mask((1,)), seed=n)
+    table = Path("data/brats.splits.csv")
+    lines = [f"p{n},{'val' if n == 2 else 'train'}" for n in range(5)]  # p4 is yet to come
+    table.write_text("\n".join(["case,split", *lines]) + "\n")
+    before = table.read_bytes()
+    for words in ((), ("--overwrite",)):
+        brats("build-cache", *SMALL, "--split-file", table, *words)
+        assert table.read_bytes() == before
+    assert splits_of(open_cache(Path("data/brats.h5")))["p2"] == "val"
+
+
+def test_a_fraction_beside_a_manifest_that_splits_is_refused(brats: Commands) -> None:
+    for n in range(2):
+        add_case(Path("data"), f"p{n}", labels=mask((1,)), seed=n)
+    brats("scan", "data", "--out", "cases.csv")
+    with open("cases.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open("split.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0]])
+        writer.writeheader()
+        sides = zip(rows, ("train", "val"), strict=True)
+        writer.writerows({**row, "split": side} for row, side in sides)
+    words = ("build-cache", *SMALL, "--manifest", "split.csv")
+    said = brats(*words, "--val-fraction", 0.5, code=1).err
+    assert "--val-fraction 0.5: the column split of split.csv decides" in said
+    brats(*words)
+
+
 def test_a_table_of_splits_is_not_replaced_by_another(brats: Commands) -> None:
     for n in range(4):
         add_case(Path("data"), f"p{n}", labels=mask((1,)), seed=n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -51,6 +52,21 @@ def test_a_folder_of_decathlon_images_is_a_data_argument_too(tmp_path: Path) -> 
     found = find_cases([root / "imagesTs"])
     assert found.faults == ()
     assert [case.id for case in found.cases] == ["BRATS_485", "BRATS_486"]
+
+
+def test_a_file_with_and_without_gzip_is_taken_once_or_refused(tmp_path: Path) -> None:
+    root = add_decathlon(tmp_path, ("BRATS_001", "BRATS_002"), ())
+    packed = root / "labelsTr" / "BRATS_001.nii.gz"
+    packed.write_bytes(gzip.compress(b"a mask"))
+    plain = packed.with_suffix("")
+    plain.write_bytes(b"a mask")
+    found = find_cases([tmp_path])
+    assert found.faults == ()
+    assert [note for note in found.notes if "taken once" in note]
+    plain.write_bytes(b"a mask, corrected")
+    (fault,) = find_cases([tmp_path]).faults
+    assert fault.case == "BRATS_001"
+    assert fault.found == "two different files, BRATS_001.nii and BRATS_001.nii.gz"
 
 
 def test_a_decathlon_image_without_its_label_is_a_fault(tmp_path: Path) -> None:

@@ -93,6 +93,14 @@ def test_a_volume_of_a_4d_file_is_named_by_its_index(tmp_path: Path) -> None:
     ]
 
 
+def test_a_mask_is_a_file_of_its_own(tmp_path: Path) -> None:
+    """The truth is read again from its file, of which a cache holds the name alone."""
+    add_files(tmp_path, "t1.nii", "masks.nii.gz")
+    path = write(tmp_path, "case,t1,seg", "k,t1.nii,masks.nii.gz#1")
+    (fault,) = read_manifest(path, ("t1",)).faults
+    assert "line 2, column seg: masks.nii.gz#1, a volume of a 4-D file" in fault.found
+
+
 @pytest.mark.parametrize(
     ("line", "where", "what"),
     [
