@@ -12,13 +12,14 @@ from pathlib import Path
 import click
 
 from brats_cache.common.errors import BratsError, print_wrapped
+from brats_cache.common.files import read_small_file
 from brats_train.cli.main import cli
 from brats_train.cli.options import PATH, FiniteRange
 
 __all__ = ["demo"]
 
 NUM_TEST_CASES = 2
-MARK = "README.txt"
+MARK, MARK_TEXT = "README.txt", "Made by brats demo, which replaces this folder when run again.\n"
 _SHAPE = "128x128x32"  # voxels of 1.9 x 1.9 x 4.8 mm: a seventeenth of those of BraTS
 _SIZE = 128
 # Averaging over flips and choosing the post-processing would take longer than the training.
@@ -53,11 +54,11 @@ def _run_demo(out: Path, *, num_cases: int, max_minutes: float) -> None:
     Raises:
         BratsError: `out` is a folder that no demo made.
     """
-    if out.exists() and not (out / MARK).is_file():
+    if out.exists() and not _is_earlier_demo(out):
         raise BratsError(f"{out}: exists, and is no earlier demo. Name another folder with --out.")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    (out / MARK).write_text("Made by brats demo, which replaces this folder when run again.\n")
+    (out / MARK).write_text(MARK_TEXT)
     started = time.monotonic()
     scans, cache, run = out / "scans", out / "brats.h5", out / "run"
     masks = out / "masks"
@@ -86,6 +87,11 @@ def _run_demo(out: Path, *, num_cases: int, max_minutes: float) -> None:
     case = min(path.parent for path in validation.rglob("*_flair.nii*"))
     view = f"view {_quote(case)} --mask {_quote(masks / f'{case.name}.nii.gz')}"
     click.echo(f"Next: {_program()} {view}")
+
+
+def _is_earlier_demo(out: Path) -> bool:
+    mark = out / MARK
+    return mark.is_file() and read_small_file(mark) == MARK_TEXT.encode()
 
 
 def _run(words: str) -> None:

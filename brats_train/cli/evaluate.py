@@ -124,6 +124,8 @@ def evaluate(
         name = "-".join([split, *(("without", *job.without) if without else ())])
         folder = results_home(runs[0]) / "eval" / name
         sources = runs if checkpoint in ("best", "last") else [Path(checkpoint)]
+        if sources is not runs:
+            _check_checkpoint(runs[0], trained, sources[0], split)
         result = _score_models(job, opened, sources, checkpoint, device, folder, save_masks)
     else:
         _refuse_with_predictions(
@@ -174,6 +176,23 @@ def _check_same_split(first: Path, trained: Any, other: Path, also: Any, split: 
         print_message(
             f"{printable(other)}: was not trained on the caches of {printable(first)}. It may have "
             "seen cases that are scored here.",
+            prefix="Warning: ",
+        )
+
+
+def _check_checkpoint(run: Path, trained: Any, file: Path, split: str) -> None:
+    """As `_check_same_split`, of a checkpoint file and the run whose cases it is scored on."""
+    from brats_train.training.trained_on import trained_on
+
+    home = file.resolve().parent
+    if home == run.resolve():
+        return
+    if (home / "config.json").is_file():
+        _check_same_split(run, trained, home, trained_on(home), split)
+    elif file.is_file():
+        print_message(
+            f"{printable(file)}: lies in no run, so nothing says what it was trained on. It may "
+            "have seen cases that are scored here.",
             prefix="Warning: ",
         )
 

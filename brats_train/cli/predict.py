@@ -66,7 +66,11 @@ def scan_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @device_option
 @click.option("--resume", is_flag=True, help="Keep masks that exist, make the others.")
-@click.option("--overwrite", is_flag=True, help="Replace masks that exist.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace masks that exist; with --resume those of other models or scans.",
+)
 def predict(
     cases: tuple[Path, ...],
     manifest: Path | None,
@@ -90,8 +94,6 @@ def predict(
     Writes one CASE.nii.gz each, on the scan's own grid, into --out, and CASE.json with the Dice
     that it can be expected to have.
     """
-    if resume and overwrite:
-        raise click.UsageError("--resume keeps masks and --overwrite replaces them: choose one.")
     named = {"t1": t1, "t1ce": t1ce, "t2": t2, "flair": flair}
     files = {name: path for name, path in named.items() if path is not None}
     if sum(map(bool, (cases, manifest, files))) != 1:
@@ -141,8 +143,9 @@ def predict(
                 outcome = prediction.predict(job, ensemble, world, report, warn, alert)
         except KeyboardInterrupt:
             if world.is_main:
+                options = "--resume --overwrite" if overwrite else "--resume"
                 click.echo(
-                    f"Interrupted. Masks in {out_dir} are kept; go on with --resume.", err=True
+                    f"Interrupted. Masks in {out_dir} are kept; go on with {options}.", err=True
                 )
             raise
         if not world.is_main:

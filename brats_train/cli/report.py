@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
+from brats_cache.common.errors import print_message, printable
 from brats_cache.common.progress import show_progress
+from brats_cache.common.text import first_few
 from brats_train.cli.options import PATH, check_still_there, say_loading, warn_damaged
 
 __all__ = ["report"]
@@ -86,6 +88,18 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
     if not caches:
         check_still_there(own)
     opened = open_caches(caches or own, same_modalities=False)
+    unseen = [
+        cache.case_id(index)
+        for cache in opened
+        for index, rows in enumerate(cache.cases["rows"])
+        if not rows and cache.case_id(index) in results.cases
+    ]
+    if unseen:
+        print_message(
+            f"{printable(first_few(unseen, 3))}: scored, but of which the caches hold no slice, so "
+            "the page does not show it.",
+            prefix="Note: ",
+        )
     if "predictions" in summary:
         check_unchanged(results, opened, None)
         return opened, files_predictor(Path(summary["predictions"]), results.regions)
@@ -107,9 +121,14 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
 
 
 def _find_checkpoint(checkpoint: Mapping[str, str], run_path: Path) -> Path:
-    """The path of a scored checkpoint, in its run's folder if that was moved."""
+    """The path of a scored checkpoint, in its run's folder if that was moved.
+
+    Another run may lie at its old path now, so the file that was scored is known by its content.
+    """
+    from brats_train.models.sources import fingerprint_of_file
+
     path = Path(checkpoint["path"])
-    if path.is_file():
-        return path
-    in_fold = run_path / path.parent.name / path.name
-    return in_fold if in_fold.is_file() else run_path / path.name
+    candidates = (path, run_path / path.parent.name / path.name, run_path / path.name)
+    there = [one for one in candidates if one.is_file()]
+    same = (one for one in there if fingerprint_of_file(one) == checkpoint.get("fingerprint"))
+    return next(same, there[0] if there else run_path / path.name)

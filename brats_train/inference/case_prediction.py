@@ -161,10 +161,7 @@ def prepare_case(case: Case, spec: SegmenterSpec) -> PreparedCase:
     preparation = replace(spec.preparation, modalities=modalities)
     loaded = load_case(replace(case, mask=None), preparation)
     survey = loaded.survey
-    fingerprint = fingerprint_of_scans(
-        [source.checksum for source in survey.sources],
-        [scan.channel for scan in case.images.values()],
-    )
+    fingerprint = fingerprint_of_scans(case.images, [source.checksum for source in survey.sources])
     return _prepare(
         dict(zip(modalities, loaded.volumes, strict=True)),
         loaded.brain,

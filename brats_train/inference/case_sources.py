@@ -10,7 +10,7 @@ from pathlib import Path
 
 import xxhash
 
-from brats_cache.common.errors import BratsError
+from brats_cache.common.errors import BratsError, LabelSchemeError
 from brats_cache.discovery.cases import Case, Findings, Scan, find_cases
 from brats_cache.discovery.file_names import parse_name
 from brats_cache.discovery.namings import naming_of
@@ -91,29 +91,42 @@ def _common_id(paths: Sequence[Path]) -> str:
     return shared.rstrip("_-. ") or folder.name or "case"
 
 
-def fingerprint_of_scans(checksums: Sequence[int], channels: Sequence[int | None]) -> str:
-    """Fingerprint of the scans of a case: equal for equal files, wherever they lie.
+def fingerprint_of_scans(images: Mapping[str, Scan], checksums: Sequence[int]) -> str:
+    """Fingerprint of the scans of a case: equal for equal files in equal roles, wherever they lie.
 
     Args:
-        checksums: xxh3_64 of the file of each modality, in the model's order.
-        channels: Index along the 4th axis of each file, None for 3-D files.
+        images: The scan of each modality, in the model's order.
+        checksums: xxh3_64 of the file of each.
 
     Returns:
         16 hex digits.
     """
-    text = repr([*zip(checksums, channels, strict=True)])
+    scans = zip(images.items(), checksums, strict=True)
+    text = repr([(name, scan.channel, checksum) for (name, scan), checksum in scans])
     return xxhash.xxh3_64_hexdigest(text.encode())
 
 
-def output_scheme(case: Case, fallback: str) -> Scheme:
+def output_scheme(case: Case, fallback: str) -> tuple[Scheme, str]:
     """The label scheme of a predicted mask: what a manifest or the names tell, else `fallback`.
 
     Args:
         case: The case.
         fallback: Name of the scheme of the training masks.
+
+    Returns:
+        The scheme, and a warning where a dataset.json names labels that are not understood.
     """
     if case.scheme:
-        return SCHEMES[case.scheme]
+        return SCHEMES[case.scheme], ""
     if case.naming == "plain":
-        return SCHEMES[fallback]
+        return SCHEMES[fallback], ""
+    try:
+        return _detected_scheme(case), ""
+    except LabelSchemeError:
+        return SCHEMES[fallback], (
+            f"dataset.json names labels that are not understood, the mask has those of {fallback}"
+        )
+
+
+def _detected_scheme(case: Case) -> Scheme:
     return detect_scheme(case.naming, {case.id: frozenset()}, dataset_labels=case.labels)

@@ -22,8 +22,16 @@ from brats_train.inference.case_sources import fingerprint_of_scans
 from brats_train.inference.ensemble import Ensemble
 from brats_train.inference.mask_files import mask_path
 
-__all__ = ["OutputFiles", "description_of", "fingerprint_of_model", "is_complete", "plan_outputs"]
+__all__ = [
+    "OutputFiles",
+    "description_of",
+    "fingerprint_of_model",
+    "is_complete",
+    "plan_outputs",
+    "remove_outdated",
+]
 
+_OF_MODEL = "brats model"  # begins every description
 _LONGEST_PARTIAL = len("..4194304.partial")  # what `write_atomically` puts around a name
 
 
@@ -37,6 +45,7 @@ class OutputFiles:
         probabilities: `<case>_prob.nii.gz`, None where it is not asked for.
         uncertainty: `<case>_uncertainty.nii.gz`, likewise.
         details: `<case>.json`.
+        unasked: Which of these files are not asked for.
     """
 
     case: Case
@@ -44,6 +53,7 @@ class OutputFiles:
     probabilities: Path | None
     uncertainty: Path | None
     details: Path
+    unasked: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -82,6 +92,10 @@ def plan_outputs(
             probabilities=probabilities if with_probabilities else None,
             uncertainty=uncertainty if with_uncertainty else None,
             details=details,
+            unasked=(
+                *(() if with_probabilities else (probabilities,)),
+                *(() if with_uncertainty else (uncertainty,)),
+            ),
         )
         if fault := _length_fault(output, longest) or _scheme_fault(case):
             faults.append(fault)
@@ -143,19 +157,38 @@ def fingerprint_of_model(ensemble: Ensemble) -> str:
     return xxhash.xxh3_64_hexdigest(text.encode())
 
 
-def description_of(model: str, scans: str) -> str:
-    """What a mask's header says of how it was made, from the two fingerprints (field `descrip`)."""
-    return f"brats model {model} scans {scans}"
+def description_of(model: str, scans: str, scheme: str) -> str:
+    """What a mask's header says of how it was made (field `descrip`, 79 bytes).
+
+    Args:
+        model: `fingerprint_of_model`.
+        scans: `fingerprint_of_scans`.
+        scheme: Name of the label scheme; "" for a mask of the whole tumour, which is 1 in any.
+    """
+    return " ".join(filter(None, (f"{_OF_MODEL} {model} scans {scans}", scheme)))
 
 
-def is_complete(output: OutputFiles, model: str) -> bool:
-    """Whether all files of a case exist, made by this model of these scans.
+def remove_outdated(output: OutputFiles, description: str) -> None:
+    """Removes files that are not asked for where an earlier prediction of the case left them.
+
+    Those of the same prediction stay, and so does what this program has not made.
+    """
+    for path in output.unasked:
+        if path.exists():
+            found = _description(path)
+            if found.startswith(_OF_MODEL) and found != description:
+                path.unlink(missing_ok=True)
+
+
+def is_complete(output: OutputFiles, model: str, scheme: str) -> bool:
+    """Whether all files of a case exist, made by this model of these scans with these labels.
 
     Files are written atomically, so one that exists is whole.
 
     Args:
         output: The case.
         model: `fingerprint_of_model`.
+        scheme: As of `description_of`.
 
     Raises:
         BratsError: A file exists that was made by another model, of other scans, or by another
@@ -167,15 +200,17 @@ def is_complete(output: OutputFiles, model: str) -> bool:
     scans = _scans_of(output.case)
     for path in existing:
         found = _description(path)
-        if not found.startswith(description_of(model, "")):
+        if not found.startswith(f"{_OF_MODEL} {model} "):
             what = "was not made by this model with these options"
         elif scans is None:
             return False  # predicting the case will tell what is wrong with its scans
-        elif found != description_of(model, scans):
+        elif found == description_of(model, scans, scheme):
+            continue
+        elif found.startswith(description_of(model, scans, "")):
+            what = f"has the labels of another scheme than {scheme}"
+        else:
             folders = {str(scan.path.parent): None for scan in output.case.images.values()}
             what = f"was made of other scans than those in {', '.join(folders)}"
-        else:
-            continue
         raise BratsError(
             f"{path}: {what}, so it cannot be kept. Choose another --out, or replace it with "
             "--overwrite."
@@ -192,10 +227,7 @@ def _scans_of(case: Case) -> str | None:
                 checksums.append(file_digest(file, xxhash.xxh3_64).digest())
     except OSError:
         return None
-    return fingerprint_of_scans(
-        [int.from_bytes(checksum) for checksum in checksums],
-        [scan.channel for scan in case.images.values()],
-    )
+    return fingerprint_of_scans(case.images, [int.from_bytes(one) for one in checksums])
 
 
 def _description(path: Path) -> str:

@@ -46,6 +46,7 @@ from brats_train.inference.output_files import (
     fingerprint_of_model,
     is_complete,
     plan_outputs,
+    remove_outdated,
 )
 from brats_train.inference.postprocess import entropy, mask_warnings, regions_of, source_labels
 from brats_train.models.checkpoint import SegmenterSpec
@@ -69,7 +70,7 @@ class PredictionJob:
         probabilities: Write `<case>_prob.nii.gz` too.
         uncertainty: Write `<case>_uncertainty.nii.gz` too.
         resume: Keep masks that exist, where this model made them of these scans.
-        overwrite: Replace masks that exist.
+        overwrite: Replace masks that exist; with `resume`, those alone that cannot be kept.
     """
 
     findings: Findings
@@ -149,7 +150,7 @@ def predict(
             with_uncertainty=job.uncertainty,
         )
     faults = [*job.findings.faults, *faults]
-    kept = _kept(job, outputs, model, world)
+    kept = _kept(job, outputs, model, ensemble.spec, world)
     try:
         job.out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -202,7 +203,11 @@ def _advise(fault: Fault, modalities: Sequence[str]) -> Fault:
 
 
 def _kept(
-    job: PredictionJob, outputs: Sequence[OutputFiles], model: str, world: World
+    job: PredictionJob,
+    outputs: Sequence[OutputFiles],
+    model: str,
+    spec: SegmenterSpec,
+    world: World,
 ) -> list[Path]:
     """The masks that stay, the same on every rank; each rank looks at its share of the files."""
     with same_error_on_all_ranks():
@@ -215,10 +220,11 @@ def _kept(
     refusal = ""
     for output in outputs[world.rank :: world.size]:
         try:
-            whole += [output.mask] if is_complete(output, model) else []
+            whole += [output.mask] if is_complete(output, model, _scheme(output, spec)) else []
         except BratsError as error:
-            refusal = str(error)
-            break
+            if not job.overwrite:
+                refusal = str(error)
+                break
     parts = world.all_gather((whole, refusal))
     with same_error_on_all_ranks():
         for _, refusal in parts:
@@ -267,7 +273,7 @@ def _segment_all(
                     alert(f"{output.case.id}: {prepared.unfamiliar}")
                 prediction = predict_case(prepared, ensemble, spec.postprocessing.tta, part)
                 num_done += 1
-                description = description_of(model, prepared.fingerprint)
+                description = description_of(model, prepared.fingerprint, _scheme(output, spec))
                 if writing is not None:
                     yield _finished(*writing)
                 write = writer.submit(
@@ -301,6 +307,7 @@ def _write(
     description: str,
 ) -> _Written:
     """Writes the files of a case, the mask last. Slices without brain are background."""
+    remove_outdated(output, description)
     if output.probabilities is not None:
         whole = _whole_volume(prediction.probabilities, prediction.z_indices, header)
         write_atomically(output.probabilities, encode_volume(whole, header, description))
@@ -317,17 +324,27 @@ def _write(
     expected = expected_dice(
         prediction.probabilities, masks[:, prediction.z_indices], prediction.agreement
     )
-    doubts = mask_warnings(masks)
+    scheme, scheme_doubt = output_scheme(output.case, spec.label_scheme)
+    doubts = (*mask_warnings(masks), *filter(None, [scheme_doubt if _tells_tissues(spec) else ""]))
     details = encode_details(
         output.case.id, prediction, expected, [*scan_warnings, *doubts], spec, description
     )
     write_atomically(output.details, details)
-    mask = source_labels(masks, spec.regions, output_scheme(output.case, spec.label_scheme))
+    mask = source_labels(masks, spec.regions, scheme)
     write_atomically(output.mask, encode_volume(mask, header, description))
     return _Written(
         expected_dice=dict(zip(spec.regions, expected.tolist(), strict=True)),
         warnings=doubts,
     )
+
+
+def _scheme(output: OutputFiles, spec: SegmenterSpec) -> str:
+    """The name of the label scheme of a case's mask, "" where it does not matter."""
+    return output_scheme(output.case, spec.label_scheme)[0].name if _tells_tissues(spec) else ""
+
+
+def _tells_tissues(spec: SegmenterSpec) -> bool:
+    return len(spec.regions) > 1
 
 
 def _whole_volume(values: np.ndarray, z_indices: np.ndarray, header: Header) -> np.ndarray:

@@ -151,7 +151,7 @@ class Segmenter:
             found = case_of_files(files, spec)
         else:
             found = _only_case(Path(case), spec)
-        return prepare_case(found, spec), output_scheme(found, spec.label_scheme)
+        return prepare_case(found, spec), output_scheme(found, spec.label_scheme)[0]
 
     def _prepare_volumes(
         self,

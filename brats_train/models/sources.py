@@ -84,12 +84,17 @@ def is_run_dir(source: str | Path) -> bool:
     return not (hub_name(source) or path.is_file() or is_onnx(path) or is_exported(path))
 
 
+def fingerprint_of_file(path: Path) -> str:
+    """The fingerprint of a checkpoint: xxh3_64 of the file, 16 hex digits."""
+    return xxhash.xxh3_64_hexdigest(path.read_bytes())
+
+
 def _load_checkpoint(path: Path, fold: int | None) -> LoadedModel:
     spec, network, _ = load_network(path)
     return LoadedModel(
         spec=spec,
         network=network,
         path=path,
-        fingerprint=xxhash.xxh3_64_hexdigest(path.read_bytes()),
+        fingerprint=fingerprint_of_file(path),
         fold=fold,
     )

@@ -176,7 +176,7 @@ def _sizes(
     sizes = {}
     for region in results.regions:
         voxels, scores = results.values(region, "true_voxels"), results.values(region, "dice")
-        known = [case for case, score in scores.items() if not math.isnan(score)]
+        known = [case for case in factors if not math.isnan(scores.get(case, math.nan))]
         sizes[region] = (
             [voxels[case] * factors[case] for case in known],
             [scores[case] for case in known],

@@ -45,9 +45,9 @@ def make_page(
         tables: Content of the CSV files that can be saved from the page, by name.
     """
     regions = results.regions if results else ()
-    modalities = entries[0].modalities if entries else ()
+    every = dict.fromkeys(name for entry in entries for name in entry.modalities)
     # FLAIR shows the whole tumour best, so it comes first.
-    modalities = tuple(sorted(modalities, key=lambda one: one != "flair"))
+    modalities = tuple(sorted(every, key=lambda one: one != "flair"))
     scores = _scores_by_case(results) if results else {}
     browser = {
         "regions": regions,

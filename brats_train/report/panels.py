@@ -45,27 +45,31 @@ def draw_panels(cases: Sequence[tuple[str, CaseSlices]], *, is_narrow: bool = Fa
         cases: Heading of each row, such as "best, Dice 0.93", and the slices to choose from.
         is_narrow: Two columns, and so several rows for each case, as wide as a phone.
     """
-    names = cases[0][1].modalities
-    flair, t1ce = _channel(names, "flair"), _channel(names, "t1ce")
-    columns = 4 if t1ce == flair else 5
+    channels = [
+        tuple(_channel(slices.modalities, name) for name in ("flair", "t1ce"))
+        for _, slices in cases
+    ]
+    columns = 5 if any(flair != t1ce for flair, t1ce in channels) else 4
     across = 2 if is_narrow else columns
     down = -(-columns // across)  # rows for each case
     figure, grid = _sheet(down * len(cases), across)
-    for axes, (heading, slices) in zip(grid.reshape(len(cases), -1), cases, strict=True):
-        for unused in axes[columns:]:
+    rows = zip(grid.reshape(len(cases), -1), cases, channels, strict=True)
+    for axes, (heading, slices), (flair, t1ce) in rows:
+        shown = 4 if flair == t1ce else 5
+        for unused in axes[shown:]:
             unused.set_visible(False)
         main = slices.regions[0]
         core = "tc" if "tc" in slices.known else main
         one = slices.only(slices.widest(main))
         assert one.truth is not None
-        for column, channel in enumerate((flair, flair, flair, flair, t1ce)[:columns]):
+        for column, channel in enumerate((flair, flair, flair, flair, t1ce)[:shown]):
             _show(axes[column], one, channel)
         _show_mask(axes[1], one.truth[0], one.regions, one.known, TRUTH)
         _show_mask(axes[2], one.prediction[0], one.regions, one.regions, PREDICTION)
         _set_title(axes[0], heading, one.case, f"z = {one.z_indices[0]}")
         axes[1].set_title("truth", fontsize=8)
         axes[2].set_title("prediction", fontsize=8)
-        for column, region in ((3, main), (4, core))[: columns - 3]:
+        for column, region in ((3, main), (4, core))[: shown - 3]:
             _show_agreement(axes[column], one, region)
             axes[column].set_title(f"errors, {REGION_NAMES[region]}", fontsize=8)
     roles = [

@@ -7,7 +7,7 @@ probabilities, which it has stored; the model that was scored predicts what is n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,7 +39,7 @@ class ScoredCases:
     """What is kept of the scored cases.
 
     Attributes:
-        entries: All cases, for the page.
+        entries: All cases that have slices in the caches, for the page.
         panels: Slices of the cases of the figure `panels`, by id.
         tables: Sums of probability tables, by region.
     """
@@ -69,7 +69,8 @@ def predict_cases(
         BratsError: A scored case is in none of `caches`, or its truth cannot be read.
     """
     cases = _locate_cases(results, caches)
-    for_panels = choose_panels(results)
+    unseen = {case for case, (cache, index) in cases.items() if not cache.cases["rows"][index]}
+    for_panels = choose_panels(results, unseen)
     limit = MAX_SLICES * MAX_CASES_WITH_16_SLICES // max(len(cases), MAX_CASES_WITH_16_SLICES)
     limit = max(limit, MIN_SLICES)
     bytes_left = SLICES_BYTES - len(cases) * limit * BYTES_OF_A_SLICE
@@ -79,6 +80,8 @@ def predict_cases(
     total = len(cases) + len(tests)
     progress(0, total)
     for number, case in enumerate(_worst_first(results), start=1):
+        if case in unseen:
+            continue
         cache, index = cases[case]
         labels = true_labels(cache, index)
         predicted = predict(cache, index, labels)
@@ -139,11 +142,15 @@ def _choose_tests(caches: Sequence[Cache], fold: Fold) -> list[tuple[Cache, int]
     return [unmasked[step] for step in steps]
 
 
-def choose_panels(results: Results) -> dict[str, str]:
-    """Ids of the best, median and worst case by Dice of the first region, with their headings."""
+def choose_panels(results: Results, unseen: Collection[str] = ()) -> dict[str, str]:
+    """Ids of the best, median and worst case by Dice of the first region, with their headings.
+
+    `unseen` are cases without slices, which cannot be drawn.
+    """
     region = results.regions[0]
     scores = results.values(region, "dice")
-    ranked = sorted((c for c in scores if not math.isnan(scores[c])), key=lambda c: (scores[c], c))
+    defined = [case for case in scores if not math.isnan(scores[case]) and case not in unseen]
+    ranked = sorted(defined, key=lambda case: (scores[case], case))
     if not ranked:
         return {}
     wanted = {"best": -1, "median": (len(ranked) - 1) // 2, "worst": 0}

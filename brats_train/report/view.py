@@ -77,7 +77,7 @@ def make_view(
             the values of a mask.
     """
     case = _find_case(case_dir)
-    volumes = {name: _read(scan) for name, scan in case.images.items()}
+    volumes = {name: _read(scan, warn) for name, scan in case.images.items()}
     grid = next(iter(volumes.values()))
     overlays = []
     if case.mask is not None:
@@ -140,9 +140,15 @@ def _find_case(folder: Path) -> Case:
     return cases[0]
 
 
-def _read(scan: Scan) -> _Volume:
+def _read(scan: Scan, warn: Callable[[str], object]) -> _Volume:
+    """A scan; what no picture can show, as NaN, becomes 0 and is told."""
     header = read_header(scan.path)
-    return _Volume(values=volume_of(read_contents(header), scan.channel), header=header)
+    values = volume_of(read_contents(header), scan.channel)
+    is_bad = ~np.isfinite(values)
+    if is_bad.any():
+        warn(f"{scan.path}: {is_bad.sum()} voxels are NaN or infinite, and shown as 0")
+        values = np.where(is_bad, np.zeros((), values.dtype), values)
+    return _Volume(values=values, header=header)
 
 
 def _read_mask(scan: Scan) -> _Volume:
@@ -165,12 +171,13 @@ def _encoded(
     volumes: dict[str, _Volume], masks: Sequence[np.ndarray], window: tuple[slice, ...] | None
 ) -> list[dict[str, Any]]:
     """The scans for the page; FLAIR first, which shows the whole tumour best."""
-    brain = brain_of([volume.values for volume in volumes.values()])
-    tumour = next((mask for mask in masks if mask.shape == brain.shape), np.zeros_like(brain))
-    beside = without_tumour(brain, tumour != 0)
     encoded = []
     for name in sorted(volumes, key=lambda one: one != "flair"):
         values, header = volumes[name].values, volumes[name].header
+        alike = [one.values for one in volumes.values() if one.values.shape == values.shape]
+        brain = brain_of(alike)
+        tumour = next((mask for mask in masks if mask.shape == brain.shape), np.zeros_like(brain))
+        beside = without_tumour(brain, tumour != 0)
         low, high = choose_window(_sample(values[brain]), _sample(values[beside]))
         if low < 0:
             # In scans that were normalised before, the 0 outside the brain is not a dark value.

@@ -225,6 +225,12 @@ function showCase(number) {
   const position = byId("position");
   position.max = one.z_indices.length - 1;
   position.value = state.slice;
+  for (const input of byId("modalities").querySelectorAll("input"))
+    input.disabled = !(input.value in one.sheets);
+  if (!(state.modality in one.sheets)) {
+    state.modality = data.modalities.find((name) => name in one.sheets);
+    choose("modalities", state.modality);
+  }
   for (const input of byId("regions").querySelectorAll("input"))
     input.disabled = !one.known.includes(data.regions[input.value]);
   if (!one.known.includes(data.regions[state.region])) {

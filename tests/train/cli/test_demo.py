@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+import brats_train.training.folds  # noqa: F401 - takes the trainer, which is replaced below
 from brats_train.cli import demo
 from brats_train.cli.main import cli
 from brats_train.training.state import Finished
@@ -102,7 +103,8 @@ def test_the_program_is_named_so_that_it_is_found(
 def test_a_folder_that_no_demo_made_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    call("demo", "--out", tmp_path, code=1)
-    assert "no earlier demo" in capsys.readouterr().err
-    assert (tmp_path / "mine.txt").read_text() == "mine"
+    for name in ("mine.txt", "README.txt"):  # a demo's mark has this name, and another content
+        (tmp_path / name).write_text("mine")
+        call("demo", "--out", tmp_path, code=1)
+        assert "no earlier demo" in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == "mine"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import brats_train.training.folds  # noqa: F401 - takes the trainer, which is replaced below
 from brats_train.training.run_dir import RunDir
 from brats_train.training.state import Finished, TrainJob
 from tests.train.runs import call

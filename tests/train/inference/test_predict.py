@@ -104,6 +104,50 @@ def test_probabilities_are_those_of_the_cached_rows(
         assert np.array_equal(mask.T > 0, (volume >= 0.5).any(axis=0))
 
 
+def test_maps_of_an_earlier_prediction_do_not_stay_beside_a_new_mask(
+    run: Path, scans: Path, tmp_path: Path, cache: Cache
+) -> None:
+    out, mine = tmp_path / "out", tmp_path / "out" / "mine_prob.nii.gz"
+    predict(run, scans, out, "--probabilities", "--uncertainty")
+    mine.write_bytes(b"mine")
+    before = contents(out)
+    predict(run, scans, out, "--overwrite")  # the same prediction
+    assert contents(out) == before
+    other = make_run(tmp_path / "other", cache, target="regions", seed=7)
+    predict(other, scans, out, "--overwrite")
+    names = {path.name for path in out.glob("*_prob*")} | {path.name for path in out.glob("*_unc*")}
+    assert names == {mine.name}
+
+
+def test_labels_of_a_data_set_that_are_not_understood_are_those_of_the_training(
+    run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A raw folder of nnU-Net whose dataset.json has names of its own for the regions."""
+    images = tmp_path / "raw" / "imagesTs"
+    images.mkdir(parents=True)
+    for number, case in enumerate(sorted(scans.iterdir())):
+        for channel, name in enumerate(("t1", "t1ce", "t2", "flair")):
+            target = images / f"BraTS2021_0000{number}_{channel:04d}.nii"
+            shutil.copy(case / f"{case.name}_{name}.nii", target)
+    description = {
+        "channel_names": {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"},
+        "labels": {"background": 0, "whole tumor": 1, "tumor core": 2, "enhancing tumor": 3},
+        "numTraining": 0,
+        "file_ending": ".nii",
+    }
+    (tmp_path / "raw" / "dataset.json").write_text(json.dumps(description))
+    predict(run, tmp_path / "raw", tmp_path / "out")
+    assert "labels that are not understood" in capsys.readouterr().err
+    ours, theirs = (
+        [np.asarray(nib.load(path).dataobj) for path in sorted(folder.glob("*.nii.gz"))]
+        for folder in (tmp_path / "out", tmp_path / "straight")
+        if folder.name == "out" or not predict(run, scans, folder)
+    )
+    assert len(ours) == 2
+    for mask, same in zip(ours, theirs, strict=True):
+        assert np.array_equal(mask, same)
+
+
 def test_nothing_is_replaced_unless_it_is_said(
     run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,7 +156,7 @@ def test_nothing_is_replaced_unless_it_is_said(
     before = contents(out)
     predict(run, scans, out, code=1)
     assert "--resume" in capsys.readouterr().err
-    predict(run, scans, out, "--resume", "--overwrite", code=2)
+    predict(run, scans, out, "--resume", "--overwrite")  # all can be kept
     assert contents(out) == before
     predict(run, scans, out, "--tta", "--overwrite")
     assert contents(out).keys() == before.keys()

@@ -11,7 +11,7 @@ import pytest
 
 from brats_cache.format.reader import Cache
 from brats_train.inference.ensemble import Ensemble
-from tests.train.runs import contents, make_run, predict
+from tests.train.runs import call, contents, make_run, predict
 
 
 def test_resuming_makes_what_is_missing_and_no_more(
@@ -43,6 +43,50 @@ def test_masks_of_another_model_are_not_taken_for_its_own(
     predict(other, scans, tmp_path / "out", "--resume", code=1)
     assert "not made by this model" in capsys.readouterr().err
     predict(run, scans, tmp_path / "out", "--resume", "--tta", code=1)
+
+
+def test_overwriting_goes_on_with_what_it_has_made(
+    run: Path, scans: Path, tmp_path: Path, cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    predict(run, scans, tmp_path / "wanted")
+    wanted = contents(tmp_path / "wanted")
+    predict(make_run(tmp_path / "other", cache, target="regions", seed=7), scans, out)
+    name = min(wanted)  # as if it had been interrupted after one case
+    for path in (tmp_path / "wanted").glob(f"{name.split('.')[0]}*"):
+        shutil.copy(path, out / path.name)
+    predict(run, scans, out, "--resume", "--overwrite")
+    assert "1 new, 1 kept" in capsys.readouterr().out
+    assert contents(out) == wanted
+
+
+def test_a_mask_with_other_labels_or_of_scans_in_other_roles_is_not_kept(
+    run: Path, scans: Path, tmp_path: Path, cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a manifest has been corrected."""
+    case = sorted(scans.iterdir())[0]
+    names = ("t1", "t1ce", "t2", "flair")
+
+    def manifest(scheme: str, files: tuple[str, ...] = names) -> Path:
+        cells = ",".join(str(case / f"{case.name}_{name}.nii") for name in files)
+        path = tmp_path / "cases.csv"
+        path.write_text(f"case,{','.join(names)},scheme\nk,{cells},{scheme}\n")
+        return path
+
+    def again(*words: object, code: int) -> str:
+        call(
+            "predict", "--run", run, "--out", tmp_path / "out", "--device", "cpu", *words, code=code
+        )
+        return capsys.readouterr().err
+
+    again("--manifest", manifest("brats2017"), code=0)
+    again("--manifest", manifest("brats2017"), "--resume", code=0)
+    said = again("--manifest", manifest("brats2023"), "--resume", code=1)
+    assert "has the labels of another scheme than brats2023" in said
+    said = again(
+        "--manifest", manifest("brats2017", ("t1ce", "t1", "t2", "flair")), "--resume", code=1
+    )
+    assert "was made of other scans" in said
 
 
 def test_an_interrupted_run_keeps_its_masks_and_says_how_to_go_on(

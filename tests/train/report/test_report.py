@@ -29,7 +29,7 @@ from brats_train.report.gallery import Predicted, files_predictor, select_slices
 from brats_train.report.html import embedded_json
 from brats_train.report.palette import FALSE_ALARM, PREDICTION, TRUTH
 from brats_train.report.panels import draw_predictions
-from brats_train.report.scored_cases import predict_cases
+from brats_train.report.scored_cases import choose_panels, predict_cases
 from brats_train.training.metrics_file import METRIC_COLUMNS
 from brats_train.training.run_dir import RunDir
 from tests.browser import Page, check_looks, open_browser
@@ -453,6 +453,27 @@ def test_a_run_without_scores_shows_its_training(
     suffixes = {file.suffix: file.read_bytes()[:4] for file in (path / "figures").iterdir()}
     assert suffixes == {".png": b"\x89PNG", ".svg": b"<?xm", ".pdf": b"%PDF"}
     assert "not been scored yet" in (path / "report.html").read_text()
+
+
+def test_the_checkpoint_that_was_scored_is_known_by_its_content(
+    run: Path, tmp_path: Path, evil_cache: Cache
+) -> None:
+    """The run was renamed, and another lies at its old place now."""
+    moved, place = tmp_path / "moved", tmp_path / "r"
+    shutil.copytree(run, moved)
+    make_run(place, evil_cache, target="regions", seed=3)
+    path = moved / "eval" / "val" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["checkpoints"][0]["path"] = str(place / "best.pt")
+    path.write_text(json.dumps(summary))
+    call("report", "--run", moved, "--device", "cpu")
+
+
+def test_cases_without_slices_are_passed_over(run: Path) -> None:
+    results = read_results(run / "eval" / "val")
+    assert results is not None
+    best = next(case for case, text in choose_panels(results).items() if text.startswith("best"))
+    assert best not in choose_panels(results, {best})
 
 
 def test_scores_of_other_weights_or_another_cache_are_refused(

@@ -439,6 +439,24 @@ def test_the_secret_is_in_no_command_line(monkeypatch: pytest.MonkeyPatch) -> No
     assert not Path(urlsplit(url).path).parent.exists()
 
 
+def test_scans_that_no_cache_takes_can_be_looked_at(
+    case_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A NaN, and a modality of another shape: this is when one wants to look."""
+    copy = tmp_path / case_dir.name
+    shutil.copytree(case_dir, copy)
+    for role, change in (("t1", None), ("t2", (slice(None), slice(None), slice(3, None)))):
+        (path,) = copy.glob(f"*_{role}.nii*")
+        image = nib.load(path)
+        values = np.asarray(image.dataobj).astype(np.float32)
+        if change is None:
+            values[5, 5, 5] = np.nan
+        nib.save(nib.Nifti1Image(values if change is None else values[change], image.affine), path)
+    call("view", copy, "--out", tmp_path / "view.html")
+    assert "1 voxels are NaN or infinite, and shown as 0" in capsys.readouterr().err
+    assert (tmp_path / "view.html").stat().st_size > 0
+
+
 def test_what_cannot_be_shown_is_said(
     phantom_dir: Path, case_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

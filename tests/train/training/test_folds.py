@@ -165,6 +165,19 @@ def test_models_of_two_folds_are_not_averaged_on_what_one_has_seen(
     assert "has a mask" in capsys.readouterr().err
 
 
+def test_a_checkpoint_is_not_scored_on_what_it_was_trained_on(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--device", "cpu", "--checkpoint")
+    call("eval", "--run", run, *words, run / "fold0" / "best.pt", code=1)
+    assert "fold0 was trained with --fold 0" in capsys.readouterr().err
+    call("eval", "--run", run / "fold0", *words, run / "fold0" / "last.pt")
+    assert "Warning" not in capsys.readouterr().err
+    shutil.copy(run / "fold0" / "best.pt", tmp_path / "best.pt")
+    call("eval", "--run", run / "fold0", *words, tmp_path / "best.pt")
+    assert "nothing says what it was trained on" in capsys.readouterr().err
+
+
 def test_folds_of_two_caches_put_no_patient_on_two_sides(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
