@@ -10,6 +10,7 @@ from hashlib import file_digest
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import xxhash
 
 from brats_cache.common.errors import BratsError, DataFaults, Fault
@@ -171,13 +172,16 @@ def description_of(model: str, scans: str, scheme: str) -> str:
 def remove_outdated(output: OutputFiles, description: str) -> None:
     """Removes files that are not asked for where an earlier prediction of the case left them.
 
-    Those of the same prediction stay, and so does what this program has not made.
+    Those of the same prediction stay, and so does what this program has not made, or made as the
+    mask of another case: `A_prob.nii.gz` may be that of a case `A_prob`.
     """
     for path in output.unasked:
-        if path.exists():
-            found = _description(path)
-            if found.startswith(_OF_MODEL) and found != description:
-                path.unlink(missing_ok=True)
+        header = _nifti_header(path) if path.exists() else None
+        if header is None or header.get_data_dtype() != np.float32:
+            continue
+        found = _text_of(header)
+        if found.startswith(_OF_MODEL) and found != description:
+            path.unlink(missing_ok=True)
 
 
 def is_complete(output: OutputFiles, model: str, scheme: str) -> bool:
@@ -233,11 +237,19 @@ def _scans_of(case: Case) -> str | None:
 def _description(path: Path) -> str:
     if path.suffix == ".json":
         return made_by(path)
+    header = _nifti_header(path)
+    return "" if header is None else _text_of(header)
+
+
+def _nifti_header(path: Path) -> nib.Nifti1Header | None:
     try:
         block = read_header(path).block
     except DataFaults:
-        return ""
+        return None
     kind = nib.Nifti2Header if len(block) == nib.Nifti2Header.sizeof_hdr else nib.Nifti1Header
-    header = kind.from_fileobj(io.BytesIO(block), check=False)
+    return kind.from_fileobj(io.BytesIO(block), check=False)
+
+
+def _text_of(header: nib.Nifti1Header) -> str:
     text: str = header["descrip"].item().decode("latin-1")
     return text

@@ -110,13 +110,16 @@ def test_maps_of_an_earlier_prediction_do_not_stay_beside_a_new_mask(
     out, mine = tmp_path / "out", tmp_path / "out" / "mine_prob.nii.gz"
     predict(run, scans, out, "--probabilities", "--uncertainty")
     mine.write_bytes(b"mine")
+    case = sorted(scans.iterdir())[0]
+    mask = tmp_path / "out" / f"{case.name}_uncertainty.nii.gz"  # of a case that is called so
+    shutil.copy(out / f"{case.name}.nii.gz", mask)
     before = contents(out)
     predict(run, scans, out, "--overwrite")  # the same prediction
     assert contents(out) == before
     other = make_run(tmp_path / "other", cache, target="regions", seed=7)
     predict(other, scans, out, "--overwrite")
     names = {path.name for path in out.glob("*_prob*")} | {path.name for path in out.glob("*_unc*")}
-    assert names == {mine.name}
+    assert names == {mine.name, mask.name}
 
 
 def test_labels_of_a_data_set_that_are_not_understood_are_those_of_the_training(
