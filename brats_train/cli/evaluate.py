@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,8 +108,8 @@ def evaluate(
     needs_run = predictions is None or run_dirs or not caches
     runs = model_sources(run_dirs, "best") if needs_run else []
     trained = trained_on(runs[0]) if runs else None
-    for other in runs[1:]:
-        _check_same_split(runs[0], trained, other, trained_on(other), split)
+    for other in runs[1:] if predictions is None else ():
+        _check_unseen(runs[0], trained, other, split)
     opened = open_run_caches(trained, caches)
     job = evaluation.EvaluationJob(
         split=split,
@@ -124,8 +125,8 @@ def evaluate(
         name = "-".join([split, *(("without", *job.without) if without else ())])
         folder = results_home(runs[0]) / "eval" / name
         sources = runs if checkpoint in ("best", "last") else [Path(checkpoint)]
-        if sources is not runs:
-            _check_checkpoint(runs[0], trained, sources[0], split)
+        if sources is not runs and sources[0].is_file():
+            _check_unseen(runs[0], trained, sources[0], split)
         result = _score_models(job, opened, sources, checkpoint, device, folder, save_masks)
     else:
         _refuse_with_predictions(
@@ -163,38 +164,42 @@ def evaluate(
         click.echo(f"\n{folder}/summary.json and cases.csv")
 
 
-def _check_same_split(first: Path, trained: Any, other: Path, also: Any, split: str) -> None:
-    """Raises `BratsError` where one of two models was trained on what validates the other."""
+def _check_unseen(run: Path, trained: Any, other: Path, split: str) -> None:
+    """Refuses a further model that was trained on what validates a run, and warns if it may be.
+
+    Args:
+        run: The run whose cases are scored.
+        trained: What it was trained on.
+        other: Another model: a run, an exported model, or a file.
+        split: Of the cases.
+
+    Raises:
+        BratsError: It was trained with other folds.
+    """
+    from brats_train.models.sources import exported_folder_of, is_run_dir
+    from brats_train.training.trained_on import trained_on
+
+    home = other if is_run_dir(other) or exported_folder_of(other) else other.resolve().parent
+    if home.resolve() == run.resolve():
+        return
+    if home != other and not (home / "config.json").is_file():
+        _warn_of_unknown(f"{printable(other)}: lies in no run, so nothing says its training data.")
+        return
+    also = trained_on(home)
     if split != "test" and also.fold != trained.fold:
         raise BratsError(
-            f"{printable(other)} was trained with {_fold_text(also.fold)}, and {printable(first)} "
+            f"{printable(home)} was trained with {_fold_text(also.fold)}, and {printable(run)} "
             f"with {_fold_text(trained.fold)}, so each has seen cases that the other has not. "
             "Score them one by one, or the run of train --fold all as a whole."
         )
     fingerprints = [{fingerprint for fingerprint, _ in one.caches} for one in (trained, also)]
     if all(fingerprints) and fingerprints[0] != fingerprints[1]:
-        print_message(
-            f"{printable(other)}: was not trained on the caches of {printable(first)}. It may have "
-            "seen cases that are scored here.",
-            prefix="Warning: ",
-        )
+        _warn_of_unknown(f"{printable(home)}: was not trained on the caches of {printable(run)}.")
 
 
-def _check_checkpoint(run: Path, trained: Any, file: Path, split: str) -> None:
-    """As `_check_same_split`, of a checkpoint file and the run whose cases it is scored on."""
-    from brats_train.training.trained_on import trained_on
-
-    home = file.resolve().parent
-    if home == run.resolve():
-        return
-    if (home / "config.json").is_file():
-        _check_same_split(run, trained, home, trained_on(home), split)
-    elif file.is_file():
-        print_message(
-            f"{printable(file)}: lies in no run, so nothing says what it was trained on. It may "
-            "have seen cases that are scored here.",
-            prefix="Warning: ",
-        )
+def _warn_of_unknown(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print_message(f"{text} It may have seen cases that are scored here.", prefix="Warning: ")
 
 
 def _fold_text(fold: object) -> str:

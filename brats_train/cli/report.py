@@ -87,7 +87,8 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
     own = [Path(cache["path"]) for cache in summary["caches"]]
     if not caches:
         check_still_there(own)
-    opened = open_caches(caches or own, same_modalities=False)
+    has_folds = run.read_config()["fold"] is not None
+    opened = open_caches(caches or own, same_modalities=False, by_fold=has_folds)
     unseen = [
         cache.case_id(index)
         for cache in opened

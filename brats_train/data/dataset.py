@@ -83,7 +83,8 @@ class BratsSlices(Dataset[tuple[Tensor, Tensor]]):
         paths = [caches] if isinstance(caches, str | Path) else caches
         self._paths = tuple(Path(path).absolute() for path in paths)
         self._regions = tuple(regions)
-        self._caches: list[Cache] | None = open_caches(self._paths)
+        self._by_fold = fold is not None
+        self._caches: list[Cache] | None = open_caches(self._paths, by_fold=self._by_fold)
         self._rows = select_rows(self._caches, split, rows, fold)
         self.modalities = self._caches[0].preparation.modalities
 
@@ -109,7 +110,7 @@ class BratsSlices(Dataset[tuple[Tensor, Tensor]]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
         if self._caches is None:
-            self._caches = open_caches(self._paths)
+            self._caches = open_caches(self._paths, by_fold=self._by_fold)
         return self._caches[self._rows.cache[index]], int(self._rows.row[index])
 
     def __getstate__(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class OutputFiles:
         probabilities: `<case>_prob.nii.gz`, None where it is not asked for.
         uncertainty: `<case>_uncertainty.nii.gz`, likewise.
         details: `<case>.json`.
-        unasked: Which of these files are not asked for.
+        unasked: With --overwrite, those of these files that are not asked for.
     """
 
     case: Case
@@ -64,7 +64,12 @@ class OutputFiles:
 
 
 def plan_outputs(
-    cases: Sequence[Case], out_dir: Path, *, with_probabilities: bool, with_uncertainty: bool
+    cases: Sequence[Case],
+    out_dir: Path,
+    *,
+    with_probabilities: bool,
+    with_uncertainty: bool,
+    overwrite: bool,
 ) -> tuple[list[OutputFiles], list[Fault]]:
     """Names the files of every case.
 
@@ -94,8 +99,8 @@ def plan_outputs(
             uncertainty=uncertainty if with_uncertainty else None,
             details=details,
             unasked=(
-                *(() if with_probabilities else (probabilities,)),
-                *(() if with_uncertainty else (uncertainty,)),
+                *((probabilities,) if overwrite and not with_probabilities else ()),
+                *((uncertainty,) if overwrite and not with_uncertainty else ()),
             ),
         )
         if fault := _length_fault(output, longest) or _scheme_fault(case):

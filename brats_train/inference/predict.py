@@ -148,6 +148,7 @@ def predict(
             job.out_dir,
             with_probabilities=job.probabilities,
             with_uncertainty=job.uncertainty,
+            overwrite=job.overwrite,
         )
     faults = [*job.findings.faults, *faults]
     kept = _kept(job, outputs, model, ensemble.spec, world)

@@ -18,7 +18,7 @@ from brats_train.report.page import make_page
 from brats_train.report.page_figures import RunFigure
 from brats_train.report.panels import draw_panels, draw_predictions
 from brats_train.report.pictures import Drawing, draw_both, picture_of
-from brats_train.report.scored_cases import Progress, ScoredCases, choose_panels, predict_cases
+from brats_train.report.scored_cases import Progress, ScoredCases, predict_cases
 from brats_train.training.curves import best_epoch, draw_curves
 from brats_train.training.rendering import DPI, FORMATS, render
 from brats_train.training.run_dir import RunDir
@@ -151,10 +151,8 @@ def _draw_results(
     results: Results, scored: ScoredCases, tests: Sequence[CaseSlices]
 ) -> dict[str, Drawing]:
     drawn: dict[str, Drawing] = {}
-    headings = choose_panels(results)
-    if headings:
-        shown = [(text, scored.panels[case]) for case, text in headings.items()]
-        drawn["panels"] = draw_both(draw_panels, shown)
+    if scored.panels:
+        drawn["panels"] = draw_both(draw_panels, list(scored.panels.values()))
     if tests:
         drawn["tests"] = draw_both(draw_predictions, tests)
     scores = {

@@ -40,12 +40,12 @@ class ScoredCases:
 
     Attributes:
         entries: All cases that have slices in the caches, for the page.
-        panels: Slices of the cases of the figure `panels`, by id.
+        panels: Heading and slices of the cases of the figure `panels`, best first, by id.
         tables: Sums of probability tables, by region.
     """
 
     entries: list[CaseEntry] = field(default_factory=list)
-    panels: dict[str, CaseSlices] = field(default_factory=dict)
+    panels: dict[str, tuple[str, CaseSlices]] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
 
 
@@ -97,10 +97,11 @@ def predict_cases(
                 break
             bytes_left = 0  # the next cases take no more than `limit` slices
         if case in for_panels:
-            scored.panels[case] = slices
+            scored.panels[case] = (for_panels[case], slices)
         scored.entries.append(entry)
         progress(number, total)
     place = {case: number for number, case in enumerate(results.cases)}
+    scored.panels = {case: scored.panels[case] for case in for_panels}
     scored.entries.sort(key=lambda entry: place[entry.case])
     shown_tests = []
     for number, (cache, index) in enumerate(tests, start=len(cases) + 1):

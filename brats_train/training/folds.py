@@ -7,8 +7,10 @@ was finished is kept when the run is resumed.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 from brats_cache.common.errors import BratsError
 from brats_cache.format.cache_set import open_caches
@@ -61,9 +63,9 @@ def train_folds(
     runs = {fold: RunDir(run.path / f"fold{fold}") for fold in folds}
     labels = job.labels or (label_cases(job.classify, caches) if job.classify else {})
     job = replace(job, recipe=resolve_recipe(job.recipe, caches, log), labels=labels)
-    config = job_config(job, caches)
+    config = {**job_config(job, caches), "world_size": world.size}
     if resume:
-        world.decide_on_main(lambda: run.check_same(config))
+        world.decide_on_main(lambda: _check_same(run, config))
     if world.is_main:
         if resume:
             run.write_config(config)
@@ -89,3 +91,9 @@ def train_folds(
     if job.recipe.choose:
         choose_for_folds(job, runs, world, log)
     return Finished(f"all {len(folds)} folds are done", best_epoch, is_resumable=False)
+
+
+def _check_same(run: RunDir, config: Mapping[str, Any]) -> None:
+    """As `RunDir.check_same`; earlier versions kept the labels of cases in the folds alone."""
+    has_labels = run.read_config().get("labels") is not None
+    run.check_same(config if has_labels else {**config, "labels": None})

@@ -180,8 +180,7 @@ class ScheduleFit:
             Whether it did.
         """
         has_more_time = (self._job.max_minutes or math.inf) > max_minutes > 0
-        more_epochs = self._job.recipe.epochs - epochs
-        if more_epochs <= 0 and not has_more_time:
+        if self._job.recipe.epochs <= epochs and not has_more_time:
             return False
         first, end = progress.schedule
         if progress.schedule_is_final:
@@ -189,8 +188,9 @@ class ScheduleFit:
             end = first + max(1, self._job.recipe.epochs - progress.epoch) * self._num_steps
             if self._job.recipe.schedule != "constant":
                 self._log("Extended: a second learning-rate schedule begins here.")
-        else:
-            end += more_epochs * self._num_steps
+        else:  # a limit of time may have cut its last epoch short
+            num_epochs = self._job.recipe.epochs - progress.epoch
+            end = progress.steps_taken - progress.step + num_epochs * self._num_steps
         progress.schedule = (first, end)
         progress.steps_per_epoch = self._num_steps
         progress.schedule_is_final = not self._job.max_minutes

@@ -146,7 +146,7 @@ def check_data(train: TrainJob) -> list[str]:
             "--fold all: a trial has one validation curve. Tune on one fold, such as --fold 0, "
             "then train all folds with the best recipe."
         )
-    caches = open_caches(train.cache_paths, same_modalities=False)
+    caches = open_caches(train.cache_paths, same_modalities=False, by_fold=train.fold is not None)
     if not len(select_rows(caches, "val", train.recipe.rows, train.fold)):
         raise BratsError(
             f"{caches[0].path}: no validation slices (rows={train.recipe.rows}), by which trials "

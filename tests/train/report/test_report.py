@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from brats_cache.imaging.labels import region_table
 from brats_train.evaluation.results import CaseRow, Results, read_results
 from brats_train.report import page as page_module
 from brats_train.report import scored_cases
+from brats_train.report.build import _draw_results
 from brats_train.report.case_entry import CaseEntry, run_length
 from brats_train.report.gallery import Predicted, files_predictor, select_slices
 from brats_train.report.html import embedded_json
@@ -469,11 +471,26 @@ def test_the_checkpoint_that_was_scored_is_known_by_its_content(
     call("report", "--run", moved, "--device", "cpu")
 
 
-def test_cases_without_slices_are_passed_over(run: Path) -> None:
+def test_cases_without_slices_are_passed_over(run: Path, evil_cache: Cache) -> None:
+    """As of a cache of tumour slices, where a case has none and scores 1 with an empty mask."""
     results = read_results(run / "eval" / "val")
     assert results is not None
+    results = replace(results, summary={**results.summary, "predictions": "masks"})
     best = next(case for case, text in choose_panels(results).items() if text.startswith("best"))
-    assert best not in choose_panels(results, {best})
+    cases = evil_cache.cases.copy()
+    cases["rows"][index_of(evil_cache, best)] = 0
+    cache = replace(evil_cache, cases=cases)
+    scored, _ = predict_cases(
+        results,
+        [cache],
+        files_predictor(run / "eval" / "val" / "masks", results.regions),
+        None,
+        lambda done, total: None,
+    )
+    assert {entry.case for entry in scored.entries} == {*results.cases} - {best}
+    drawn = _draw_results(results, scored, [])
+    assert "panels" in drawn
+    assert best not in scored.panels
 
 
 def test_scores_of_other_weights_or_another_cache_are_refused(

@@ -150,6 +150,11 @@ def test_labels_of_a_cross_validation_are_remembered(
     assert json.loads((path / "config.json").read_text())["labels"] == labels
     table.unlink()
     call("train", "--resume", "--run", path, "--device", "cpu")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "labels": None}))  # earlier versions
+    table.write_text("case,label\n" + "".join(f"{case},{labels[case]}\n" for case in labels))
+    call("train", "--resume", "--run", path, "--device", "cpu")
+    table.unlink()
     call("eval", "--run", path, "--device", "cpu")
     scored = json.loads((path / "eval" / "val" / "summary.json").read_text())["classification"]
     assert scored["num_cases"] > 0
@@ -175,7 +180,7 @@ def test_a_checkpoint_is_not_scored_on_what_it_was_trained_on(
     assert "Warning" not in capsys.readouterr().err
     shutil.copy(run / "fold0" / "best.pt", tmp_path / "best.pt")
     call("eval", "--run", run / "fold0", *words, tmp_path / "best.pt")
-    assert "nothing says what it was trained on" in capsys.readouterr().err
+    assert "nothing says its training data" in capsys.readouterr().err
 
 
 def test_folds_of_two_caches_put_no_patient_on_two_sides(

@@ -111,7 +111,12 @@ def interrupt_after(
 
 @pytest.mark.parametrize(
     ("batch_size", "num_steps"),
-    [(24, 1), pytest.param(24, 4, marks=pytest.mark.slow), (1000, 1), (1000, 2)],
+    [
+        (24, 1),
+        pytest.param(24, 4, marks=pytest.mark.slow),
+        pytest.param(1000, 1, marks=pytest.mark.slow),
+        (1000, 2),
+    ],
     ids=["in an epoch", "later", "at the end of an epoch", "at the end of the run"],
 )
 def test_a_run_left_between_two_steps_goes_on_bit_for_bit(
@@ -415,6 +420,11 @@ def test_a_limit_of_time_can_be_lifted(
     else:
         interrupt_after(3, job, tmp_path / "run", monkeypatch)
     unlimited = replace(job, max_minutes=0.0)
+    if is_timed:
+        stopped = tmp_path / "stopped"  # before it was timed, in the middle of its first epoch
+        assert "are over" in run_it(replace(job, max_minutes=1e-4), stopped).reason
+        run_it(unlimited, stopped, resume=True)
+        assert RunDir(stopped).read_metrics()[-1]["lr"] == 0
     assert run_it(unlimited, tmp_path / "run", resume=True).reason == "all 2 epochs are done"
     assert RunDir(tmp_path / "run").read_metrics()[-1]["lr"] == 0
     if not is_timed:
