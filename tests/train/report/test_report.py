@@ -22,7 +22,9 @@ from brats_cache.api import build_cache
 from brats_cache.format.reader import Cache, open_cache
 from brats_cache.format.truth import true_labels
 from brats_cache.imaging.labels import region_table
+from brats_train.cli.report import _find_checkpoint
 from brats_train.evaluation.results import CaseRow, Results, read_results
+from brats_train.models.sources import fingerprint_of_file
 from brats_train.report import page as page_module
 from brats_train.report import scored_cases
 from brats_train.report.build import _draw_results
@@ -457,18 +459,16 @@ def test_a_run_without_scores_shows_its_training(
     assert "not been scored yet" in (path / "report.html").read_text()
 
 
-def test_the_checkpoint_that_was_scored_is_known_by_its_content(
-    run: Path, tmp_path: Path, evil_cache: Cache
-) -> None:
+def test_the_checkpoint_that_was_scored_is_known_by_its_content(tmp_path: Path) -> None:
     """The run was renamed, and another lies at its old place now."""
-    moved, place = tmp_path / "moved", tmp_path / "r"
-    shutil.copytree(run, moved)
-    make_run(place, evil_cache, target="regions", seed=3)
-    path = moved / "eval" / "val" / "summary.json"
-    summary = json.loads(path.read_text())
-    summary["checkpoints"][0]["path"] = str(place / "best.pt")
-    path.write_text(json.dumps(summary))
-    call("report", "--run", moved, "--device", "cpu")
+    moved, old = tmp_path / "moved", tmp_path / "old"
+    for folder, content in ((moved, b"scored"), (old, b"another")):
+        folder.mkdir()
+        (folder / "best.pt").write_bytes(content)
+    held = {"path": str(old / "best.pt"), "fingerprint": fingerprint_of_file(moved / "best.pt")}
+    assert _find_checkpoint(held, moved) == moved / "best.pt"
+    unknown = {**held, "fingerprint": "0" * 16}  # reading it will tell that it has changed
+    assert _find_checkpoint(unknown, moved) == old / "best.pt"
 
 
 def test_cases_without_slices_are_passed_over(run: Path, evil_cache: Cache) -> None:

@@ -245,7 +245,7 @@ def test_a_resumed_run_needs_its_first_weights_no_more(cache_path: Path, tmp_pat
     assert origin == "first/best.pt (none (random initialisation))"
 
 
-@pytest.mark.parametrize("micro_batch", ["auto", "7"])
+@pytest.mark.parametrize("micro_batch", [pytest.param("auto", marks=pytest.mark.slow), "7"])
 def test_a_run_goes_on_with_other_processes(
     cache_path: Path, tmp_path: Path, micro_batch: str
 ) -> None:
