@@ -326,7 +326,9 @@ def _write(
         prediction.probabilities, masks[:, prediction.z_indices], prediction.agreement
     )
     scheme, scheme_doubt = output_scheme(output.case, spec.label_scheme)
-    doubts = (*mask_warnings(masks), *filter(None, [scheme_doubt if _tells_tissues(spec) else ""]))
+    doubts = mask_warnings(masks)
+    if scheme_doubt and _tells_tissues(spec):
+        doubts = (*doubts, scheme_doubt)
     details = encode_details(
         output.case.id, prediction, expected, [*scan_warnings, *doubts], spec, description
     )
