@@ -3,7 +3,8 @@
 #
 #   sbatch scripts/slurm_build_cache.sh /data/BraTS2021 /scratch/brats
 #
-# A part that was stopped, by its time limit too, resumes when it is submitted again. Afterwards:
+# A part that was stopped, by its time limit too, resumes when it is submitted again, alone as well
+# (sbatch --array=3 ...). Afterwards:
 #
 #   brats info /scratch/brats/part-*.h5          # what is there, and what is missing
 #   brats verify /scratch/brats/part-*.h5
@@ -18,8 +19,9 @@
 set -euo pipefail
 
 data=${1:?the folder with the scans} out=${2:?the folder for the parts}
+parts=8 # as many as --array above
 mkdir -p -- "$out"
 exec brats build-cache "$data" \
     --out "$out/part-$SLURM_ARRAY_TASK_ID.h5" \
-    --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" \
+    --shard "$SLURM_ARRAY_TASK_ID/$parts" \
     --workers "${SLURM_CPUS_PER_TASK:-1}"

@@ -19,12 +19,8 @@ cache=${CACHE:?a cache, or the pattern of its shards}
 run=${RUN:?the run directory}
 host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
-options=()
-if [ -f "$run/last.pt" ]; then
-    options+=(--resume)
-else
-    for file in $cache; do options+=(--cache "$file"); done
-fi
+options=(--resume) # or begin it, where there is no run yet
+for file in $cache; do options+=(--cache "$file"); done
 
 srun torchrun \
     --nnodes "$SLURM_NNODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -100,6 +101,34 @@ def test_a_cold_cache_is_read_with_and_without_prefetching(cache: Path) -> None:
     speeds = json.loads(done.stdout)["speeds"]
     assert set(speeds) == {"disk, in order", "prefetching", "no prefetching"}
     assert min(speeds.values()) > 0
+
+
+def slurm_script(name: str, folder: Path, *words: object, **variables: str) -> list[str]:
+    """Runs a SLURM script with programs that only print their words; the words of the last."""
+    for program in ("brats", "srun", "scontrol"):
+        (folder / program).write_text('#!/bin/sh\necho "${0##*/} $@"\n')
+        (folder / program).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", **variables}
+    command = ["bash", str(SCRIPTS / name), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return done.stdout.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize("tasks", ["8", "1"])
+def test_a_part_of_a_cache_is_the_same_when_submitted_alone(tmp_path: Path, tasks: str) -> None:
+    variables = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": tasks}
+    words = slurm_script("slurm_build_cache.sh", tmp_path, "scans", tmp_path / "out", **variables)
+    assert words[words.index("--shard") + 1] == "3/8"
+    assert "#SBATCH --array=1-8\n" in (SCRIPTS / "slurm_build_cache.sh").read_text()
+
+
+def test_a_training_that_is_queued_again_goes_on(tmp_path: Path) -> None:
+    """Of folds, too, and where nothing was saved yet: --resume begins a run where there is none."""
+    variables = {"SLURM_JOB_NODELIST": "n1", "SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "1"}
+    variables |= {"SLURM_JOB_ID": "7", "CACHE": "a.h5 b.h5", "RUN": str(tmp_path / "run")}
+    words = slurm_script("slurm_train.sh", tmp_path, **variables)
+    options = ["--resume", "--cache", "a.h5", "--cache", "b.h5"]
+    assert words[words.index("train") :] == ["train", "--run-dir", str(tmp_path / "run"), *options]
 
 
 def test_the_dockerfiles_steps_are_understood() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -64,7 +65,7 @@ def scan(data: tuple[Path, ...], out: Path, mask_words: tuple[str, ...], overwri
     num_patients = len({case.patient for case in findings.cases})
     click.echo(
         f"{printable(out)}: {len(findings.cases)} cases of {num_patients} patients, {num_masks} "
-        f"with a mask. Correct it, then: brats build-cache --manifest {printable(out)}"
+        f"with a mask. Correct it, then: brats build-cache --manifest {shlex.quote(printable(out))}"
     )
 
 

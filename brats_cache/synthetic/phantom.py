@@ -149,7 +149,7 @@ def check_phantom(*, seed: int, shape: Shape, num_cases: int = 1, num_test_cases
         BratsError: The seed is negative, the shape out of range, or there is no case.
     """
     if seed < 0:
-        raise BratsError(f"seed {seed} is negative; a phantom's seed is 0 or more.")
+        raise wrong_usage(BratsError(f"seed {seed} is negative; a phantom's seed is 0 or more."))
     limits = zip(_SMALLEST, shape, _LARGEST, strict=True)
     if not all(low <= size <= high for low, size, high in limits):
         found, low, high = (" x ".join(map(str, sizes)) for sizes in (shape, _SMALLEST, _LARGEST))

@@ -7,6 +7,8 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -25,6 +27,10 @@ _SIZE = 128
 # Averaging over flips and choosing the post-processing would take longer than the training.
 _TRAINING = (
     "--recipe strong --encoder-weights none --batch-size 8 --set choose=false --set tta=false"
+)
+_VARIABLES = tuple(
+    f"BRATS_{command}_"
+    for command in ("PHANTOM", "BUILD_CACHE", "TRAIN", "EVAL", "PREDICT", "REPORT")
 )
 
 
@@ -98,7 +104,20 @@ def _run(words: str) -> None:
     """Shows a command and runs it; its time counts from here, not from the process's start."""
     click.echo(f"\n$ brats {words}")
     began = time.monotonic()
-    cli.main(shlex.split(words), prog_name="brats", standalone_mode=False, obj=began)
+    with _options_of_the_demo():
+        cli.main(shlex.split(words), prog_name="brats", standalone_mode=False, obj=began)
+
+
+@contextmanager
+def _options_of_the_demo() -> Iterator[None]:
+    """Hides environment variables that would give the commands other options than are shown."""
+    hidden = {name: os.environ[name] for name in os.environ if name.startswith(_VARIABLES)}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _program() -> str:

@@ -103,6 +103,7 @@ def evaluate(
     from brats_train.evaluation.case_scores import hold_one_label
     from brats_train.evaluation.classification import describe_classes
     from brats_train.evaluation.summary import describe, to_json
+    from brats_train.models.hub import hub_name
     from brats_train.training.trained_on import results_home, trained_on
 
     needs_run = predictions is None or run_dirs or not caches
@@ -110,6 +111,8 @@ def evaluate(
     trained = trained_on(runs[0]) if runs else None
     for other in runs[1:] if predictions is None else ():
         _check_unseen(runs[0], trained, other, split)
+    if trained and not trained.caches and predictions is None:
+        _warn_of_unknown(f"{printable(runs[0])}: does not say what it was trained on.")
     opened = open_run_caches(trained, caches)
     job = evaluation.EvaluationJob(
         split=split,
@@ -125,7 +128,7 @@ def evaluate(
         name = "-".join([split, *(("without", *job.without) if without else ())])
         folder = results_home(runs[0]) / "eval" / name
         sources = runs if checkpoint in ("best", "last") else [Path(checkpoint)]
-        if sources is not runs and sources[0].is_file():
+        if sources is not runs and (sources[0].exists() or hub_name(sources[0])):
             _check_unseen(runs[0], trained, sources[0], split)
         result = _score_models(job, opened, sources, checkpoint, device, folder, save_masks)
     else:
@@ -174,13 +177,18 @@ def _check_unseen(run: Path, trained: Any, other: Path, split: str) -> None:
         split: Of the cases.
 
     Raises:
-        BratsError: It was trained with other folds.
+        BratsError: It was trained with other folds, or is the average of all.
     """
     from brats_train.models.sources import exported_folder_of, is_run_dir
     from brats_train.training.trained_on import trained_on
 
     home = other if is_run_dir(other) or exported_folder_of(other) else other.resolve().parent
     if home.resolve() == run.resolve():
+        if split != "test" and trained.fold == "all" and other.is_file():
+            raise BratsError(
+                f"{printable(other)}: averages the networks of all folds, which have seen every "
+                "case between them. Leave --checkpoint out to score each by its own fold's."
+            )
         return
     if home != other and not (home / "config.json").is_file():
         _warn_of_unknown(f"{printable(other)}: lies in no run, so nothing says its training data.")
@@ -192,6 +200,8 @@ def _check_unseen(run: Path, trained: Any, other: Path, split: str) -> None:
             f"with {_fold_text(trained.fold)}, so each has seen cases that the other has not. "
             "Score them one by one, or the run of train --fold all as a whole."
         )
+    if not also.caches:
+        _warn_of_unknown(f"{printable(home)}: does not say what it was trained on.")
     fingerprints = [{fingerprint for fingerprint, _ in one.caches} for one in (trained, also)]
     if all(fingerprints) and fingerprints[0] != fingerprints[1]:
         _warn_of_unknown(f"{printable(home)}: was not trained on the caches of {printable(run)}.")

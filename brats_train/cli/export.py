@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -34,4 +35,4 @@ def export(run_dirs: tuple[Path, ...], kind: str, out: Path, overwrite: bool) ->
     job = ExportJob(sources=model_sources(run_dirs, "best"), out=out, overwrite=overwrite)
     write = export_onnx if kind == "onnx" else export_hub
     write(job, lambda text: click.echo(printable(text)))
-    click.echo(f"Next: brats predict CASE --run {printable(out)}")
+    click.echo(f"Next: brats predict CASE --run {shlex.quote(printable(out))}")

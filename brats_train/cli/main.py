@@ -21,7 +21,7 @@ import click
 
 from brats_cache import __version__
 from brats_cache.common.errors import BratsError, first_line, print_message
-from brats_cache.common.memory import is_out_of_memory
+from brats_cache.common.memory import is_out_of_gpu_memory, is_out_of_memory
 from brats_cache.common.os_errors import refused_by_system
 from brats_train.cli.environment import name_variables, unknown_variables
 
@@ -154,6 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with suppress(RuntimeError, OSError):  # there is no standard error
             # For deaths that cannot be caught, as by a file that is cut while it is copied.
             faulthandler.enable()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     words = [_with_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     rank = int(os.environ.get("RANK", 0))
     if rank == 0:  # every process under torchrun has the same words and variables
@@ -163,7 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.NoSuchOption as error:
         if rank == 0:
             _show_usage(error)
-            if meant := _OTHER_WORDS.get(error.option_name):
+            meant = _OTHER_WORDS.get(error.option_name)
+            if meant and _has_option(error.ctx, meant.split()[0]):
                 print_message(f"Did you mean {meant}?")
         sys.exit(error.exit_code)
     except click.ClickException as error:
@@ -187,6 +190,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _has_option(context: click.Context | None, flag: str) -> bool:
+    return context is not None and any(flag in one.opts for one in context.command.params)
+
+
 def _with_home(word: str) -> str:
     """`--out=~/x` as shells read `--out ~/x`, which would otherwise make a folder called ~."""
     option, sign, value = word.partition("=")
@@ -199,6 +206,11 @@ def _message_of(error: Exception) -> BratsError | None:
     """What a person reads of an error, None where it is a defect of this program."""
     if isinstance(error, BratsError):
         return error
+    if is_out_of_gpu_memory(error):
+        return BratsError(
+            f"The memory of the GPU ran out ({first_line(error)}). Close what else uses it, or add "
+            "--device cpu; what is finished is kept."
+        )
     if is_out_of_memory(error):
         return BratsError(
             f"The memory ran out ({first_line(error)}). Close what else uses it or raise its limit "

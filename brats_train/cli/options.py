@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,13 +35,22 @@ __all__ = [
     "warn_damaged",
 ]
 
+
+class _Sources(click.Path):
+    """Paths, and models on the hub."""
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        """Parts a variable at its colons, but for the one of hf://."""
+        return re.findall(r"hf://[^:]+|[^:]+", rv)
+
+
 PATH = click.Path(path_type=Path)
 run_option = click.option(
     "--run",
     "--run-dir",
     "run_dirs",
     multiple=True,
-    type=PATH,
+    type=_Sources(path_type=Path),
     help="Run, exported model or hf://OWNER/NAME; several are averaged.  [default: runs/latest]",
 )
 checkpoint_option = click.option(

@@ -79,7 +79,7 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
     from brats_train.evaluation.evaluate import SLICE_THRESHOLD
     from brats_train.evaluation.mask_store import InferenceSettings, MaskStore
     from brats_train.inference.case_models import CaseModels
-    from brats_train.inference.ensemble import load_ensemble
+    from brats_train.inference.ensemble import average, make_ensemble
     from brats_train.report.build import check_unchanged
     from brats_train.report.gallery import files_predictor, model_predictor
 
@@ -106,8 +106,7 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
         return opened, files_predictor(Path(summary["predictions"]), results.regions)
     by_fold = {}
     for one in results.models:
-        paths = [_find_checkpoint(checkpoint, run.path) for checkpoint in one.checkpoints]
-        ensemble = load_ensemble(paths, device)
+        ensemble = average([make_ensemble(model, device) for model in _networks(one, run.path)])
         spec = replace(ensemble.spec, postprocessing=one.postprocessing)
         by_fold[one.fold] = replace(ensemble, spec=spec)
     models = CaseModels(by_fold=by_fold)
@@ -119,6 +118,16 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
     )
     store = MaskStore.beside(results.folder, warn_damaged)
     return opened, model_predictor(models, summary["slice_rows"], settings, store)
+
+
+def _networks(scored: Any, run_path: Path) -> list[Any]:
+    """The networks of a scored model; an exported folder holds those of other folds as well."""
+    from brats_train.models.sources import load_models
+
+    paths = dict.fromkeys(_find_checkpoint(one, run_path) for one in scored.checkpoints)
+    loaded = [network for path in paths for network in load_models(path)]
+    fingerprints = [checkpoint["fingerprint"] for checkpoint in scored.checkpoints]
+    return [network for network in loaded if network.fingerprint in fingerprints] or loaded
 
 
 def _find_checkpoint(checkpoint: Mapping[str, str], run_path: Path) -> Path:

@@ -156,7 +156,8 @@ def train(
 
         with process_group(device) as world:
             say = click.echo if world.is_main else lambda text: None
-            describe_training(make_job(options, None), world, say)
+            job = world.decide_on_main(lambda: _job_to_describe(run_dir, resume, options))
+            describe_training(job, world, say)
         return
 
     with process_group(device) as world, ExitStack() as stack:
@@ -193,6 +194,12 @@ def train(
         say(f"Finished: {done.reason}.{best}")
         following = "eval --split val" if done.is_validated else "predict SCANS --out masks"
         say(f"Next: brats {following} --run-dir {name}")
+
+
+def _job_to_describe(run_dir: Path | None, resume: bool, options: Mapping[str, Any]) -> Any:
+    """The job that training would begin or go on with, without touching the run directory."""
+    run = _run_to_resume(run_dir, resume)
+    return make_job(options, run.read_config() if run else None)
 
 
 def _choose_run(
@@ -237,7 +244,7 @@ def _run_to_resume(run_dir: Path | None, resume: bool) -> Any:
     if resume:
         if run_dir is None or RunDir(run_dir).config.exists():
             return RunDir.existing(run_dir)
-        click.echo(f"{run_dir}: holds no run yet; begins one.")
+        click.echo(f"{run_dir}: holds no run yet, so this is a new one.")
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
         try:
             run = RunDir.existing(run_dir)

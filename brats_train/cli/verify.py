@@ -37,7 +37,7 @@ def verify(files: tuple[Path, ...], sources: bool, workers: int | None) -> None:
     unreadable: list[BratsError] = []
     for path in files:
         try:
-            if path.is_dir() or path.suffix == ".onnx":
+            if path.is_dir() or path.suffix.lower() == ".onnx":
                 found = _checkpoints_of(path)
                 checkpoints += found
                 num_exported += not found

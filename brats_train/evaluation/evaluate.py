@@ -182,7 +182,7 @@ def _facts(models: CaseModels) -> dict[str, Any]:
                 },
             },
             "checkpoints": [
-                {"path": str(path), "fingerprint": fingerprint}
+                {"path": str(path.absolute()), "fingerprint": fingerprint}
                 for path, fingerprint in zip(one.paths, one.fingerprints, strict=True)
             ],
         }
@@ -230,7 +230,7 @@ def evaluate_files(
         for (cache, index), file in mine
     )
     scored = score_all(tasks, len(mine), world, progress, num_spare_cores=0)
-    result = _gather(job, regions, caches, scored, world, {"predictions": str(folder)})
+    result = _gather(job, regions, caches, scored, world, {"predictions": str(folder.absolute())})
     return replace(result, unmasked=unmasked)
 
 
@@ -364,6 +364,6 @@ def _gather(
         facts=facts,
     )
     summary["caches"] = [
-        {"path": str(cache.path), "fingerprint": cache.fingerprint} for cache in caches
+        {"path": str(cache.path.absolute()), "fingerprint": cache.fingerprint} for cache in caches
     ]
     return Evaluation(cases=tuple(everyone), summary=summary)

@@ -7,12 +7,12 @@ where they are, averaged.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from brats_cache.common.errors import BratsError, printable
+from brats_cache.common.errors import BratsError, printable, wrong_usage
 from brats_cache.common.files import write_atomically
 from brats_cache.format.reader import Cache
 from brats_train.export.card import make_card
@@ -30,7 +30,7 @@ from brats_train.models.exported_folder import (
 from brats_train.models.loaded_model import LoadedModel
 from brats_train.models.onnx_file import OPSET, make_onnx, parse_onnx
 from brats_train.models.sources import is_checkpoint, load_models
-from brats_train.training.trained_on import results_home, trained_on
+from brats_train.training.trained_on import TrainedOn, results_home, trained_on
 
 __all__ = ["ExportJob", "export_hub", "export_onnx"]
 
@@ -65,10 +65,12 @@ def export_onnx(job: ExportJob, log: Log) -> None:
             differ by more than `MAX_DIFFERENCE`.
     """
     if job.out.suffix.lower() != ".onnx":
-        raise BratsError(f"--out {printable(job.out)}: name a file that ends in .onnx.")
+        raise wrong_usage(
+            BratsError(f"--out {printable(job.out)}: name a file that ends in .onnx.")
+        )
     if job.out.exists() and not job.overwrite:
         raise _exists(job.out)
-    models, caches, description = _load(job)
+    models, caches, description = _load(job, log)
     content = make_onnx(models, description)
     difference, num_slices, are_real = _compare(models, parse_onnx(content, job.out), caches)
     what = f"{num_slices} {'real slices' if are_real else 'slices of noise'}"
@@ -97,7 +99,12 @@ def export_hub(job: ExportJob, log: Log) -> None:
         BratsError: The folder holds a model, a run, or something else's config.json.
     """
     _check_folder(job)
-    models, _, description = _load(job)
+    models, _, description = _load(job, log)
+    if len({model.spec.model for model in models}) > 1:
+        raise BratsError(
+            "the runs have different networks, and a folder describes one. Export each by itself, "
+            "or all of them as one file with --format onnx."
+        )
     scores, of_others = scores_of(results_home(job.sources[0]), description)
     for split in of_others:
         log(f"Note: eval/{split} is of another model than this, so the card leaves it out.")
@@ -114,7 +121,7 @@ def export_hub(job: ExportJob, log: Log) -> None:
     )
 
 
-def _load(job: ExportJob) -> tuple[list[LoadedModel], list[Cache], Description]:
+def _load(job: ExportJob, log: Log) -> tuple[list[LoadedModel], list[Cache], Description]:
     """The networks, those caches they were trained on that are at hand, and the description."""
     models = [model for source in job.sources for model in load_models(source)]
     if any(not list(model.network.parameters()) for model in models):
@@ -123,14 +130,26 @@ def _load(job: ExportJob) -> tuple[list[LoadedModel], list[Cache], Description]:
         )
     cpu = torch.device("cpu")
     average([make_ensemble(model, cpu) for model in models])  # says whether they fit together
-    first = job.sources[0]
-    if is_checkpoint(first):
-        return models, [], Description.of(models, {})
-    trained = trained_on(first)
+    trained = _trained_alike(job.sources)
+    if trained is None:
+        log(
+            "Note: the sources do not say what was trained on, or differ in it. brats eval cannot "
+            "tell which cases the exported model has seen."
+        )
+        return models, [], Description.of([replace(model, fold=None) for model in models], {})
     training, caches = trained.pack(), caches_at_hand(trained.caches)
-    if caches:
+    if len(caches) == len(trained.caches):
         training["num_cases"] = count_cases(caches, trained.fold)
     return models, caches, Description.of(models, training)
+
+
+def _trained_alike(sources: Sequence[Path]) -> TrainedOn | None:
+    """What all sources were trained on; None where one does not say, or two differ."""
+    if any(map(is_checkpoint, sources)):
+        return None
+    told = [trained_on(source) for source in sources]
+    cases = {(one.fold, tuple(fingerprint for fingerprint, _ in one.caches)) for one in told}
+    return told[0] if len(cases) == 1 else None
 
 
 def _compare(

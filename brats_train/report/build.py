@@ -131,14 +131,14 @@ def check_unchanged(results: Results, caches: Sequence[Cache], models: CaseModel
         return
     for model in results.models:
         loaded = models.by_fold[model.fold]
-        for path, found, expected in zip(
-            loaded.paths, loaded.fingerprints, model.checkpoints, strict=True
-        ):
-            if found != expected["fingerprint"]:
-                raise BratsError(
-                    f"{path}: has changed since {results.folder} was written. Score the run again "
-                    "with brats eval."
-                )
+        scored = [checkpoint["fingerprint"] for checkpoint in model.checkpoints]
+        if list(loaded.fingerprints) != scored:
+            pairs = zip(loaded.paths, loaded.fingerprints, strict=True)
+            changed = [path for path, found in pairs if found not in scored]
+            raise BratsError(
+                f"{(changed or loaded.paths)[0]}: has changed since {results.folder} was written. "
+                "Score the run again with brats eval."
+            )
 
 
 def _tables(run: RunDir, results: Results | None) -> dict[str, bytes]:

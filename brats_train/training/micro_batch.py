@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from brats_cache.common.errors import BratsError, first_line
+from brats_cache.common.memory import is_out_of_gpu_memory
 from brats_train.models.network import split_output
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import autocast, cudnn_autotuning
 
-__all__ = ["choose_micro_batch", "is_out_of_memory", "oom_as_error"]
+__all__ = ["choose_micro_batch", "oom_as_error"]
 
 # For each parameter, beside what the trial allocates itself: two moments and a gradient bucket,
 # which the first step will allocate; and the snapshots of last.pt (weights, moments, their moving
@@ -73,19 +74,13 @@ def choose_micro_batch(
     return world.min_over_ranks(size), step_bytes
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU's memory was too small; cuDNN and cuBLAS say so in words of their own."""
-    words = ("out of memory", "unable to find an engine", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
-
-
 @contextmanager
 def oom_as_error(micro_batch: str, world: World) -> Iterator[None]:
     """Turns a device that is out of memory into one message."""
     try:
         yield
     except RuntimeError as error:
-        if not is_out_of_memory(error):
+        if not is_out_of_gpu_memory(error):
             raise
         raise BratsError(
             f"Out of memory on {world.device} (--micro-batch {micro_batch}): "
@@ -133,7 +128,7 @@ class _Trial:
             torch.cuda.synchronize(device)  # before training: the answer is needed now
             del resident, reserve, images, logits
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_gpu_memory(error):
                 raise
             return None
         finally:

@@ -74,7 +74,7 @@ def storage_faults(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, optuna.exceptions.StorageInternalError) as error:
-        if isinstance(error, BratsError):
+        if isinstance(error, BratsError | BrokenPipeError):  # the pipe is that of the output
             raise
         raise BratsError(
             f"{name}: the study cannot be kept ({first_line(error)}). Every trial that was "

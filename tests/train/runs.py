@@ -30,10 +30,12 @@ def make_run(
     threshold: float = 0.5,
     min_component_voxels: int = 0,
     accepts_missing: bool = False,
+    encoder: str = SMALL_ENCODER,
+    fold: int | None = None,
 ) -> Path:
     """A run directory with an untrained model in best.pt, one rule for all its regions."""
     recipe = apply_settings(
-        load_recipe("paper"), [f"target={target}", f"rows={rows}", f"model.encoder={SMALL_ENCODER}"]
+        load_recipe("paper"), [f"target={target}", f"rows={rows}", f"model.encoder={encoder}"]
     )
     torch.manual_seed(seed)
     config = ModelConfig(
@@ -57,8 +59,17 @@ def make_run(
     with open(path / "best.pt", "wb") as file:
         save(pack(spec, model.state_dict()), file)
     caches = [{"path": str(cache.path), "fingerprint": cache.fingerprint}]
-    config_json = {"recipe": recipe_to_dict(recipe), "caches": caches, "fold": None}
+    config_json = {"recipe": recipe_to_dict(recipe), "caches": caches, "fold": fold}
     (path / "config.json").write_text(json.dumps(config_json))
+    return path
+
+
+def fold_run(path: Path, cache: Cache) -> Path:
+    """A cross-validated run of three folds, untrained."""
+    for fold in range(3):
+        make_run(path / f"fold{fold}", cache, seed=fold, threshold=0.4 + fold / 20)
+    config = json.loads((path / "fold0" / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "fold": "all"}))
     return path
 
 

@@ -24,7 +24,7 @@ def test_an_interruption_says_that_the_folder_is_incomplete(
     assert "scans is incomplete" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [("--cases", "-1"), ("--shape", "1x1x1")])
+@pytest.mark.parametrize("words", [("--cases", "-1"), ("--shape", "1x1x1"), ("--seed", "-1")])
 def test_what_no_phantom_can_be_is_wrong_usage(words: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["phantom", str(tmp_path / "scans"), *words])

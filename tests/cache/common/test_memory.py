@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from brats_cache.common.memory import is_out_of_memory
 
@@ -48,6 +49,12 @@ def test_real_allocations_that_fail_are_known() -> None:
         (OSError(errno.ENOSPC, "No space left on device"), False),
         (ValueError("a memory"), False),
         (KeyError("x"), False),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
     ],
 )
 def test_other_errors_are_told_from_it(error: Exception, expected: bool) -> None:

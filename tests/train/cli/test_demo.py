@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -65,6 +66,19 @@ def test_training_has_its_minutes_whatever_the_scans_took(
     before = time.monotonic()
     demo._run(f"train --cache {cache} --run {run} --max-minutes 2 --device cpu")
     assert before <= began[0] <= time.monotonic()
+
+
+def test_variables_of_its_commands_do_not_change_what_the_demo_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, str]] = []
+    monkeypatch.setattr(cli, "main", lambda *_, **__: seen.append(dict(os.environ)))
+    monkeypatch.setenv("BRATS_TRAIN_NPROC", "2")
+    monkeypatch.setenv("BRATS_VENV", "venv")
+    demo._run("train")
+    assert "BRATS_TRAIN_NPROC" not in seen[0]
+    assert seen[0]["BRATS_VENV"] == "venv"
+    assert os.environ["BRATS_TRAIN_NPROC"] == "2"
 
 
 def test_the_minutes_that_are_shown_are_those_that_were_asked_for(

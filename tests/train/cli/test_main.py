@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from unittest.mock import Mock
 
 import click
 import numpy as np
 import pytest
+import torch
 
 from brats_train.cli.main import _OTHER_COMMANDS, _OTHER_WORDS, COMMANDS, cli, main
 from tests.train.runs import call
@@ -41,6 +45,14 @@ def test_both_flags_of_an_option_have_a_variable() -> None:
     assert train is not None
     (run,) = (option for option in train.params if option.name == "run_dir")
     assert run.envvar == ["BRATS_TRAIN_RUN", "BRATS_TRAIN_RUN_DIR"]
+
+
+def test_a_variable_may_name_models_on_the_hub_beside_paths() -> None:
+    predict = cli.get_command(None, "predict")  # type: ignore[arg-type]
+    assert predict is not None
+    (run,) = (option for option in predict.params if option.name == "run_dirs")
+    split = run.type.split_envvar_value("runs/a:hf://owner/name@v1:/b/hf:hf://owner/other")
+    assert split == ["runs/a", "hf://owner/name@v1", "/b/hf", "hf://owner/other"]
 
 
 @pytest.mark.parametrize(
@@ -100,6 +112,27 @@ def test_memory_that_runs_out_is_one_message(
     assert "Traceback" not in text
 
 
+def test_a_gpu_without_memory_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    monkeypatch.setattr(cli, "main", Mock(side_effect=error))
+    call("predict", code=1)
+    text = capsys.readouterr().err
+    assert text.startswith("Error: The memory of the GPU ran out (CUDA out of memory.")
+    assert "--device cpu" in text
+
+
+def test_a_name_of_any_bytes_can_be_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder named in another encoding, which the terminal's cannot express."""
+    output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(cli, "main", lambda *_, **__: print(tmp_path / "f\udcfc"))
+    call("train")
+    output.flush()
+    assert output.buffer.getvalue().endswith(b"f\\udcfc\n")
+
+
 @pytest.mark.parametrize(
     "words", [("verify",), ("report", "--run-dir"), ("scan",), ("predict", "x", "--run-dir")]
 )
@@ -138,6 +171,7 @@ def test_a_death_that_cannot_be_caught_says_where_it_was() -> None:
         (("version",), "Did you mean brats --version?"),
         (("nothing",), "brats --help"),
         (("train", "--learning-rate", "3"), "Did you mean --lr?"),
+        (("build-cache", "--num-workers", "3"), "Did you mean --workers?"),
     ],
 )
 def test_a_slip_gets_a_suggestion(
@@ -145,6 +179,18 @@ def test_a_slip_gets_a_suggestion(
 ) -> None:
     call(*words, code=2)
     assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [("train", "--num-workers", "3"), ("eval", "--gpus", "2"), ("info", "--bs", "2")]
+)
+def test_no_command_suggests_an_option_that_it_lacks(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(*words, code=2)
+    text = capsys.readouterr().err
+    assert "No such option" in text
+    assert not {"--workers", "--nproc", "--batch-size"} & set(re.findall(r"--[a-z-]+", text))
 
 
 def test_a_terminal_does_not_cut_the_words_of_a_usage_error(

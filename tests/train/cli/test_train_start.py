@@ -58,15 +58,30 @@ def test_resume_where_there_is_no_run_begins_one_and_says_so(
     assert start.run.path == Path("queue/a")
     assert start.job.recipe.lr == 0.5
     told = capsys.readouterr().out
-    assert "queue/a: holds no run yet; begins one." in told
+    assert "queue/a: holds no run yet, so this is a new one." in told
     assert "Next: brats eval --split val --run-dir queue/a\n" in told
     call("train", "--resume", "--device", "cpu", code=1)
     assert "there is no such run. Train first" in capsys.readouterr().err
     Path("empty").mkdir()
     call("train", "--resume", "--run-dir", "empty", "--device", "cpu")
     told = capsys.readouterr().out
-    assert "empty: holds no run yet; begins one." in told
+    assert "empty: holds no run yet, so this is a new one." in told
     assert "Next: brats predict SCANS --out masks --run-dir empty\n" in told  # nothing to score
+
+
+def test_a_dry_run_describes_the_run_that_would_go_on(
+    started: list[Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[TrainJob] = []
+    monkeypatch.setattr(
+        "brats_train.training.dry_run.describe_training", lambda job, world, log: jobs.append(job)
+    )
+    write_config(RunDir(Path("r")), Path("data/brats.h5"))
+    call("train", "--resume", "--run-dir", "r", "--dry-run", "--epochs", 7, "--device", "cpu")
+    (job,) = jobs
+    assert (job.recipe.lr, job.recipe.epochs, job.fold) == (0.25, 7, 2)
+    assert job.cache_paths == (Path("data/brats.h5"),)
+    assert started == []
 
 
 def test_a_missing_cache_is_told_before_a_run_is_made(

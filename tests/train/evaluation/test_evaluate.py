@@ -423,6 +423,21 @@ def test_another_cache_may_be_scored_and_is_said_to_be_another(
     assert "Warning" in capsys.readouterr().err
 
 
+def test_the_summary_names_what_was_scored_from_any_folder(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "r", cache)
+    shutil.copy(cache.path, tmp_path / "c.h5")
+    monkeypatch.chdir(tmp_path)
+    call("eval", "--run", "r", "--cache", "c.h5", "--save-masks", "--device", "cpu")
+    summary = summary_of(Path("r"))
+    assert summary["caches"][0]["path"] == str(tmp_path / "c.h5")
+    assert summary["checkpoints"][0]["path"] == str(tmp_path / "r" / "best.pt")
+    shutil.copytree("r/eval/val/masks", "masks")
+    call("eval", "--cache", "c.h5", "--predictions", "masks")
+    assert summary_of(Path("masks"))["predictions"] == str(tmp_path / "masks")
+
+
 def test_a_file_of_one_model_does_not_stand_for_several_runs(tmp_path: Path, cache: Cache) -> None:
     run = make_run(tmp_path / "r", cache)
     words = ("--run", run, "--run", run, "--checkpoint", run / "best.pt")

@@ -24,21 +24,12 @@ from brats_cache.format.reader import Cache
 from brats_train.models import checkpoint
 from brats_train.models.sources import load_models
 from brats_train.training.initial_state import initial_model
-from tests.train.runs import call, contents, find, ids, make_run, predict
+from tests.train.runs import call, contents, find, fold_run, ids, make_run, predict
 
 
 @pytest.fixture
 def case(phantom_dir: Path, cache: Cache) -> Path:
     return find(phantom_dir, f"{ids(cache, 'val')[0]}_t1.nii").parent
-
-
-def fold_run(path: Path, cache: Cache) -> Path:
-    """A cross-validated run of three folds, untrained."""
-    for fold in range(3):
-        make_run(path / f"fold{fold}", cache, seed=fold, threshold=0.4 + fold / 20)
-    config = json.loads((path / "fold0" / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps({**config, "fold": "all"}))
-    return path
 
 
 def test_the_folder_writes_the_files_that_its_run_writes(
@@ -132,6 +123,44 @@ def test_folds_stay_together_and_keep_to_the_cases_that_they_have_not_seen(
     (loaded, *_) = load_models(out)
     with pytest.raises(BratsError, match="holds 3 models"):
         initial_model(loaded.spec.model, "none", out)
+
+
+def test_runs_of_other_folds_travel_together_without_an_account_of_their_training(
+    cache: Cache, cache_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each has seen what the other has not, so nothing could tell which cases are new to both."""
+    runs = [make_run(tmp_path / f"f{fold}", cache, seed=fold, fold=fold) for fold in range(2)]
+    out = tmp_path / "out"
+    both = ("--run", runs[0], "--run", runs[1])
+    call("export", *both, "--format", "hub", "--out", out)
+    assert "differ in it" in capsys.readouterr().out
+    assert json.loads((out / "config.json").read_text())["training"] == {}
+    call("eval", "--run", out, "--cache", cache_path, "--device", "cpu", "--json")
+    assert "does not say what it was trained on" in capsys.readouterr().err
+    call("eval", "--run", runs[0], "--checkpoint", out, "--device", "cpu", code=1)
+    assert "has seen cases that the other has not" in capsys.readouterr().err
+
+
+def test_networks_that_differ_are_not_put_into_one_folder(
+    tmp_path: Path, cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "a", cache)
+    make_run(tmp_path / "b", cache, encoder="resnet18")
+    both = ("--run", tmp_path / "a", "--run", tmp_path / "b")
+    call("export", *both, "--format", "hub", "--out", tmp_path / "out", code=1)
+    assert "--format onnx" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_cases_are_counted_where_all_caches_are_at_hand(tmp_path: Path, cache: Cache) -> None:
+    run = make_run(tmp_path / "r", cache)
+    config = json.loads((run / "config.json").read_text())
+    config["caches"].append({"path": str(tmp_path / "gone.h5"), "fingerprint": "0" * 32})
+    (run / "config.json").write_text(json.dumps(config))
+    call("export", "--run", run, "--format", "hub", "--out", tmp_path / "out")
+    training = json.loads((tmp_path / "out" / "config.json").read_text())["training"]
+    assert len(training["caches"]) == 2
+    assert "num_cases" not in training
 
 
 def test_the_card_has_the_scores_of_this_very_model(

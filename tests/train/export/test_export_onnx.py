@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,7 @@ from brats_train.inference.ensemble import load_ensemble
 from brats_train.models.description import Description
 from brats_train.models.onnx_file import OPSET
 from brats_train.models.sources import load_models
-from tests.train.runs import call, find, ids, make_run, predict
+from tests.train.runs import call, find, fold_run, ids, make_run, predict
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -175,13 +176,24 @@ def test_what_an_onnx_file_cannot_do_is_said_in_one_message(
         ),
         (("export", "--run", onnx_path, "--format", "hub", "--out", tmp_path / "hub"), "again"),
         (("export", "--run", onnx_path, "--format", "onnx", "--out", onnx_path), "--overwrite"),
-        (("export", "--run", onnx_path, "--format", "onnx", "--out", tmp_path / "x"), ".onnx"),
     ):
         call(*words, code=1)
         told = capsys.readouterr().err
         assert said in told
         assert "Traceback" not in told
     assert not (tmp_path / "hub").exists()
+    call("export", "--run", onnx_path, "--format", "onnx", "--out", tmp_path / "x", code=2)
+    assert ".onnx" in capsys.readouterr().err
+
+
+def test_the_average_of_all_folds_is_not_scored_on_what_they_have_seen(
+    onnx_path: Path, cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fold_run(tmp_path / "r", cache)
+    inside = Path(shutil.copy(onnx_path, run / "m.ONNX"))
+    call("verify", inside)
+    call("eval", "--run", run, "--checkpoint", inside, "--device", "cpu", code=1)
+    assert "have seen every case between them" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named_with_what_to_install(

@@ -22,9 +22,10 @@ from brats_cache.api import build_cache
 from brats_cache.format.reader import Cache, open_cache
 from brats_cache.format.truth import true_labels
 from brats_cache.imaging.labels import region_table
-from brats_train.cli.report import _find_checkpoint
-from brats_train.evaluation.results import CaseRow, Results, read_results
-from brats_train.models.sources import fingerprint_of_file
+from brats_train.cli.report import _find_checkpoint, _networks
+from brats_train.evaluation.results import CaseRow, Results, ScoredModel, read_results
+from brats_train.models.postprocessing import Postprocessing
+from brats_train.models.sources import fingerprint_of_file, load_models
 from brats_train.report import page as page_module
 from brats_train.report import scored_cases
 from brats_train.report.build import _draw_results
@@ -38,7 +39,7 @@ from brats_train.training.metrics_file import METRIC_COLUMNS
 from brats_train.training.run_dir import RunDir
 from tests.browser import Page, check_looks, open_browser
 from tests.commands import run_brats
-from tests.train.runs import call, index_of, make_run
+from tests.train.runs import call, fold_run, index_of, make_run
 
 EVIL = "<img src=x onerror=alert(1)>"
 PHONE = 390
@@ -469,6 +470,23 @@ def test_the_checkpoint_that_was_scored_is_known_by_its_content(tmp_path: Path) 
     assert _find_checkpoint(held, moved) == moved / "best.pt"
     unknown = {**held, "fingerprint": "0" * 16}  # reading it will tell that it has changed
     assert _find_checkpoint(unknown, moved) == old / "best.pt"
+
+
+def test_the_networks_of_a_fold_are_taken_from_an_exported_folder(
+    tmp_path: Path, cache: Cache
+) -> None:
+    """Its one file stands for all folds, each of which was scored by itself."""
+    run, out = fold_run(tmp_path / "r", cache), tmp_path / "hub"
+    call("export", "--run", run, "--format", "hub", "--out", out)
+    marks = [model.fingerprint for model in load_models(out)]
+    path = str(out / "model.safetensors")
+    for fold, mark in enumerate(marks):
+        checkpoints = [{"path": path, "fingerprint": mark}]
+        scored = ScoredModel(fold=fold, postprocessing=Postprocessing(), checkpoints=checkpoints)
+        assert [model.fold for model in _networks(scored, run)] == [fold]
+    both = [{"path": path, "fingerprint": mark} for mark in marks]
+    whole = ScoredModel(fold=None, postprocessing=Postprocessing(), checkpoints=both)
+    assert [model.fingerprint for model in _networks(whole, run)] == marks
 
 
 def test_cases_without_slices_are_passed_over(run: Path, evil_cache: Cache) -> None:

@@ -10,7 +10,7 @@ from brats_cache.common.errors import BratsError
 from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import cudnn_autotuning
 from brats_train.training import micro_batch
-from brats_train.training.micro_batch import choose_micro_batch, is_out_of_memory
+from brats_train.training.micro_batch import choose_micro_batch
 
 GPU = World(rank=0, size=1, device=torch.device("cuda", 0))
 
@@ -49,21 +49,6 @@ def test_a_cpu_computes_all_samples_at_once_and_tries_nothing() -> None:
     for wrong in ("0", "some", "-1"):
         with pytest.raises(BratsError, match="expected auto or a number"):
             choose(wrong, alone)
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
-        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
-    ],
-)
-def test_every_way_of_running_out_of_memory_is_known(error: RuntimeError, expected: bool) -> None:
-    assert is_out_of_memory(error) is expected
 
 
 def test_convolutions_are_tuned_within_the_context_alone() -> None:

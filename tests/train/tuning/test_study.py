@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from brats_cache.common.errors import BratsError
 from brats_train.training.recipe import apply_settings, recipe_to_dict
 from brats_train.tuning import study as module
-from brats_train.tuning.storage import JOURNAL, open_storage
+from brats_train.tuning.storage import JOURNAL, open_storage, storage_faults
 from brats_train.tuning.study import RETRY_OF, RUN, Study, best_of, finished_trials
 from tests.train.tuning.studies import BASE, finish, open_study
 
@@ -227,6 +227,17 @@ def test_a_storage_that_cannot_be_opened_is_one_message_without_its_password(
         with pytest.raises(BratsError, match=r"--storage .*cannot be opened") as caught:
             open_storage(url, tmp_path)
         assert "secret" not in str(caught.value)
+
+
+def test_a_closed_pipe_is_no_fault_of_the_storage() -> None:
+    """As of `brats tune | head`, which ends quietly."""
+    with pytest.raises(BrokenPipeError), storage_faults("study"):
+        raise BrokenPipeError
+    with (
+        pytest.raises(BratsError, match="study: the study"),
+        storage_faults("study"),
+    ):
+        raise OSError(28, "No space left on device")
 
 
 def test_a_torn_record_is_cut_and_the_rest_is_kept(tmp_path: Path) -> None:
