@@ -4,7 +4,8 @@
 
 The network and its rate are those of 2d_segmentation/torch/unet_training_dict.py, slices are drawn
 from volumes as in modules/2d_slices_from_3d_sampling.ipynb, and normalisation, flips, intensities,
-loss and annealing are those of 3d_segmentation/brats_segmentation_3d.ipynb. The rate follows the
+loss and annealing are those of 3d_segmentation/brats_segmentation_3d.ipynb, except that Dice is of
+the whole batch: of a slice without tumour alone it would have no gradient. The rate follows the
 clock, so that it ends at zero with the minutes, which begin once all is imported and hold the
 loading of the scans. The last weights predict.
 """
@@ -118,7 +119,7 @@ def train(
 ) -> None:
     """Trains until the minutes are over; the rate is a cosine of the time that has passed."""
     amp = choose_amp("auto", CPU)
-    loss_of = DiceLoss(smooth_nr=0, smooth_dr=1e-5, squared_pred=True, sigmoid=True)
+    loss_of = DiceLoss(smooth_nr=0, smooth_dr=1e-5, squared_pred=True, sigmoid=True, batch=True)
     optimizer = torch.optim.Adam(model.parameters(), RATE, weight_decay=1e-5)
     model.train()
     num_steps = 0
