@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 import torch._dynamo
 import torch._functorch.config
+from matplotlib.figure import Figure
 
 from brats_cache.format.reader import Cache, open_cache
 from brats_cache.synthetic.write_phantom import write_phantom
+from brats_train.training.rendering import DPI, FORMATS, render
 from tests.commands import run_brats
 
 
@@ -37,6 +39,26 @@ def cache_path(phantom_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def cache(cache_path: Path) -> Cache:
     return open_cache(cache_path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_scoring_processes() -> Iterator[None]:
+    """Few cases are scored here; processes for them take longer to start than to score."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("brats_train.evaluation.scoring_pool.MIN_CASES_FOR_PROCESSES", 10**6)
+        yield
+
+
+@pytest.fixture
+def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports whose figures are blank, for tests that look at no picture."""
+    blank = render(Figure(figsize=(1, 1)), FORMATS)
+
+    def render_blank(figure: Figure, formats: Collection[str], dpi: int = DPI) -> dict[str, bytes]:
+        return {kind: blank[kind] for kind in formats}
+
+    for name in ("build", "pictures"):
+        monkeypatch.setattr(f"brats_train.report.{name}.render", render_blank)
 
 
 @pytest.fixture

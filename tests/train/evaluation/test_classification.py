@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from monai.metrics import compute_roc_auc
 
 from brats_train.evaluation.classification import (
     ClassifiedCase,
@@ -22,6 +21,8 @@ from brats_train.inference.pooling import pool_slices
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40))
 def test_auc_is_monais(pairs: list[tuple[bool, int]]) -> None:
+    from monai.metrics import compute_roc_auc  # takes seconds to load
+
     truth, scores = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs], float)
     area = area_under_curve(truth, scores)
     if truth.all() or not truth.any():

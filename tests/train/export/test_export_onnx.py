@@ -117,8 +117,14 @@ def test_several_runs_become_one_file_of_their_mean(
 
 
 def test_a_file_that_differs_from_torch_is_not_written(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    onnx_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    made = onnx_path.read_bytes()
+    monkeypatch.setattr("brats_train.export.export.make_onnx", lambda *_: made)
     monkeypatch.setattr("brats_train.export.export.MAX_DIFFERENCE", -1.0)
     out = tmp_path / "model.onnx"
     call("export", "--run", run, "--format", "onnx", "--out", out, code=1)

@@ -16,7 +16,7 @@ from brats_train.data.case_labels import UNLABELLED, label_cases, slice_labels
 from brats_train.data.selection import select_rows
 from brats_train.models.checkpoint import load_network
 from tests.commands import SMALL_ENCODER
-from tests.train.runs import call
+from tests.train.runs import call, find
 
 TRAINING = (
     *("--encoder-weights", "none", "--set", f"model.encoder={SMALL_ENCODER}"),
@@ -109,8 +109,9 @@ def test_a_run_learns_labels_and_goes_on_without_their_table(
     call("report", "--run-dir", run)
     assert "Cases by true label" in (run / "report.html").read_text()
 
-    call("predict", phantom_dir, "--run-dir", run, "--out", tmp_path / "masks")
+    scans = find(phantom_dir, f"{names[0]}_t1.nii").parent
+    call("predict", scans, "--run-dir", run, "--out", tmp_path / "masks")
     details = json.loads((tmp_path / "masks" / f"{names[0]}.json").read_text())
     assert sum(details["label_probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert details["label"] in ("even", "odd")
-    call("predict", phantom_dir, "--run-dir", run, "--out", tmp_path / "masks", "--resume")
+    call("predict", scans, "--run-dir", run, "--out", tmp_path / "masks", "--resume")

@@ -85,6 +85,12 @@ def states(job: TuneJob) -> list[TrialState]:
     return [trial.state for trial in open_study_of(job).trials()]
 
 
+@pytest.fixture(autouse=True)
+def _plain_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The study's page is drawn in test_page.py."""
+    monkeypatch.setattr(module, "make_page", lambda *_: b"page")
+
+
 def open_study_of(job: TuneJob) -> Any:
     return open_study(job.folder.parent, settings=module.settings_of(job))
 

@@ -12,23 +12,21 @@ import pytest
 from brats_train.training.run_dir import RunDir
 from brats_train.tuning import trial as module
 from brats_train.tuning.trial import LOG, failure_of, run_trial
+from tests.train.tuning.studies import row_of
 
-# What stands for `brats train`: epochs of metrics.csv, and the end that is asked for.
+# What stands for `brats train`, and loads no torch: the lines of metrics.csv, and the end that is
+# asked for.
 TRAINS = """
 import os, signal, sys, time
-from pathlib import Path
-sys.path.insert(0, {root!r})
 asked = []
 signal.signal(signal.SIGTERM, lambda number, frame: asked.append(int(number)))
-from brats_train.training.run_dir import RunDir
-from tests.train.tuning.studies import row_of
-for epoch in range(1, 1 + {epochs}):
-    RunDir(Path({path!r})).append_metrics(row_of(epoch, 0.1 * epoch))
+for line in {lines!r}:
+    with open({path!r}, "a") as file:
+        file.write(line)
 print("variables", sorted(name for name in os.environ if name.startswith("BRATS_")), flush=True)
 {ending}
 """
 WAITS = "while not asked: time.sleep(0.01)\nsys.exit(130)"
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -39,9 +37,15 @@ def run(tmp_path: Path) -> RunDir:
 @pytest.fixture
 def stand_in(run: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     """Puts a program in the place of `brats train`."""
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
 
     def put(ending: str, epochs: int = 3) -> None:
-        code = TRAINS.format(root=str(ROOT), path=str(run.path), epochs=epochs, ending=ending)
+        whole = RunDir(tmp_path / "whole")
+        whole.path.mkdir()
+        for epoch in range(1, 1 + epochs):
+            whole.append_metrics(row_of(epoch, 0.1 * epoch))
+        lines = whole.metrics.read_text().splitlines(keepends=True) if epochs else []
+        code = TRAINS.format(lines=lines, path=str(run.metrics), ending=ending)
         (tmp_path / "stand_in.py").write_text(code)
         monkeypatch.setattr(module, "CHILD", (sys.executable, str(tmp_path / "stand_in.py")))
 
