@@ -18,6 +18,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import brats_cache
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("brats_cache", "brats_train")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -209,6 +211,13 @@ def test_no_published_file_names_a_registry_or_a_persons_folder() -> None:
         for what, pattern in UNWELCOME.items():
             offences += [f"{path}: {what}: {m.group()}" for m in re.finditer(pattern, text)]
     assert not offences
+
+
+def test_version_and_date_of_the_release_are_the_same_everywhere() -> None:
+    changelog, citation = ((ROOT / name).read_text() for name in ("CHANGELOG.md", "CITATION.cff"))
+    version, date = re.findall(r"^## \[([\d.]+)\] - ([\d-]{10})$", changelog, re.MULTILINE)[0]
+    assert version == brats_cache.__version__
+    assert f"\nversion: {version}\ndate-released: {date}\n" in citation
 
 
 def test_the_wheel_holds_every_module_and_page(tmp_path: Path) -> None:
