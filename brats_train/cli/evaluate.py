@@ -104,15 +104,14 @@ def evaluate(
     from brats_train.evaluation.classification import describe_classes
     from brats_train.evaluation.summary import describe, to_json
     from brats_train.models.hub import hub_name
+    from brats_train.training.leakage import check_unseen
     from brats_train.training.trained_on import results_home, trained_on
 
     needs_run = predictions is None or run_dirs or not caches
     runs = model_sources(run_dirs, "best") if needs_run else []
     trained = trained_on(runs[0]) if runs else None
-    for other in runs[1:] if predictions is None else ():
-        _check_unseen(runs[0], trained, other, split)
-    if trained and not trained.caches and predictions is None:
-        _warn_of_unknown(f"{printable(runs[0])}: does not say what it was trained on.")
+    for other in runs if predictions is None else ():
+        check_unseen(runs[0], other, split, _warn_of_leak)
     opened = open_run_caches(trained, caches)
     job = evaluation.EvaluationJob(
         split=split,
@@ -129,7 +128,7 @@ def evaluate(
         folder = results_home(runs[0]) / "eval" / name
         sources = runs if checkpoint in ("best", "last") else [Path(checkpoint)]
         if sources is not runs and (sources[0].exists() or hub_name(sources[0])):
-            _check_unseen(runs[0], trained, sources[0], split)
+            check_unseen(runs[0], sources[0], split, _warn_of_leak)
         result = _score_models(job, opened, sources, checkpoint, device, folder, save_masks)
     else:
         _refuse_with_predictions(
@@ -167,53 +166,9 @@ def evaluate(
         click.echo(f"\n{folder}/summary.json and cases.csv")
 
 
-def _check_unseen(run: Path, trained: Any, other: Path, split: str) -> None:
-    """Refuses a further model that was trained on what validates a run, and warns if it may be.
-
-    Args:
-        run: The run whose cases are scored.
-        trained: What it was trained on.
-        other: Another model: a run, an exported model, or a file.
-        split: Of the cases.
-
-    Raises:
-        BratsError: It was trained with other folds, or is the average of all.
-    """
-    from brats_train.models.sources import exported_folder_of, is_run_dir
-    from brats_train.training.trained_on import trained_on
-
-    home = other if is_run_dir(other) or exported_folder_of(other) else other.resolve().parent
-    if home.resolve() == run.resolve():
-        if split != "test" and trained.fold == "all" and other.is_file():
-            raise BratsError(
-                f"{printable(other)}: averages the networks of all folds, which have seen every "
-                "case between them. Leave --checkpoint out to score each by its own fold's."
-            )
-        return
-    if home != other and not (home / "config.json").is_file():
-        _warn_of_unknown(f"{printable(other)}: lies in no run, so nothing says its training data.")
-        return
-    also = trained_on(home)
-    if split != "test" and also.fold != trained.fold:
-        raise BratsError(
-            f"{printable(home)} was trained with {_fold_text(also.fold)}, and {printable(run)} "
-            f"with {_fold_text(trained.fold)}, so each has seen cases that the other has not. "
-            "Score them one by one, or the run of train --fold all as a whole."
-        )
-    if not also.caches:
-        _warn_of_unknown(f"{printable(home)}: does not say what it was trained on.")
-    fingerprints = [{fingerprint for fingerprint, _ in one.caches} for one in (trained, also)]
-    if all(fingerprints) and fingerprints[0] != fingerprints[1]:
-        _warn_of_unknown(f"{printable(home)}: was not trained on the caches of {printable(run)}.")
-
-
-def _warn_of_unknown(text: str) -> None:
+def _warn_of_leak(text: str) -> None:
     if os.environ.get("RANK", "0") == "0":
-        print_message(f"{text} It may have seen cases that are scored here.", prefix="Warning: ")
-
-
-def _fold_text(fold: object) -> str:
-    return "the split of its cache" if fold is None else f"--fold {fold}"
+        print_message(text, prefix="Warning: ")
 
 
 def _score_models(
@@ -230,10 +185,10 @@ def _score_models(
     from brats_train.evaluation.mask_store import MaskStore
     from brats_train.evaluation.publish import publish_evaluation, scratch_masks
     from brats_train.inference.case_models import load_case_models
-    from brats_train.runtime.distributed import process_group, same_error_on_all_ranks
+    from brats_train.runtime.distributed import process_group
 
     with process_group(device) as world, contextlib.ExitStack() as stack:
-        with same_error_on_all_ranks():
+        with world.errors_told_once():
             models = load_case_models(sources, world.device, checkpoint=checkpoint)
             _check_same_pixels(caches, models.spec, job.without)
         world.decide_on_main(lambda: stack.enter_context(_locked(folder)))

@@ -109,11 +109,11 @@ def predict(
     say_loading()
     from brats_train.inference import predict as prediction
     from brats_train.inference.case_models import load_case_models
-    from brats_train.runtime.distributed import process_group, same_error_on_all_ranks
+    from brats_train.runtime.distributed import process_group
 
     sources = model_sources(run_dirs, checkpoint)
     with process_group(device) as world:
-        with same_error_on_all_ranks():
+        with world.errors_told_once():
             models = load_case_models(sources, world.device, checkpoint=checkpoint)
             ensemble = models.overruled(tta, threshold).whole
             findings = _find(cases, manifest, files, ensemble.spec)

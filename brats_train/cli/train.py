@@ -156,8 +156,8 @@ def train(
 
         with process_group(device) as world:
             say = click.echo if world.is_main else lambda text: None
-            job = world.decide_on_main(lambda: _job_to_describe(run_dir, resume, options))
-            describe_training(job, world, say)
+            job, held = world.decide_on_main(lambda: _job_to_describe(run_dir, resume, options))
+            describe_training(job, world, say, held)
         return
 
     with process_group(device) as world, ExitStack() as stack:
@@ -196,10 +196,13 @@ def train(
         say(f"Next: brats {following} --run-dir {name}")
 
 
-def _job_to_describe(run_dir: Path | None, resume: bool, options: Mapping[str, Any]) -> Any:
-    """The job that training would begin or go on with, without touching the run directory."""
+def _job_to_describe(
+    run_dir: Path | None, resume: bool, options: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any] | None]:
+    """The job that training would begin or go on with, and the settings of the run that goes on."""
     run = _run_to_resume(run_dir, resume)
-    return make_job(options, run.read_config() if run else None)
+    held = run.read_config() if run else None
+    return make_job(options, held), held
 
 
 def _choose_run(

@@ -13,6 +13,7 @@ from brats_cache.common.names import id_key
 from brats_cache.common.text import first_few
 from brats_cache.discovery.tables import read_csv
 from brats_cache.format.reader import Cache
+from brats_cache.imaging.labels import REGIONS
 from brats_train.data.selection import RowSet
 
 __all__ = ["GRADE", "UNLABELLED", "SliceLabels", "grades_of", "label_cases", "slice_labels"]
@@ -113,7 +114,7 @@ def slice_labels(
     for number, cache in enumerate(caches):
         here = rows.cache == number
         slices = cache.slices[rows.row[here]]
-        has_tumor = slices["label_pixels"][:, 1:].any(axis=1)
+        has_tumor = slices["label_pixels"][:, sorted(REGIONS["wt"])].any(axis=1)
         of_case = np.array([*by_case[number], ""], object)
         found[here] = of_case[np.where(has_tumor, slices["case"].astype(np.int64), -1)]
     names = tuple(sorted(set(found.tolist()) - {""}))

@@ -57,6 +57,8 @@ def resample(
         Images and masks in the same dtypes, (B, C, H, W) or (B, C, window, window).
     """
     centre = None if shift is None else _window_centre(images, window, shift)
+    if centre is not None and angle is None and zoom is None:
+        centre = centre.floor()  # pixels are copied, not interpolated half-way between two
     map_x, map_y = _sampling_grid(images, horizontal, vertical, angle, zoom, window, centre)
 
     def sample(source: Tensor, mode: str) -> Tensor:

@@ -11,11 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["bias_field", "blur", "brain_mask", "brightness_contrast", "gamma", "saturation"]
+__all__ = [
+    "RAW_ZERO",
+    "bias_field",
+    "blur",
+    "brain_mask",
+    "brightness_contrast",
+    "gamma",
+    "saturation",
+]
 
-# Multiplying raw intensities r by f turns z = (r - m) / s into z f + (f - 1) m / s; the mean of a
-# brain is about three of its standard deviations.
-_MEAN_OVER_DEVIATION = 3.0
+# The value that raw intensity 0 has in an image, about, by the normalisation of its cache: the mean
+# of a brain is some three of its standard deviations.
+RAW_ZERO = {"zscore": -3.0, "percentile": 0.0, "none": 0.0}
 
 
 def brain_mask(images: Tensor) -> Tensor:
@@ -78,15 +86,16 @@ def gamma(images: Tensor, exponent: Tensor) -> Tensor:
     return images.sign() * (images.abs() / rms).pow(exponent[:, :, None, None]) * rms
 
 
-def bias_field(images: Tensor, coefficients: Tensor) -> Tensor:
+def bias_field(images: Tensor, coefficients: Tensor, raw_zero: float) -> Tensor:
     """Multiplies intensities by a smooth field 1 + b, b a polynomial of degree 2 over the slice.
 
-    Receive coils do so to raw intensities. The images are z-scored, so three standard deviations,
-    about the mean of raw brain, are added first.
+    Receive coils do so to raw intensities r: an image z = r / s + o, o the value of raw zero,
+    becomes z + b (z - o).
 
     Args:
         images: (B, C, H, W) float32.
         coefficients: (B, C, 5) of x, y, x y, x**2 and y**2, with x and y in [-1, 1].
+        raw_zero: See `RAW_ZERO`.
     """
     _, _, height, width = images.shape
     y = torch.linspace(-1, 1, height, device=images.device)[:, None]
@@ -94,8 +103,10 @@ def bias_field(images: Tensor, coefficients: Tensor) -> Tensor:
     by_x, by_y, by_xy, by_xx, by_yy = coefficients[..., None, None].unbind(2)
     # No matrix product: it would be rounded to 10 bits where training has allowed TF32.
     field = (by_x * x + by_xx * x * x) + (by_y * y + by_yy * y * y) + (by_xy * y) * x
+    if not raw_zero:
+        return torch.addcmul(images, field, images)
     # A fixed shift: one computed from the slice would depend on how much brain it holds.
-    raw = images + _MEAN_OVER_DEVIATION * brain_mask(images) * _presence(images)
+    raw = images - raw_zero * brain_mask(images) * _presence(images)
     return torch.addcmul(images, field, raw)
 
 

@@ -156,7 +156,7 @@ def slice_rows_of(cache: Cache, case: int, rules: MaskRules) -> np.ndarray:
 
 
 def encode_masks(masks: CaseMasks) -> bytes:
-    """Packs the masks of a case: a bit a voxel, then tables, labels, expected Dice, deflated.
+    """Packs the masks of a case: one bit per voxel, then tables, labels, expected Dice, deflated.
 
     Nothing describes their shapes, which follow from the case and the rules.
     """

@@ -146,7 +146,7 @@ def _score_masks(
 
 
 def _score_file(task: ScoringTask, cache: Cache, path: Path) -> CaseScores:
-    """A mask made elsewhere covers the whole scan, and so must its truth."""
+    """Scores a mask file against the truth of the whole scan."""
     rules, grid = task.rules, cache.grid(task.case)
     case, scheme = cache.case_id(task.case), cache.scheme(task.case)
     labels = read_mask(path, case, grid, scheme)

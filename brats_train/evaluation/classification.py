@@ -102,7 +102,7 @@ def summarise_classes(cases: Sequence[ClassifiedCase], classes: Sequence[str]) -
 
 
 def labels_csv(cases: Sequence[ClassifiedCase], classes: Sequence[str]) -> str:
-    """Writes a row a case: true label, predicted label, the probability of each."""
+    """Writes one row per case: true label, predicted label, the probability of each."""
     rows = [["case", "label", "predicted", *(written_name(f"p_{name}") for name in classes)]]
     for one in cases:
         predicted = classes[int(np.argmax(one.probabilities))]

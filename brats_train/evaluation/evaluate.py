@@ -30,7 +30,7 @@ from brats_train.inference.case_prediction import predict_cached_case
 from brats_train.inference.ensemble import Ensemble, ShareDone
 from brats_train.inference.mask_files import mask_path
 from brats_train.models.postprocessing import Postprocessing
-from brats_train.runtime.distributed import World, same_error_on_all_ranks
+from brats_train.runtime.distributed import World
 
 __all__ = [
     "SLICE_THRESHOLD",
@@ -127,7 +127,7 @@ def evaluate(
         slice_threshold=slice_threshold,
         without=job.without,
     )
-    with same_error_on_all_ranks():
+    with world.errors_told_once():
         cases, unmasked = _cases_of(job, caches)
         if store is not None:
             store.make()
@@ -171,7 +171,7 @@ def _classified(result: Evaluation, names: Sequence[str], truth: Mapping[str, st
 
 
 def _facts(models: CaseModels) -> dict[str, Any]:
-    """What the summary says of the models, of several folds each by itself."""
+    """Post-processing and checkpoints for summary.json, by fold where there are folds."""
     told = {
         fold: {
             "postprocessing": {
@@ -219,7 +219,7 @@ def evaluate_files(
         DataFaults: Masks are missing or cannot be used; all of them are named.
     """
     rules = MaskRules(regions=tuple(regions), slice_rows=job.rows, postprocessing=Postprocessing())
-    with same_error_on_all_ranks():
+    with world.errors_told_once():
         cases, unmasked = _cases_of(job, caches)
         files = _find_masks(folder, [_id_of(case) for case in cases])
     mine = list(zip(cases, files, strict=True))[world.rank :: world.size]
@@ -348,6 +348,7 @@ def _gather(
     world: World,
     facts: Mapping[str, Any],
 ) -> Evaluation:
+    """Collects the scores and faults of all ranks."""
     parts = world.all_gather(scored)
     if faults := [fault for _, part in parts for fault in part]:
         failure = DataFaults(faults)

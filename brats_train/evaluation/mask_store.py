@@ -1,9 +1,9 @@
 """Stores the predicted masks of cases, so that `eval` and `report` run no model twice.
 
-A file a case, `RUN/eval_store/SPLIT/CASE.masks`, under a key of everything that decides it: model,
-post-processing, cache, device. A file under another key is passed over, and replaced when its case
-is predicted again; so the folder never grows beyond a file a case, and removing it costs nothing
-but time.
+One file per case, `RUN/eval_store/SPLIT/CASE.masks`, with a key, a hash of what decides it: model,
+post-processing, cache, device. A file with another key is passed over, and replaced when its case
+is predicted again; so the folder never grows beyond one file per case, and removing it costs only
+time.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def scratch_masks(folder: Path, world: World) -> Iterator[Path]:
                 raise BratsError(
                     f"{printable(folder)}: cannot be made ({error.strerror})."
                 ) from error
-        world.broadcast(None)  # a barrier: nobody writes before it is there
+        world.wait_for_main()  # nobody writes before it is there
         yield scratch / "masks"
     finally:
         if world.is_main:

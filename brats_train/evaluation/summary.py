@@ -120,7 +120,7 @@ def summarise(
 
 
 def cases_csv(cases: Sequence[CaseScores]) -> str:
-    """Writes a row a case and region under a heading.
+    """Writes one row per case and region under a heading.
 
     A figure that is not defined is `nan`, one that was not computed is empty.
     """

@@ -50,7 +50,7 @@ from brats_train.inference.output_files import (
 )
 from brats_train.inference.postprocess import entropy, mask_warnings, regions_of, source_labels
 from brats_train.models.checkpoint import SegmenterSpec
-from brats_train.runtime.distributed import World, same_error_on_all_ranks
+from brats_train.runtime.distributed import World
 
 __all__ = ["Outcome", "PredictionJob", "predict"]
 
@@ -142,7 +142,7 @@ def predict(
     """
     modalities = ensemble.spec.preparation.modalities
     model = fingerprint_of_model(ensemble)
-    with same_error_on_all_ranks():
+    with world.errors_told_once():
         outputs, faults = plan_outputs(
             job.findings.cases,
             job.out_dir,
@@ -211,11 +211,10 @@ def _kept(
     world: World,
 ) -> list[Path]:
     """The masks that stay, the same on every rank; each rank looks at its share of the files."""
-    with same_error_on_all_ranks():
+    with world.errors_told_once():  # no rank writes before all have looked
         if not job.overwrite and not job.resume:
             refuse_existing([output.files for output in outputs])
     if not job.resume:
-        world.broadcast(None)  # a barrier: no rank writes before all have looked
         return []
     whole: list[Path] = []
     refusal = ""
@@ -227,7 +226,7 @@ def _kept(
                 refusal = str(error)
                 break
     parts = world.all_gather((whole, refusal))
-    with same_error_on_all_ranks():
+    with world.errors_told_once():
         for _, refusal in parts:
             if refusal:
                 raise BratsError(refusal)

@@ -27,7 +27,7 @@ from brats_cache.common.process import die_with, keep_freed_memory
 from brats_train.runtime.environment import why_gpu_is_unused
 from brats_train.runtime.gpu_memory import keep_to_free_memory
 
-__all__ = ["World", "process_group", "same_error_on_all_ranks"]
+__all__ = ["World", "process_group"]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=IntEnum)
@@ -112,6 +112,10 @@ class World:
             raise found
         return cast(T, found)
 
+    def wait_for_main(self) -> None:
+        """Returns once rank 0 has come here as well."""
+        self.broadcast(None)
+
     def all_gather(self, value: T) -> list[T]:
         """Collects the values of all ranks, in rank order, on every rank."""
         if self.size == 1:
@@ -119,6 +123,23 @@ class World:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    @contextmanager
+    def errors_told_once(self) -> Iterator[None]:
+        """A context for work that all ranks do alike; they leave it together.
+
+        A `BratsError` that all of them meet is printed by rank 0 alone. One that some meet, such as
+        a file that another machine lacks, is printed by these.
+        """
+        error: BratsError | None = None
+        try:
+            yield
+        except BratsError as met:
+            error = met
+        texts = self.all_gather(None if error is None else str(error))
+        if error is not None:
+            error.is_shared = len(set(texts)) == 1
+            raise error
 
     def wrap(self, model: nn.Module, *, has_unused: bool = False) -> nn.Module:
         """Wraps a model in DistributedDataParallel, which averages gradients over ranks.
@@ -219,16 +240,6 @@ def _join(device: torch.device, size: int) -> int:
     store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     return dist.get_rank()
-
-
-@contextmanager
-def same_error_on_all_ranks() -> Iterator[None]:
-    """A context for work that all ranks do alike: rank 0 alone prints a `BratsError` of it."""
-    try:
-        yield
-    except BratsError as error:
-        error.is_shared = True
-        raise
 
 
 def _is_about_peers(error: RuntimeError) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,7 +27,9 @@ __all__ = ["describe_training"]
 NUM_STEPS = 3  # of each resolution; the first allocates memory and does not count
 
 
-def describe_training(job: TrainJob, world: World, log: Log) -> None:
+def describe_training(
+    job: TrainJob, world: World, log: Log, held: Mapping[str, Any] | None = None
+) -> None:
     """Takes a few steps that are forgotten again, and says what the whole training would take.
 
     Nothing is written. Every rank calls it with the same arguments.
@@ -34,13 +38,14 @@ def describe_training(job: TrainJob, world: World, log: Log) -> None:
         job: What to train; of all folds the first is tried.
         world: This process among its peers.
         log: Takes lines of text for a person.
+        held: The config.json of a run that would go on.
 
     Raises:
         BratsError: The data cannot be trained on, or memory ran out.
     """
     with oom_as_error(job.micro_batch, world):
         num_folds, job = _first_fold(job)
-        trainer = _make_trainer(job, world, log)
+        trainer = _make_trainer(job, world, log, held)
         recipe, num_steps = trainer.recipe, trainer.batches.num_steps
         log(introduction(trainer.config(), num_steps, trainer.progress))
         share = recipe.half_resolution
@@ -55,18 +60,19 @@ def describe_training(job: TrainJob, world: World, log: Log) -> None:
     if job.max_minutes:
         log(f"As many epochs as fit are trained in --max-minutes {job.max_minutes:g}.")
     else:
-        log(f"At most {recipe.epochs} epochs take {duration(recipe.epochs * epoch)}.")
+        of_all = ", those that are done included" if held else ""
+        log(f"At most {recipe.epochs} epochs take {duration(recipe.epochs * epoch)}{of_all}.")
     if num_folds:
         log(f"That is for each of {num_folds} folds.")
     log(f"Memory: {_peak_bytes(world) / 2**30:.1f} GiB of {world.device}.")
 
 
-def _make_trainer(job: TrainJob, world: World, log: Log) -> Trainer:
+def _make_trainer(job: TrainJob, world: World, log: Log, held: Mapping[str, Any] | None) -> Trainer:
     """A trainer that need not have the encoder's weights, whose values change neither memory nor
     time."""
     run = RunDir(Path("dry-run"))
     try:
-        return Trainer(job, world, run, log)
+        return Trainer(job, world, run, log, held=held)
     except WeightsNotFoundError as error:
         log(f"Note: a training would stop here: {error}")
         recipe = replace(job.recipe, encoder_weights="none")

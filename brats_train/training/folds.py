@@ -52,17 +52,18 @@ def train_folds(
         BratsError: The caches have fewer than two folds, the truth to choose by is gone, or see
             `trainer.train`.
     """
-    caches = open_caches(job.cache_paths, same_modalities=False, by_fold=True)
-    folds = folds_of(caches)
-    if len(folds) < 2:
-        raise BratsError(
-            f"--fold all: {caches[0].path} has no folds. Build it with --folds K, K at least 2."
-        )
+    with world.errors_told_once():
+        caches = open_caches(job.cache_paths, same_modalities=False, by_fold=True)
+        folds = folds_of(caches)
+        if len(folds) < 2:
+            raise BratsError(
+                f"--fold all: {caches[0].path} has no folds. Build it with --folds K, K at least 2."
+            )
+        labels = job.labels or (label_cases(job.classify, caches) if job.classify else {})
+        job = replace(job, recipe=resolve_recipe(job.recipe, caches, log), labels=labels)
     if job.recipe.choose and not resume:
         world.decide_on_main(lambda: check_truth_of(caches, folds))
     runs = {fold: RunDir(run.path / f"fold{fold}") for fold in folds}
-    labels = job.labels or (label_cases(job.classify, caches) if job.classify else {})
-    job = replace(job, recipe=resolve_recipe(job.recipe, caches, log), labels=labels)
     config = {**job_config(job, caches), "world_size": world.size}
     if resume:
         world.decide_on_main(lambda: _check_same(run, config))
@@ -75,7 +76,7 @@ def train_folds(
             one.path.mkdir(exist_ok=True)
         if warning := run.make_latest():
             log(f"Warning: {warning}")
-    world.broadcast(None)  # a barrier: the folders are there
+    world.wait_for_main()  # the folders are there
     best_epoch = 0
     for fold, one in runs.items():
         is_begun = world.decide_on_main(one.has_checkpoint)

@@ -63,13 +63,17 @@ def choose_micro_batch(
     trial = _Trial(model, largest, shape, amp, world.device, resident_bytes)
     while (step_bytes := trial.bytes_of(size)) is None:
         side = shape[-1]
+        rows = f" beside {resident_bytes / 2**30:.1f} GiB of rows" if resident_bytes else ""
+        way_out = "--resident never, " if resident_bytes else ""
         if wanted != "auto":
             raise BratsError(
-                f"--micro-batch {wanted}: so many samples of {side} x {side} do not fit on the GPU "
-                "at once. Choose auto or a smaller number, or close what else uses the GPU."
+                f"--micro-batch {wanted}: so many samples of {side} x {side} do not fit on the "
+                f"GPU{rows} at once. Choose {way_out}auto or a smaller number, or close what else "
+                "uses the GPU."
             )
         if size == 1:
-            raise BratsError(f"Not even one {side} x {side} sample fits on the GPU.")
+            way_out = " Choose --resident never." if resident_bytes else ""
+            raise BratsError(f"Not even one {side} x {side} sample fits on the GPU{rows}.{way_out}")
         size = -(-size // 2)
     return world.min_over_ranks(size), step_bytes
 
@@ -113,6 +117,7 @@ class _Trial:
         model, device = self._model, self._device
         buffers = [buffer.clone() for buffer in model.buffers()]  # batch norm's statistics move
         model.train()
+        torch.cuda.empty_cache()  # what a trial that failed has left
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_reserved(device)
         try:

@@ -18,6 +18,7 @@ from brats_train.runtime.distributed import World
 from brats_train.runtime.precision import configure_torch
 from brats_train.training.setup import (
     check_data,
+    check_samples,
     fewest_at_once,
     file_identity,
     resolve_recipe,
@@ -67,21 +68,25 @@ def assemble(
     Raises:
         BratsError: The data cannot be trained on, or not by this recipe.
     """
-    caches = open_caches(job.cache_paths, same_modalities=False, by_fold=job.fold is not None)
-    cache_files = [file_identity(cache.path) for cache in caches]
-    recipe = resolve_recipe(job.recipe, caches, log)
-    job = replace(job, recipe=recipe)
-    train_rows = training_rows(caches, recipe, job.fold)
-    val_rows = select_rows(caches, "val", recipe.rows, job.fold)
-    check_data(caches, train_rows, val_rows, job, log)
+    with world.errors_told_once():
+        caches = open_caches(job.cache_paths, same_modalities=False, by_fold=job.fold is not None)
+        cache_files = [file_identity(cache.path) for cache in caches]
+        recipe = resolve_recipe(job.recipe, caches, log)
+        job = replace(job, recipe=recipe)
+        train_rows = training_rows(caches, recipe, job.fold)
+        val_rows = select_rows(caches, "val", recipe.rows, job.fold)
+        check_data(caches, train_rows, val_rows, job, log)
+        background = recipe.background if recipe.sampling == "tumor" else None
+        sampler = make_sampler(caches, train_rows, recipe.seed, background, recipe.cache_weights)
+        check_samples(sampler.num_samples, len(train_rows))
+        job, labels = _read_labels(job, caches, train_rows)
     configure_torch(world.device, deterministic=job.deterministic)
-    background = recipe.background if recipe.sampling == "tumor" else None
-    sampler = make_sampler(caches, train_rows, recipe.seed, background, recipe.cache_weights)
     # Samples that this rank sees at most in a step.
     largest = -(-min(recipe.batch_size, sampler.num_samples) // world.size)
-    job, labels = _read_labels(job, caches, train_rows)
     # The step comes first: it is tried out how much memory it takes, and leaves to the rows.
-    train_step = _make_step(job, world, caches, train_rows, sampler, largest, labels, weights_from)
+    train_step = _make_step(
+        job, world, caches, train_rows, val_rows, sampler, largest, labels, weights_from
+    )
     feeder = make_feeder(
         caches,
         train_rows,
@@ -91,13 +96,15 @@ def assemble(
         resident=job.resident,
         step_bytes=train_step.step_bytes,
     )
+    with world.errors_told_once():
+        batches = Batches(feeder, sampler, batch_size=recipe.batch_size, world=world)
     return Parts(
         job=job,
         caches=caches,
         cache_files=cache_files,
         train_rows=train_rows,
         train_step=train_step,
-        batches=Batches(feeder, sampler, batch_size=recipe.batch_size, world=world),
+        batches=batches,
         validator=Validator(
             caches, val_rows, recipe, train_step.amp, world, job.resident, train_step.step_bytes
         ),
@@ -121,13 +128,16 @@ def _make_step(
     world: World,
     caches: Sequence[Cache],
     train_rows: RowSet,
+    val_rows: RowSet,
     sampler: Sampler,
     largest: int,
     labels: SliceLabels | None,
     weights_from: str | None,
 ) -> TrainStep:
     recipe = job.recipe
-    kept = resident_bytes(caches, train_rows, recipe.context) if job.resident == "always" else 0
+    # What --resident always keeps on the device beside the step.
+    kept = (train_rows, val_rows[world.local_slice(len(val_rows))])
+    num_bytes = sum(resident_bytes(caches, rows, recipe.context) for rows in kept)
     return TrainStep(
         recipe,
         caches,
@@ -140,5 +150,5 @@ def _make_step(
         compile_mode=job.compile,
         labels=labels,
         looks=looks_of_rows(caches, train_rows, all_modalities(caches)),
-        resident_bytes=kept,
+        resident_bytes=num_bytes if job.resident == "always" else 0,
     )

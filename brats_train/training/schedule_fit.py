@@ -18,6 +18,7 @@ from brats_train.training.state import Progress, TrainJob
 from brats_train.training.time_budget import (
     MAX_CURVE_SHARE,
     MAX_VALIDATION_SHARE,
+    SAFETY,
     TimeBudget,
     plan_epochs,
 )
@@ -48,7 +49,7 @@ class ScheduleFit:
         is_to_choose: bool,
         log: Callable[[str], None],
     ) -> None:
-        """Takes what decides how long a run is.
+        """Stores the job, its timers and its numbers of steps.
 
         Args:
             job: What to train.
@@ -101,7 +102,7 @@ class ScheduleFit:
         choice = self._choice_seconds(progress, validation)
         decides = self._job.recipe.best_by != "last"  # which checkpoint is kept
         planned = plan_epochs(
-            self._time_budget.left(progress.seconds),
+            self._time_budget.left(),
             step=step,
             validation=validation,
             ending=SAVING_SECONDS + choice,
@@ -110,9 +111,17 @@ class ScheduleFit:
             validation_share=MAX_VALIDATION_SHARE if decides else MAX_CURVE_SHARE,
         )
         steps, each = self._world.broadcast(planned)  # the main rank decides
-        end = progress.steps_taken + steps
-        progress.schedule = (progress.schedule[0], min(progress.schedule[1], end))
+        end = min(progress.schedule[1], progress.steps_taken + steps)
         progress.schedule_is_final, progress.steps_per_epoch = True, each
+        if progress.seconds:  # the rest of a run has other shares of both kinds than the whole
+            end = self._end_within(
+                self._time_budget.left() - SAVING_SECONDS - choice,
+                progress,
+                end,
+                pace=SAFETY * seconds[0],
+                validation=validation,
+            )
+        progress.schedule = (progress.schedule[0], end)
         left = progress.schedule[1] - progress.steps_taken
         seconds_left = left * step + -(-left // each) * validation + choice
         self._log(
@@ -152,13 +161,7 @@ class ScheduleFit:
             self._time_budget.left() - SAVING_SECONDS - self._choice_seconds(progress, validation)
         )
 
-        def seconds(new_end: int) -> float:
-            num_epochs = -(-(new_end - taken) // progress.steps_per_epoch)
-            return pace * self._cost(taken, new_end, (first, new_end)) + num_epochs * validation
-
-        if seconds(end) > (1 + SPARED) * left:
-            end = taken + bisect_right(range(taken + 1, end), left, key=seconds)
-        end = self._world.broadcast(end)  # the main rank decides
+        end = self._end_within(left, progress, end, pace=pace, validation=validation)
         if end < progress.schedule[1]:
             self._log(
                 f"The steps have become slower: {end - taken} more instead of "
@@ -166,10 +169,33 @@ class ScheduleFit:
             )
             progress.schedule = (first, end)
 
-    def extend(self, progress: Progress, *, epochs: int, max_minutes: float) -> bool:
-        """Gives a run the epochs or minutes that the job has beyond those that it had.
+    def _end_within(
+        self, left: float, progress: Progress, end: int, *, pace: float, validation: float
+    ) -> int:
+        """The end of a schedule that is reached in `left` seconds, `end` at most; on every rank.
 
-        A schedule that is fixed is followed by a second one; one that is not is made longer.
+        Args:
+            left: Seconds, or a few more.
+            progress: Where the run stands.
+            end: Of the schedule.
+            pace: Seconds of a step of the kind that comes first.
+            validation: Seconds of a validation.
+        """
+        taken, first = progress.steps_taken, progress.schedule[0]
+
+        def seconds(new_end: int) -> float:
+            num_epochs = -(-(new_end - taken) // progress.steps_per_epoch)
+            return pace * self._cost(taken, new_end, (first, new_end)) + num_epochs * validation
+
+        if seconds(end) > (1 + SPARED) * left:
+            end = taken + bisect_right(range(taken + 1, end), left, key=seconds)
+        return self._world.broadcast(end)  # the main rank decides
+
+    def extend(self, progress: Progress, *, epochs: int, max_minutes: float) -> bool:
+        """Fits a resumed run to other epochs or minutes than it had.
+
+        With more of them, a schedule that is fixed is followed by a second one, and one that is not
+        is made longer. With fewer minutes its end is fitted into them, once its steps are timed.
 
         Args:
             progress: Where the run stands.
@@ -179,13 +205,17 @@ class ScheduleFit:
         Returns:
             Whether it did.
         """
-        has_more_time = (self._job.max_minutes or math.inf) > max_minutes > 0
-        if self._job.recipe.epochs <= epochs and not has_more_time:
-            return False
+        limit = self._job.max_minutes or math.inf
         first, end = progress.schedule
+        if self._job.recipe.epochs <= epochs and limit <= (max_minutes or math.inf):
+            has_less_time = limit < (max_minutes or math.inf) and progress.steps_taken < end
+            if has_less_time:
+                progress.schedule_is_final = False
+            return has_less_time
         if progress.schedule_is_final:
             first = progress.steps_taken
-            end = first + max(1, self._job.recipe.epochs - progress.epoch) * self._num_steps
+            num_epochs = max(1, self._job.recipe.epochs - progress.epoch)
+            end = first - progress.step + num_epochs * self._num_steps
             if self._job.recipe.schedule != "constant":
                 self._log("Extended: a second learning-rate schedule begins here.")
         else:  # a limit of time may have cut its last epoch short
@@ -198,7 +228,7 @@ class ScheduleFit:
         return True
 
     def settle(self, progress: Progress) -> None:
-        """Fixes what is open at the end of a run that was over before its steps had been timed."""
+        """Fixes the schedule of a run that ended before its steps had been timed."""
         if not progress.schedule_is_final:
             validation = self._validator.estimate_seconds(self._train_step.eval_model)
             self._limit_choice(progress, validation)

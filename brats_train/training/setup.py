@@ -21,6 +21,7 @@ __all__ = [
     "accepts_missing",
     "check_batch",
     "check_data",
+    "check_samples",
     "common_scheme",
     "fewest_at_once",
     "file_identity",
@@ -178,6 +179,15 @@ def _any_tumor(caches: Sequence[Cache], rows: RowSet) -> bool:
         cache.slices["label_pixels"][rows.row[rows.cache == number]][:, labels].any()
         for number, cache in enumerate(caches)
     )
+
+
+def check_samples(num_samples: int, num_rows: int) -> None:
+    """Raises `BratsError` where the weights of the caches leave an epoch without a sample."""
+    if not num_samples:
+        raise BratsError(
+            f"--cache-weight: so small that an epoch takes none of the {num_rows} training rows. "
+            "Choose larger weights."
+        )
 
 
 def fewest_at_once(num_samples: int, batch_size: int, world_size: int, micro_batch: str) -> int:

@@ -43,7 +43,7 @@ class StepDisplay:
         self._began, self._num_before = time.monotonic(), step
 
     def end_epoch(self) -> None:
-        """A line of text has told how it ended."""
+        """Starts anew after the line of an epoch."""
         self._timer.printed()
 
     def is_due(self) -> bool:

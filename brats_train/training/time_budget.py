@@ -25,12 +25,15 @@ class TimeBudget:
 
     Attributes:
         minutes: The limit, 0 for none. It covers the whole process, its start included.
+        seconds_before: What earlier processes have spent of it; they count where the steps of a run
+            are still to be fitted into its minutes.
         kind: The kind of the step that comes next, from 0; see `time_step`.
     """
 
     def __init__(self, minutes: float, started: float | None = None) -> None:
         """`started`, by `time.monotonic`, is given where a process has done other things before."""
         self.minutes = minutes
+        self.seconds_before = 0.0
         self.kind = 0  # of the step that comes next
         self._num_steps = 0
         self._timed_since = math.nan
@@ -41,11 +44,11 @@ class TimeBudget:
         """Seconds since this process, or this training in it, started."""
         return time.monotonic() - self._origin
 
-    def left(self, seconds_before: float = 0.0) -> float:
-        """Seconds left, infinite without a limit; earlier processes spent `seconds_before`."""
+    def left(self) -> float:
+        """Seconds left, infinite without a limit."""
         if not self.minutes:
             return math.inf
-        return 60 * self.minutes - seconds_before - self.spent()
+        return 60 * self.minutes - self.seconds_before - self.spent()
 
     def time_step(
         self, wait: Callable[[], object], kinds: int, agree: Callable[[bool], bool]

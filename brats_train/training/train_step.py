@@ -18,6 +18,7 @@ from brats_train.data import augmentation as augment
 from brats_train.data.case_labels import SliceLabels
 from brats_train.data.channels import all_modalities
 from brats_train.data.context import num_slices
+from brats_train.data.intensity import RAW_ZERO
 from brats_train.data.loader import Batch
 from brats_train.data.targets import region_targets
 from brats_train.models.checkpoint import SegmenterSpec
@@ -76,7 +77,7 @@ class TrainStep:
         labels: SliceLabels | None = None,
         looks: Sequence[ScanLook] = (),
     ) -> None:
-        """Builds all of it.
+        """Builds model, optimizer, scaler and averaged weights.
 
         Args:
             recipe: What to train.
@@ -100,6 +101,7 @@ class TrainStep:
         self.amp = choose_amp(recipe.amp, device)
         torch.manual_seed(recipe.seed)  # the same first weights on every rank
         self.num_slices = num_slices(recipe.context)
+        self._raw_zero = RAW_ZERO[caches[0].preparation.normalize]
         side = side_of(recipe, caches[0].shape[-1])
         self.window = side if side < caches[0].shape[-1] else 0
         modalities = all_modalities(caches)
@@ -241,16 +243,17 @@ class TrainStep:
         return self._labels.indices[indices.to(self.world.device, non_blocking=True)]
 
     def _sum_over_ranks(self, weight: float) -> Callable[[Tensor], Tensor] | None:
-        """The differentiable sum over ranks of counts that weigh `weight` here."""
+        """The sum over ranks of counts times `weight`, differentiable."""
         total = self.world.differentiable_sum
         return total and (lambda counts: total(counts * weight))
 
     def _augment(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
-        """The batch as the parameters drawn for the global batch change this rank's part of it."""
+        """This rank's images and masks, augmented as drawn for the global batch."""
         parameters = augment.draw(
             self.recipe.augment,
             num_samples=batch.global_size,
             num_modalities=batch.images.shape[1] // self.num_slices,
+            num_slices=self.num_slices,
             window=self.window,
             seed=self.recipe.seed,
             epoch=epoch,
@@ -258,7 +261,7 @@ class TrainStep:
             device=self.world.device,
         )
         part = parameters.slice(batch.part.start, batch.part.stop)
-        return augment.apply(batch.images, batch.masks, part.repeated(self.num_slices))
+        return augment.apply(batch.images, batch.masks, part, raw_zero=self._raw_zero)
 
     def checksum(self) -> int:
         """xxh3_64 of the weights, to compare what several ranks have loaded."""

@@ -86,7 +86,11 @@ def train(
         if trainer.is_to_choose and not resume:
             world.decide_on_main(lambda: check_truth_of(trainer.caches, [job.fold]))
         if resume:
-            trainer.resume()
+            if trainer.resume():
+                with trainer.checkpoints.writing():  # first: a process that dies may do it again
+                    trainer.save_last()
+                if world.is_main:
+                    run.write_config(trainer.config())
         elif world.is_main:
             run.begin(trainer.config())
         if world.is_main and (warning := run.make_latest()):
@@ -96,7 +100,7 @@ def train(
         trainer.trackers = stack.enter_context(Trackers.open(job.trackers, run, world, job.recipe))
         trainer.display = stack.enter_context(StepDisplay.open(log, is_shown=world.is_main))
         finished = trainer.fit(stack.enter_context(InterruptHandler()))
-    world.broadcast(None)  # a barrier: the main rank has written best.pt
+    world.wait_for_main()  # it has written best.pt
     if trainer.is_to_choose and not finished.is_resumable:
         choose_for_run(job, trainer.caches, run, trainer.progress, world, log)
     return finished
@@ -275,8 +279,11 @@ class Trainer:
         if not self.is_compared and self.progress.best_epoch >= 0:
             self.checkpoints.save_best(self.progress)
 
-    def resume(self) -> None:
+    def resume(self) -> bool:
         """Continues from last.pt; config.json and metrics.csv are brought into step with it.
+
+        Returns:
+            Whether the run has other epochs or minutes now, which neither file holds yet.
 
         Raises:
             BratsError: The settings differ from the run's, each is named, or the ranks do not see
@@ -294,8 +301,9 @@ class Trainer:
         is_extended = self.schedule_fit.extend(
             self.progress, epochs=held_epochs, max_minutes=held.get("max_minutes") or 0
         )
-        if is_extended and self.world.is_main:
-            self.run.write_config(self.config())
+        if not self.progress.schedule_is_final:
+            self.time_budget.seconds_before = self.progress.seconds
+        return is_extended
 
     def config(self) -> dict[str, Any]:
         """Everything that decides the run, for config.json."""
@@ -324,14 +332,14 @@ class Trainer:
             slices_per_step=num_samples / progress.step,
             loss=self.world.size * float(progress.totals[0]) / num_samples,  # of this rank's share
             seconds_between=self.validation_seconds * -(-num_left // progress.steps_per_epoch),
-            seconds_left=self.time_budget.left(progress.seconds),
+            seconds_left=self.time_budget.left(),
         )
 
     def _next_action(self, is_interrupted: bool) -> StepAction:
         """What this rank proposes after a step."""
         if is_interrupted:
             return StepAction.INTERRUPT
-        # A schedule that is fixed is finished; a machine that became much slower is stopped.
+        # Once its steps are fixed a run may use the limit up; before, it keeps time to validate.
         grace = self.validation_seconds if not self.progress.schedule_is_final else 0.0
         if self.time_budget.left() < grace:
             return StepAction.STOP
@@ -374,7 +382,7 @@ class Trainer:
         )
 
     def _raise_if_nonfinite(self, first_bad_step: int) -> None:
-        """See `raise_if_nonfinite`; before anything is saved, for a state with a bad loss must not
+        """See `raise_if_nonfinite`; before anything is saved: a state with a bad loss must not
         replace a good one."""
         raise_if_nonfinite(
             first_bad_step,

@@ -92,10 +92,6 @@ class Validator:
             step_bytes=step_bytes,
         )
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Returns the means over all validation rows, by `NAMES`; NaN where there are none."""
-        return means_of(self.sums(model).tolist(), self.num_rows)
-
     @torch.inference_mode()
     def sums(self, model: nn.Module) -> Tensor:
         """The sums of `NAMES` over all validation rows, (4,) float64 on the device.

@@ -73,9 +73,12 @@ def test_a_dry_run_describes_the_run_that_would_go_on(
     started: list[Started], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs: list[TrainJob] = []
-    monkeypatch.setattr(
-        "brats_train.training.dry_run.describe_training", lambda job, world, log: jobs.append(job)
-    )
+
+    def describe(job: TrainJob, world: Any, log: Any, held: Any) -> None:
+        assert held["fold"] == 2  # whatever is kept of the run, such as its micro-batch
+        jobs.append(job)
+
+    monkeypatch.setattr("brats_train.training.dry_run.describe_training", describe)
     write_config(RunDir(Path("r")), Path("data/brats.h5"))
     call("train", "--resume", "--run-dir", "r", "--dry-run", "--epochs", 7, "--device", "cpu")
     (job,) = jobs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +70,23 @@ def test_all_slices_of_a_sample_are_augmented_alike() -> None:
     images = torch.rand(4, 2, 32, 32) + 0.1
     masks = torch.zeros(4, 1, 32, 32, dtype=torch.uint8)
     alone, _ = augmentation.apply(images, masks, parameters)
-    stacked, _ = augmentation.apply(images.repeat(1, 3, 1, 1), masks, parameters.repeated(3))
+    stacked, _ = augmentation.apply(
+        images.repeat(1, 3, 1, 1), masks, replace(parameters, num_slices=3)
+    )
     torch.testing.assert_close(stacked, alone.repeat(1, 3, 1, 1))
+
+
+def test_background_beside_brain_stays_zero() -> None:
+    """As of the slice above the brain's last one."""
+    config = augmentation.AugmentConfig(gamma=0.3, bias_field=0.3, blur=0.5, probability=1.0)
+    parameters = augmentation.draw(
+        config, num_samples=2, num_modalities=2, num_slices=3, seed=0, epoch=0, step=0, device="cpu"
+    )
+    images = torch.rand(2, 6, 32, 32) + 0.1
+    images[:, :2] = 0
+    changed, _ = augmentation.apply(images, torch.zeros(2, 1, 32, 32).byte(), parameters)
+    assert not changed[:, :2].any()
+    assert changed[:, 2:].all()
 
 
 def test_a_model_of_context_predicts_a_slice_from_its_neighbours(

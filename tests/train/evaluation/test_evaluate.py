@@ -233,9 +233,17 @@ def test_all_missing_masks_are_named_together(
     assert not (tmp_path / "eval").exists()
 
 
+@pytest.mark.parametrize("least", [1, 100])
 def test_all_unusable_masks_are_named_together(
-    tmp_path: Path, cache: Cache, cache_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    cache: Cache,
+    cache_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    least: int,
 ) -> None:
+    """By this process or by others."""
+    monkeypatch.setattr("brats_train.evaluation.scoring_pool.MIN_CASES_FOR_PROCESSES", least)
     names = ids(cache, "val")
     for place, case in enumerate(names):
         shape = (64, 64, 24) if place else (64, 64, 23)

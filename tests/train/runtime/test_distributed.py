@@ -70,6 +70,19 @@ def test_buffers_are_rank_0s_and_a_failure_ends_the_other_rank_at_once() -> None
     assert "lost the other processes" in zero["error"]
 
 
+def test_an_error_that_all_ranks_meet_is_told_once_and_another_by_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(rank=1, size=2, device=torch.device("cpu"))
+    for others, is_shared in (("no such file", True), (None, False), ("damaged", False)):
+        monkeypatch.setattr(World, "all_gather", lambda self, own, other=others: [other, own])
+        with pytest.raises(BratsError) as caught, world.errors_told_once():
+            raise BratsError("no such file")
+        assert caught.value.is_shared is is_shared
+    with world.errors_told_once():
+        pass  # rank 0 tells what it has met
+
+
 def world_of(gathered: list[tuple[str, int, str]]) -> Any:
     return SimpleNamespace(device=GPU, all_gather=lambda own: gathered)
 

@@ -123,9 +123,14 @@ def test_a_resumed_cross_validation_keeps_what_was_finished(
 
 
 def test_what_a_resumed_cross_validation_was_given_holds_for_the_whole(
-    run: Path, tmp_path: Path, cache_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    tmp_path: Path,
+    cache_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """More epochs, and a cache that was moved: later commands need not be told again."""
+    monkeypatch.setattr("brats_train.training.folds.choose_for_folds", lambda *_: None)
     copy, moved = tmp_path / "copy", tmp_path / "moved.h5"
     shutil.copytree(run, copy)
     shutil.copy(cache_path, moved)
@@ -228,6 +233,7 @@ def test_an_interrupted_choice_says_how_to_go_on(
     )
 
 
+@pytest.mark.usefixtures("plain_figures")
 def test_it_is_verified_and_reported_as_one(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)

@@ -15,9 +15,12 @@ from brats_train.training.micro_batch import choose_micro_batch
 GPU = World(rank=0, size=1, device=torch.device("cuda", 0))
 
 
-def choose(wanted: str, world: World = GPU, largest: int = 64) -> tuple[int, int]:
+def choose(wanted: str, world: World = GPU, resident_bytes: int = 0) -> tuple[int, int]:
     network = nn.Conv2d(4, 1, 3)
-    return choose_micro_batch(wanted, network, largest, (4, 32, 32), "bf16", world)
+    shape = (4, 32, 32)
+    return choose_micro_batch(
+        wanted, network, 64, shape, "bf16", world, resident_bytes=resident_bytes
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,9 @@ def test_samples_that_do_not_fit_are_one_message(monkeypatch: pytest.MonkeyPatch
         choose("auto")
     with pytest.raises(BratsError, match=r"--micro-batch 8: .* do not fit .* Choose auto"):
         choose("8")
+    for wanted in ("auto", "8"):
+        with pytest.raises(BratsError, match=r"beside 3\.0 GiB of rows.*--resident never"):
+            choose(wanted, resident_bytes=3 << 30)
 
 
 def test_a_cpu_computes_all_samples_at_once_and_tries_nothing() -> None:

@@ -266,6 +266,9 @@ def test_a_run_goes_on_with_other_processes(
 def test_weights_of_caches_must_be_as_many_as_caches(cache_path: Path, tmp_path: Path) -> None:
     with pytest.raises(BratsError, match="2 x --cache-weight for 1 caches"):
         run_it(job_of(cache_path, "cache_weights=1,4"), tmp_path / "run")
+    with pytest.raises(BratsError, match="Choose larger weights") as caught:
+        run_it(job_of(cache_path, "cache_weights=1e-3"), tmp_path / "run")
+    assert caught.value.is_shared  # every rank finds it, and one says so
     assert not (tmp_path / "run").exists()
 
 
