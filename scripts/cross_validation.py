@@ -109,7 +109,7 @@ def read_scores(run: Path) -> Results:
 
 
 def scores(results: Results, region: str, name: str = "dice") -> list[float]:
-    """The defined scores of a region, a value a case."""
+    """The defined scores of a region, one value per case."""
     values = results.values(region, name).values()
     return [value for value in values if not math.isnan(value)]
 
@@ -163,7 +163,7 @@ def _score(score: Mapping[str, float | None]) -> str:
 
 
 def draw_by_size(rows: Mapping[str, Results], path: Path) -> None:
-    """Draws Dice, NSD and HD95 of every case against the size of its tumour, a colour a variant."""
+    """Draws Dice, NSD and HD95 of all cases against the tumour's size, a colour per variant."""
     from matplotlib.figure import Figure
 
     from brats_train.report.figures import BLUE, GREEN, ORANGE

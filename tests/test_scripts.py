@@ -72,17 +72,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
-def test_a_learning_curve_finds_the_power_law_it_was_made_from() -> None:
-    path = SCRIPTS / "learning_curve"
-    code = (
-        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
-        "import numpy as np, runpy\n"
-        f"curve = runpy.run_path({str(path)!r})\n"
-        "numbers = np.array([3, 6, 12, 24])\n"
-        "print(*curve['power_law'](numbers, 0.8 * numbers ** -0.4))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert [float(word) for word in done.stdout.split()] == pytest.approx([0.8, 0.4])
+def test_a_learning_curve_finds_the_power_law_it_was_made_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    curve = runpy.run_path(str(SCRIPTS / "learning_curve"))
+    numbers = np.array([3, 6, 12, 24])
+    assert curve["power_law"](numbers, 0.8 * numbers**-0.4) == pytest.approx((0.8, 0.4))
 
 
 def test_show_case_draws_a_case(cache: Path, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The commands of `brats` that make and inspect caches, a file a command."""
+"""The commands of `brats` that make and inspect caches, one file per command."""

@@ -72,7 +72,7 @@ class BratsError(Exception):
 
 
 def wrong_usage(error: BratsError) -> BratsError:
-    """Marks the error of an option that was given what no option of this kind can be."""
+    """Marks an error as wrong usage, exit code 2."""
     error.exit_code = 2
     return error
 

@@ -10,6 +10,7 @@ __all__ = [
     "aligned_table",
     "by_split",
     "count_by_kind",
+    "count_of",
     "describe_pixels",
     "first_few",
     "human_bytes",

@@ -104,7 +104,7 @@ def _by_role(roles: Iterable[FileRole]) -> dict[str, list[FileRole]]:
 
 
 def _with_distinct_ids(roles: Sequence[FileRole]) -> list[FileRole]:
-    """The roles, with folders in those ids that several folders with other files share."""
+    """Prefixes the parent folder to ids that several folders share."""
     sharing: dict[tuple[str, bool], list[FileRole]] = defaultdict(list)
     for role in roles:
         sharing[role.case.lower(), role.is_named_by_folder].append(role)
@@ -157,7 +157,7 @@ def _has_conflict(roles: Iterable[FileRole]) -> bool:
 
 
 def _with_host_ids(roles: Sequence[FileRole]) -> list[FileRole]:
-    """The roles, masks named by their role alone given to the only other case in their folder."""
+    """Gives masks without an id to the only case in their folder."""
     images: dict[Path, dict[str, str]] = defaultdict(dict)
     for role in roles:
         if role.role != MASK:

@@ -1,4 +1,4 @@
-"""Files that lie there twice, as .nii and as .nii.gz."""
+"""Finds X.nii beside X.nii.gz of equal content."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ _ERRORS = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cache:
-    """A cache that is whole outside its rows, which `verify` checks.
+    """An open cache. Its rows are checked by `verify`, all else when it is opened.
 
     Attributes:
         path: The file.
@@ -94,7 +94,7 @@ class Cache:
         return self._masks
 
     def check_length(self) -> None:
-        """Checks that the file still holds all rows, a system call.
+        """Checks with one system call that no row was cut off.
 
         Where a file was cut short, as by a copy onto it, the kernel ends a process that reads the
         missing part of a memory map (SIGBUS); no exception could be caught.

@@ -192,31 +192,31 @@ def _fill_slices(
     # Where values are large and their spread is small, float32 rounds the centre by a noticeable
     # part of the spread; what that loses is put back at the end.
     center, scale = np.float32(normalization.center), np.float32(normalization.scale)
-    rest = np.float32((float(center) - normalization.center) * normalization.scale)
-    lines = box[0]
-    box = _moved(box[0], window.box[1].start), _moved(box[1], window.box[2].start)
+    rounding_error = np.float32((float(center) - normalization.center) * normalization.scale)
+    # From the window to the whole slice.
+    scan_box = _moved(box[0], window.box[1].start), _moved(box[1], window.box[2].start)
     top, left = (size - height) // 2, (size - width) // 2
     if preparation.fit == "pad":
-        target = _moved(box[0], top), _moved(box[1], left)
+        target = _moved(scan_box[0], top), _moved(scan_box[1], left)
     else:
-        target = _reach(box[0], height, size), _reach(box[1], width, size)
+        target = _reach(scan_box[0], height, size), _reach(scan_box[1], width, size)
     # Where scans hold 0 and there is no brain, what is computed below is -0 or 0.
-    outside = (np.float32(0) - center) * scale + rest
+    outside = (np.float32(0) - center) * scale + rounding_error
     background = np.float32(0) * (np.clip(outside, 0.0, 1.0) if normalization.clip else outside)
-    normal[box[0]] = background
-    inside = normal[box[0], window.box[2]]
+    normal[scan_box[0]] = background
+    inside = normal[scan_box[0], window.box[2]]
     for index, values in enumerate(slices):
         if values is None:
             inside[...] = background
         else:
-            np.subtract(values[lines], center, out=inside, dtype=np.float32)
+            np.subtract(values[box[0]], center, out=inside, dtype=np.float32)
             np.multiply(inside, scale, out=inside)
-            np.add(inside, rest, out=inside)
+            np.add(inside, rounding_error, out=inside)
             if normalization.clip:
                 np.clip(inside, 0.0, 1.0, out=inside)
-            np.multiply(inside, weights[index, lines], out=inside)
+            np.multiply(inside, weights[index, box[0]], out=inside)
         if preparation.fit == "pad":
-            fitted[target] = normal[box]
+            fitted[target] = normal[scan_box]
         else:
             cv2.resize(normal, (size, size), dst=fitted, interpolation=cv2.INTER_LINEAR)
         to_float16(fitted[target], out[index][target])

@@ -1,4 +1,4 @@
-"""A box of a volume that holds all there is to see in it."""
+"""The box of a volume that holds all of its voxels that are not zero."""
 
 from __future__ import annotations
 

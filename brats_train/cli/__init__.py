@@ -1,1 +1,1 @@
-"""The command line, a file a command; nothing imports it."""
+"""The command line, one file per command; nothing imports it."""

@@ -25,7 +25,7 @@ __all__ = ["export"]
 @click.option("--out", type=PATH, required=True, help="The file, FILE.onnx, or the folder.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 def export(run_dirs: tuple[Path, ...], kind: str, out: Path, overwrite: bool) -> None:
-    """Write a model that travels: all that predicting needs, in one file or folder.
+    """Write a model to share: all that predicting needs, in one file or folder.
 
     Several runs and the folds of a cross-validated run stay together and are averaged.
     """

@@ -56,7 +56,7 @@ COMMANDS = {
     "export": (
         "brats_train.cli.export",
         "export",
-        "Write a model that travels: ONNX, or Hugging Face's layout.",
+        "Write a model to share: ONNX, or Hugging Face's layout.",
     ),
     "report": (
         "brats_train.cli.report",

@@ -40,7 +40,7 @@ class _Sources(click.Path):
     """Paths, and models on the hub."""
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
-        """Parts a variable at its colons, but for the one of hf://."""
+        """Parts a variable at its colons, except the one of hf://."""
         return re.findall(r"hf://[^:]+|[^:]+", rv)
 
 

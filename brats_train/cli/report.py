@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +77,9 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
     from brats_cache.format.cache_set import open_caches
     from brats_train.evaluation.evaluate import SLICE_THRESHOLD
     from brats_train.evaluation.mask_store import InferenceSettings, MaskStore
-    from brats_train.inference.case_models import CaseModels
-    from brats_train.inference.ensemble import average, make_ensemble
     from brats_train.report.build import check_unchanged
     from brats_train.report.gallery import files_predictor, model_predictor
+    from brats_train.report.scored_models import load_scored
 
     summary = results.summary
     own = [Path(cache["path"]) for cache in summary["caches"]]
@@ -104,12 +102,7 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
     if "predictions" in summary:
         check_unchanged(results, opened, None)
         return opened, files_predictor(Path(summary["predictions"]), results.regions)
-    by_fold = {}
-    for one in results.models:
-        ensemble = average([make_ensemble(model, device) for model in _networks(one, run.path)])
-        spec = replace(ensemble.spec, postprocessing=one.postprocessing)
-        by_fold[one.fold] = replace(ensemble, spec=spec)
-    models = CaseModels(by_fold=by_fold)
+    models = load_scored(results.models, run.path, device)
     check_unchanged(results, opened, models)
     settings = InferenceSettings(  # an older version did not tell where
         device=summary.get("device", device.type),
@@ -118,27 +111,3 @@ def _scored(run: Any, results: Any, caches: Sequence[Path], device: Any) -> tupl
     )
     store = MaskStore.beside(results.folder, warn_damaged)
     return opened, model_predictor(models, summary["slice_rows"], settings, store)
-
-
-def _networks(scored: Any, run_path: Path) -> list[Any]:
-    """The networks of a scored model; an exported folder holds those of other folds as well."""
-    from brats_train.models.sources import load_models
-
-    paths = dict.fromkeys(_find_checkpoint(one, run_path) for one in scored.checkpoints)
-    loaded = [network for path in paths for network in load_models(path)]
-    fingerprints = [checkpoint["fingerprint"] for checkpoint in scored.checkpoints]
-    return [network for network in loaded if network.fingerprint in fingerprints] or loaded
-
-
-def _find_checkpoint(checkpoint: Mapping[str, str], run_path: Path) -> Path:
-    """The path of a scored checkpoint, in its run's folder if that was moved.
-
-    Another run may lie at its old path now, so the file that was scored is known by its content.
-    """
-    from brats_train.models.sources import fingerprint_of_file
-
-    path = Path(checkpoint["path"])
-    candidates = (path, run_path / path.parent.name / path.name, run_path / path.name)
-    there = [one for one in candidates if one.is_file()]
-    same = (one for one in there if fingerprint_of_file(one) == checkpoint.get("fingerprint"))
-    return next(same, there[0] if there else run_path / path.name)

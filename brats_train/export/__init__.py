@@ -1,1 +1,1 @@
-"""Models that travel: ONNX files and folders in the hub's layout, with a model card."""
+"""Exported models: ONNX files and folders in the hub's layout, with a model card."""

@@ -155,7 +155,10 @@ def _output(description: Description) -> str:
 def _data(description: Description) -> str:
     training = description.training
     if not training:
-        return "Not known: the model was exported from a checkpoint without its run."
+        return (
+            "Not known: the model was exported from a checkpoint without its run, or from runs "
+            "that were trained on different cases."
+        )
     lines = [f"- label scheme of the masks: {description.spec.label_scheme}"]
     for key, what in (("num_cases", "cases"), ("num_rows", "slices")):
         if counts := training.get(key):

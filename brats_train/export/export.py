@@ -29,7 +29,7 @@ from brats_train.models.exported_folder import (
 )
 from brats_train.models.loaded_model import LoadedModel
 from brats_train.models.onnx_file import OPSET, make_onnx, parse_onnx
-from brats_train.models.sources import is_checkpoint, load_models
+from brats_train.models.sources import exported_folder_of, is_checkpoint, load_models
 from brats_train.training.trained_on import TrainedOn, results_home, trained_on
 
 __all__ = ["ExportJob", "export_hub", "export_onnx"]
@@ -133,8 +133,8 @@ def _load(job: ExportJob, log: Log) -> tuple[list[LoadedModel], list[Cache], Des
     trained = _trained_alike(job.sources)
     if trained is None:
         log(
-            "Note: the sources do not say what was trained on, or differ in it. brats eval cannot "
-            "tell which cases the exported model has seen."
+            "Note: the sources do not say what they were trained on, or differ in it. brats eval "
+            "cannot tell which cases the exported model has seen."
         )
         return models, [], Description.of([replace(model, fold=None) for model in models], {})
     training, caches = trained.pack(), caches_at_hand(trained.caches)
@@ -145,11 +145,11 @@ def _load(job: ExportJob, log: Log) -> tuple[list[LoadedModel], list[Cache], Des
 
 def _trained_alike(sources: Sequence[Path]) -> TrainedOn | None:
     """What all sources were trained on; None where one does not say, or two differ."""
-    if any(map(is_checkpoint, sources)):
+    if any(is_checkpoint(source) and not exported_folder_of(source) for source in sources):
         return None
     told = [trained_on(source) for source in sources]
-    cases = {(one.fold, tuple(fingerprint for fingerprint, _ in one.caches)) for one in told}
-    return told[0] if len(cases) == 1 else None
+    cases = {(one.fold, frozenset(fingerprint for fingerprint, _ in one.caches)) for one in told}
+    return told[0] if len(cases) == 1 and told[0].caches else None
 
 
 def _compare(

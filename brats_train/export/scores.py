@@ -1,4 +1,4 @@
-"""The evaluations of a run that are of the very model that is exported."""
+"""Finds the evaluations of the exported model."""
 
 from __future__ import annotations
 

@@ -171,8 +171,8 @@ def _best_order(
 ) -> tuple[int, ...]:
     """Which modality each of a scan looks like: its own, unless another order fits far better.
 
-    The fit is the Mahalanobis distance from the training scans, their covariance shrunk as Ledoit
-    and Wolf (2004) have it, for it has more figures than there are scans.
+    The fit is the squared Mahalanobis distance from the training scans. Their covariance, of more
+    figures than there are scans, is shrunk after Ledoit and Wolf (2004).
 
     Args:
         values: (C, P) percentiles of the scan.

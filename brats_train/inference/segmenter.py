@@ -92,8 +92,8 @@ class Segmenter:
         """Segments one case, as `brats predict` does.
 
         Args:
-            case: A case folder in any naming that `build-cache` understands; or a file a modality;
-                or a volume a modality, (X, Y, Z) skull-stripped and with 0 outside the brain.
+            case: A case folder in any naming that `build-cache` understands; or for each
+                modality a file or a volume (X, Y, Z), skull-stripped and with 0 outside the brain.
             affine: (4, 4) voxel to RAS mm, for volumes alone; without it theirs is taken to be that
                 of BraTS, with a warning in the result.
             tta: Average over flips; None for what was chosen in training.

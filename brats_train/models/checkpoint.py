@@ -205,7 +205,7 @@ def load_network(path: Path) -> tuple[SegmenterSpec, nn.Module, dict[str, Any]]:
 
 
 def unpack_spec(packed: Mapping[str, Any]) -> SegmenterSpec:
-    """Undoes `asdict`. Raises KeyError, TypeError or ValueError for anything else."""
+    """Reads what `asdict` gave. Raises KeyError, TypeError or ValueError for anything else."""
     fields = dict(packed)
     preparation, model = dict(fields["preparation"]), dict(fields["model"])
     preparation["modalities"] = tuple(preparation["modalities"])

@@ -46,7 +46,7 @@ def pool_looks(groups: Iterable[Sequence[ScanLook]]) -> tuple[ScanLook, ...]:
 
 
 def unpack_look(packed: Mapping[str, Any], num_modalities: int) -> ScanLook:
-    """Undoes `asdict`.
+    """Reads what `asdict` gave.
 
     Raises:
         KeyError, TypeError, ValueError: It is anything else, or of other modalities.

@@ -207,7 +207,7 @@ class _Average(nn.Module):
         labels = [label for _, label in outputs if label is not None]
         if not labels:
             return logits
-        # A softmax of the logarithm of the mean probability, but for a constant, is that mean.
+        # A softmax of the logarithm of the mean probability, up to a constant, is that mean.
         return logits, torch.stack([one.log_softmax(1) for one in labels]).logsumexp(0)
 
 
@@ -246,7 +246,7 @@ def _drop_traces(proto: Any) -> None:
 
 
 def _digest(content: bytes, stamp: re.Match[bytes]) -> bytes:
-    """xxh3_128 of a file but for the 32 digits of the digest itself, as 32 hexadecimal digits."""
+    """xxh3_128 of a file without the 32 digits of the digest itself, as 32 hexadecimal digits."""
     state = xxhash.xxh3_128(content[: stamp.start(1)])
     state.update(content[stamp.end(1) :])
     return state.hexdigest().encode()

@@ -18,7 +18,14 @@ from brats_train.models.loaded_model import LoadedModel
 from brats_train.models.onnx_file import is_onnx, load_onnx
 from brats_train.models.run_files import checkpoints_of
 
-__all__ = ["absolute", "exported_folder_of", "is_checkpoint", "is_run_dir", "load_models"]
+__all__ = [
+    "absolute",
+    "exported_folder_of",
+    "fingerprint_of_file",
+    "is_checkpoint",
+    "is_run_dir",
+    "load_models",
+]
 
 
 def load_models(source: str | Path, checkpoint: str = "best") -> list[LoadedModel]:

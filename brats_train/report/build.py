@@ -131,10 +131,10 @@ def check_unchanged(results: Results, caches: Sequence[Cache], models: CaseModel
         return
     for model in results.models:
         loaded = models.by_fold[model.fold]
-        scored = [checkpoint["fingerprint"] for checkpoint in model.checkpoints]
-        if list(loaded.fingerprints) != scored:
+        expected = [checkpoint["fingerprint"] for checkpoint in model.checkpoints]
+        if set(loaded.fingerprints) != set(expected):
             pairs = zip(loaded.paths, loaded.fingerprints, strict=True)
-            changed = [path for path, found in pairs if found not in scored]
+            changed = [path for path, found in pairs if found not in expected]
             raise BratsError(
                 f"{(changed or loaded.paths)[0]}: has changed since {results.folder} was written. "
                 "Score the run again with brats eval."

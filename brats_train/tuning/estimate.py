@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["in_words", "seconds_left"]
+__all__ = ["seconds_left"]
 
 
 def seconds_left(
@@ -39,18 +39,3 @@ def seconds_left(
     else:
         return None
     return max(0.0, num_left * each - elapsed) / max(1, num_running)
-
-
-def in_words(seconds: float) -> str:
-    """A duration for a person.
-
-    >>> in_words(40), in_words(150), in_words(4000), in_words(200_000)
-    ('40 s', '2 min', '1 h 6 min', '55 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = int(seconds // 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest} min" if hours < 24 else f"{hours} h"

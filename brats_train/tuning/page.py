@@ -9,10 +9,10 @@ from typing import Any
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from brats_cache.common.progress import duration
 from brats_train.report.html import assemble, asset
 from brats_train.report.pictures import Caption, Drawing, draw_both, figure_html, picture_of
 from brats_train.tuning import figures
-from brats_train.tuning.estimate import in_words
 from brats_train.tuning.study import BEST_EPOCH, REASON, RETRY_OF, Study, best_of, finished_trials
 
 __all__ = ["importances_of", "make_page"]
@@ -152,7 +152,7 @@ def _row(trial: FrozenTrial, fields: Sequence[str]) -> str:
         _cell(iou, score),
         _cell(best, best_epoch),
         _cell(epochs, num_epochs),
-        _cell(time, seconds, shown=in_words(seconds) if seconds is not None else ""),
+        _cell(time, seconds, shown=duration(seconds) if seconds is not None else ""),
         *(_cell(name, trial.params.get(name)) for name in fields),
     ]
     return f"<tr>{''.join(cells)}</tr>"

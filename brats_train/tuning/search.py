@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from brats_cache.common.errors import BratsError, printable
 from brats_cache.common.files import open_regular_file, write_atomically
+from brats_cache.common.progress import duration
 from brats_cache.format.cache_set import open_caches
 from brats_train.data.selection import select_rows
 from brats_train.models.sources import absolute
@@ -25,7 +26,7 @@ from brats_train.runtime.signals import InterruptHandler
 from brats_train.training.curves import best_epoch
 from brats_train.training.recipe import Recipe, recipe_to_dict
 from brats_train.training.state import TrainJob
-from brats_train.tuning.estimate import in_words, seconds_left
+from brats_train.tuning.estimate import seconds_left
 from brats_train.tuning.page import make_page
 from brats_train.tuning.progress import Screen
 from brats_train.tuning.space import Space
@@ -57,7 +58,7 @@ class TuneJob:
         folder: Of the study.
         storage: A database; None for a journal in the folder.
         space: What is searched.
-        train: What every trial trains, but for the fields that are searched.
+        train: What every trial trains, except the fields that are searched.
         train_words: Options of `brats train` for every trial.
         num_trials: Finished trials that the study should have in the end.
         out: Where the best recipe goes.
@@ -306,7 +307,7 @@ class _Search:
             elapsed=elapsed,
             share_done=share_done,
         )
-        return text + (f", about {in_words(left)} left." if left else ".")
+        return text + (f", about {duration(left)} left." if left else ".")
 
 
 def _check_out(path: Path) -> None:

@@ -3,9 +3,9 @@
     python -m peers.train_nnunet JOB.json FOLD
 
 Fingerprint, plans and preprocessing are its own, of all cases, and not in the time. The trainer is
-nnU-Net's, but for a schedule that ends within the minutes: the polynomial rate follows the clock,
-no epoch is validated, and a step takes 16 slices at most. The last weights predict, averaged over
-mirrored images, as nnU-Net does.
+nnU-Net's, except for a schedule that ends within the minutes: the polynomial rate follows the
+clock, no epoch is validated, and a step takes 16 slices at most. The last weights predict, averaged
+over mirrored images, as nnU-Net does.
 """
 
 from __future__ import annotations

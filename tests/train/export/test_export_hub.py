@@ -137,8 +137,14 @@ def test_runs_of_other_folds_travel_together_without_an_account_of_their_trainin
     assert json.loads((out / "config.json").read_text())["training"] == {}
     call("eval", "--run", out, "--cache", cache_path, "--device", "cpu", "--json")
     assert "does not say what it was trained on" in capsys.readouterr().err
-    call("eval", "--run", runs[0], "--checkpoint", out, "--device", "cpu", code=1)
+    call("eval", "--run", runs[0], "--checkpoint", out, "--device", "cpu")
+    assert "does not say what it was trained on" in capsys.readouterr().err
+    alone = tmp_path / "alone"
+    call("export", "--run", runs[1], "--format", "hub", "--out", alone)
+    call("eval", "--run", runs[0], "--checkpoint", alone, "--device", "cpu", code=1)
     assert "has seen cases that the other has not" in capsys.readouterr().err
+    call("export", "--run", out / "model.safetensors", "--format", "hub", "--out", tmp_path / "2")
+    assert json.loads((tmp_path / "2" / "config.json").read_text())["training"] == {}
 
 
 def test_networks_that_differ_are_not_put_into_one_folder(
@@ -152,7 +158,7 @@ def test_networks_that_differ_are_not_put_into_one_folder(
     assert not (tmp_path / "out").exists()
 
 
-def test_cases_are_counted_where_all_caches_are_at_hand(tmp_path: Path, cache: Cache) -> None:
+def test_cases_are_not_counted_where_a_cache_is_gone(tmp_path: Path, cache: Cache) -> None:
     run = make_run(tmp_path / "r", cache)
     config = json.loads((run / "config.json").read_text())
     config["caches"].append({"path": str(tmp_path / "gone.h5"), "fingerprint": "0" * 32})

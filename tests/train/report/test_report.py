@@ -22,7 +22,6 @@ from brats_cache.api import build_cache
 from brats_cache.format.reader import Cache, open_cache
 from brats_cache.format.truth import true_labels
 from brats_cache.imaging.labels import region_table
-from brats_train.cli.report import _find_checkpoint, _networks
 from brats_train.evaluation.results import CaseRow, Results, ScoredModel, read_results
 from brats_train.models.postprocessing import Postprocessing
 from brats_train.models.sources import fingerprint_of_file, load_models
@@ -35,6 +34,7 @@ from brats_train.report.html import embedded_json
 from brats_train.report.palette import FALSE_ALARM, PREDICTION, TRUTH
 from brats_train.report.panels import draw_predictions
 from brats_train.report.scored_cases import choose_panels, predict_cases
+from brats_train.report.scored_models import _find_checkpoint, _networks
 from brats_train.training.metrics_file import METRIC_COLUMNS
 from brats_train.training.run_dir import RunDir
 from tests.browser import Page, check_looks, open_browser
@@ -529,6 +529,7 @@ def test_scores_of_other_weights_or_another_cache_are_refused(
     assert "Score the run again" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("plain_figures")
 def test_masks_made_elsewhere_can_be_shown(run: Path, tmp_path: Path) -> None:
     """Without a model there are no probabilities and no test cases."""
     copy = tmp_path / "r"
