@@ -14,7 +14,7 @@ _WORDS = re.compile(
     "|failed to map segment|could not (create|execute) a primitive(?! descriptor)"
 )
 # Of torch on a GPU, of cuDNN, and of cuBLAS.
-_WORDS_OF_GPUS = re.compile("out of memory|unable to find an engine|ALLOC_FAILED")
+_WORDS_OF_GPUS = re.compile("out of memory|unable to find an engine|ALLOC(ATION)?_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

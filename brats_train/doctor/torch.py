@@ -75,7 +75,7 @@ def _gpu(index: int) -> Check:
         fix = "This torch is not built for so old a GPU; install an older one, or --device cpu."
         return Check(name=name, state="warning", found=found, fix=fix)
     if free < LITTLE_GPU_MEMORY:
-        fix = "The paper's batch is split by --micro-batch auto; or end what else uses this GPU."
+        fix = "--micro-batch auto may split the paper's batch; or end what else uses this GPU."
         return Check(name=name, state="warning", found=found, fix=fix)
     return Check(name=name, found=found)
 

@@ -267,13 +267,14 @@ def _check_own_gpu(world: World) -> None:
 
 
 def _choose_device(device: str, local_rank: int) -> torch.device:
+    name = device
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
         is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")  # on purpose
-        if device == "cpu" and not is_hidden and os.environ.get("RANK", "0") == "0":
+        if name == "cpu" and not is_hidden and os.environ.get("RANK", "0") == "0":
             _warn_of_unused_gpu()
     try:
-        chosen: torch.device | None = torch.device(device)
+        chosen: torch.device | None = torch.device(name)
     except RuntimeError:
         chosen = None
     if chosen is None or chosen.type not in ("cpu", "cuda"):

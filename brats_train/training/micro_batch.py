@@ -68,8 +68,8 @@ def choose_micro_batch(
         if wanted != "auto":
             raise BratsError(
                 f"--micro-batch {wanted}: so many samples of {side} x {side} do not fit on the "
-                f"GPU{rows} at once. Choose {way_out}auto or a smaller number, or close what else "
-                "uses the GPU."
+                f"GPU{rows} at once. Close what else uses the GPU, or choose {way_out}auto or a "
+                "smaller number; a run that goes on keeps its own."
             )
         if size == 1:
             way_out = " Choose --resident never." if resident_bytes else ""

@@ -18,7 +18,7 @@ from brats_train.training.train_step import TrainStep
 __all__ = ["PLACE", "introduction", "job_config", "resumed_job", "run_config"]
 
 # Where a run goes on; a resumed run may do so elsewhere.
-PLACE = ("caches", "torchrun_id", "launcher", "device", "world_size", "micro_batch")
+PLACE = ("caches", "torchrun_id", "launcher", "device", "amp", "world_size", "micro_batch")
 
 
 def job_config(job: TrainJob, caches: Sequence[Cache]) -> dict[str, Any]:

@@ -112,7 +112,8 @@ class TrainStep:
         else:
             self.model = bare_model(config)
         smallest = side // 2 if recipe.half_resolution else side
-        is_whole = try_model(self.model, config, smallest, least)  # on the CPU
+        # On the CPU, where a whole batch would take gigabytes: two samples show what more would.
+        is_whole = try_model(self.model, config, smallest, min(least, 2))
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = make_ema(self.model, recipe.ema)
         # Before batch norms are synchronised: ranks may try a different number of sizes.
@@ -272,12 +273,15 @@ class TrainStep:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the weights that the next step depends on."""
-        return {
+        state = {
             "averaged": self.ema.state_dict() if self.ema is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "generator": torch.get_rng_state(),
         }
+        if self.world.device.type == "cuda":  # dropout draws there
+            state["cuda_generator"] = torch.cuda.get_rng_state(self.world.device)
+        return state
 
     def load_state_dict(self, content: Mapping[str, Any]) -> None:
         """Takes the weights and the state of a checkpoint.
@@ -289,8 +293,11 @@ class TrainStep:
         if self.ema is not None:
             self.ema.load_state_dict(content["averaged"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
+        if content["scaler"]:  # empty but with fp16, on another device perhaps
+            self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["generator"])
+        if self.world.device.type == "cuda" and "cuda_generator" in content:
+            torch.cuda.set_rng_state(content["cuda_generator"], self.world.device)
 
 
 class _LabelTensors(NamedTuple):

@@ -108,7 +108,8 @@ def test_whole_cases_are_measured(
             *(("in the model, by onnxruntime",) if has_onnx() else ()),
         },
     }.items():
-        call("bench", what, "--cases", 1, "--size", 64, "--rounds", 1, "--json")
+        words = ("--device", "cpu") if what == "predict" else ()
+        call("bench", what, "--cases", 1, "--size", 64, "--rounds", 1, "--json", *words)
         values = json.loads(capsys.readouterr().out)
         assert figures <= set(values["figures"])
         assert all(value > 0 for value in values["figures"].values())

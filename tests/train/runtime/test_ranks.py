@@ -25,6 +25,7 @@ SMALL = (
     *("--encoder-weights", "none", "--set", f"model.encoder={SMALL_ENCODER}"),
     *("--set", "rows=tumor"),
     *("--epochs", "2", "--batch-size", "25", "--lr", "1e-3", "--amp", "off", "--deterministic"),
+    *("--device", "cpu"),  # one GPU would not do for two ranks
 )
 # The phantoms have 55 training slices with tumour, so that the last batch holds a single one.
 ALL_ELSE = (
@@ -54,7 +55,7 @@ def test_one_rank_and_two_follow_the_same_way(
         ("train", "--cache", cache_path, "--run-dir", path, *SMALL, *settings) for path in runs
     ]
     with frozen_batchnorm():
-        call(*commands[0], "--device", "cpu")
+        call(*commands[0])
     done = subprocess.run(
         torchrun(FROZEN, *commands[1], nproc=2),
         cwd=tmp_path,

@@ -41,7 +41,7 @@ def test_samples_that_do_not_fit_are_one_message(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(micro_batch._Trial, "bytes_of", lambda trial, size: None)
     with pytest.raises(BratsError, match="Not even one 32 x 32 sample fits"):
         choose("auto")
-    with pytest.raises(BratsError, match=r"--micro-batch 8: .* do not fit .* Choose auto"):
+    with pytest.raises(BratsError, match=r"--micro-batch 8: .* do not fit .* choose auto"):
         choose("8")
     for wanted in ("auto", "8"):
         with pytest.raises(BratsError, match=r"beside 3\.0 GiB of rows.*--resident never"):

@@ -249,16 +249,17 @@ def test_a_resumed_run_needs_its_first_weights_no_more(cache_path: Path, tmp_pat
 def test_a_run_goes_on_with_other_processes(
     cache_path: Path, tmp_path: Path, micro_batch: str
 ) -> None:
-    """As when a node of fewer GPUs is left; the samples at once are shared out anew."""
+    """As when a node of fewer GPUs is left, and older ones: samples are shared out anew, in the
+    number format of the device."""
     path = tmp_path / "run"
     run_it(job_of(cache_path, "epochs=1", micro_batch=micro_batch), path)
     config = RunDir(path).read_config()
     held = str(config["micro_batch"])
-    RunDir(path).write_config({**config, "world_size": 2})
+    RunDir(path).write_config({**config, "world_size": 2, "amp": "fp16"})
     longer = job_of(cache_path, "epochs=2", "batch_size=24", micro_batch=held)
     assert run_it(longer, path, resume=True).reason == "all 2 epochs are done"
     config = RunDir(path).read_config()
-    assert (config["world_size"], config["micro_batch"]) == (1, 24)
+    assert (config["world_size"], config["micro_batch"], config["amp"]) == (1, 24, "off")
     with pytest.raises(BratsError, match="micro_batch: 24 there, 5 now"):
         run_it(replace(longer, micro_batch="5"), path, resume=True)
 
