@@ -23,7 +23,7 @@ from brats_train.training.run_lock import run_lock
 __all__ = ["RunDir", "decisive", "differences"]
 
 RUNS = Path("runs")
-_DECISIVE = (*("recipe", "fold", "init_from", "deterministic", "micro_batch", "caches", "labels"),)
+_DECISIVE = ("recipe", "fold", "init_from", "deterministic", "micro_batch", "caches", "labels")
 _OURS = (
     *("config.json", "metrics.csv", "best.pt", "last.pt"),
     *("report.html", "figures", "eval", "eval_store", "tensorboard"),
