@@ -141,6 +141,19 @@ class Cache:
         name: bytes = self.cases["id"][case]
         return name.decode()
 
+    def source_path(self, case: int, name: str) -> Path:
+        """Where the scan of that `source_name` lies.
+
+        A relative DATA is looked for in the working directory, then from the folder of the cache
+        upwards, for the cache may have been built elsewhere.
+        """
+        path = self.data_dirs[self.cases["data_dir"][case]] / name
+        if not path.is_absolute() and not path.exists():
+            for folder in self.path.resolve().parents:
+                if (folder / path).exists():
+                    return folder / path
+        return path
+
     def row_slice(self, case: int) -> slice:
         """The rows of case number `case` in `images`, `masks` and `slices`, ascending in z."""
         first = int(self.cases["first_row"][case])

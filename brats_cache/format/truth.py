@@ -75,12 +75,12 @@ def _too_small(cache: Cache, case: int) -> str:
 def _source(cache: Cache, case: int, why: str) -> Path:
     """The source mask, which is there."""
     record = cache.cases[case]
-    path = cache.data_dirs[record["data_dir"]] / record["source_name"][-1].decode()
+    path = cache.source_path(case, record["source_name"][-1].decode())
     if not path.is_file():
         raise BratsError(
-            f"{record['id'].decode()}: {path} is gone, but {why}, so the truth is read from the "
-            "scans. Put it back, or build the cache with a --size and --slices that hold what is "
-            "needed."
+            f"{record['id'].decode()}: {path.absolute()} is gone, but {why}, so the truth is read "
+            "from the scans. Put it back, or build the cache with a --size and --slices that hold "
+            "what is needed."
         )
     return path
 

@@ -115,7 +115,7 @@ def _check_rows(cache: Cache, case: int) -> Fault | None:
 
 
 def _sources(cache: Cache) -> Iterator[Source]:
-    for record in cache.cases:
+    for case, record in enumerate(cache.cases):
         for name, num_bytes, checksum in zip(
             record["source_name"].tolist(),
             record["source_bytes"].tolist(),
@@ -123,7 +123,7 @@ def _sources(cache: Cache) -> Iterator[Source]:
             strict=True,
         ):
             if name:  # no mask, no name
-                path = cache.data_dirs[record["data_dir"]] / name.decode()
+                path = cache.source_path(case, name.decode())
                 yield Source(record["id"].decode(), path, num_bytes, checksum)
 
 

@@ -59,10 +59,6 @@ def score_all(
             scored.append(result())
         except DataFaults as error:
             faults.extend(error.faults)
-        except BrokenProcessPool as error:
-            raise BratsError(
-                "A process that scores cases died. The system may have run out of memory."
-            ) from error
         progress(len(scored) + len(faults), num_tasks)
 
     progress(0, num_tasks)
@@ -90,5 +86,9 @@ def _process_pool(num: int) -> Iterator[ProcessPoolExecutor]:
     )
     try:
         yield pool
+    except BrokenProcessPool as error:
+        raise BratsError(
+            "A process that scores cases died. The system may have run out of memory."
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -184,8 +184,8 @@ def prepare_arrays(
             accepts that others are missing.
 
     Raises:
-        ValueError: A volume is missing, not 3-D, not finite, of another shape than the others, or
-            without contrast; or the affine is no grid.
+        ValueError: A volume is missing, not 3-D, not finite, of another shape than the others,
+            without contrast, or larger than the model takes; or the affine is no grid.
     """
     named = _check_volumes(volumes, spec)
     affine = np.asarray(affine, np.float64)
@@ -194,6 +194,9 @@ def prepare_arrays(
     orientation = Orientation.of(affine)
     canonical = {name: orientation.to_canonical(_as_read(volume)) for name, volume in named.items()}
     brain = brain_of(list(canonical.values()))
+    size, most = max(brain.shape[1:]), spec.preparation.size
+    if spec.preparation.fit == "pad" and size > most:
+        raise ValueError(f"slices of {size} pixels; expected {most} at most, which the model takes")
     if not brain.any():
         raise ValueError("no voxel is other than 0 in any modality; expected a brain")
     normalizations = [

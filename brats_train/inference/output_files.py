@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import xxhash
 
-from brats_cache.common.errors import BratsError, DataFaults, Fault
+from brats_cache.common.errors import BratsError, DataFaults, Fault, printable
 from brats_cache.common.names import id_key
 from brats_cache.discovery.cases import Case
 from brats_cache.imaging.labels import SCHEMES
@@ -78,7 +78,7 @@ def plan_outputs(
         scheme is unknown.
 
     Raises:
-        BratsError: Two files would have one name.
+        BratsError: Two files would have one name, or one is a scan that is read.
     """
     outputs: list[OutputFiles] = []
     faults: list[Fault] = []
@@ -108,7 +108,30 @@ def plan_outputs(
         else:
             outputs.append(output)
     _refuse_equal_names(outputs)
+    _refuse_sources(outputs, cases)
     return outputs, faults
+
+
+def _refuse_sources(outputs: Sequence[OutputFiles], cases: Sequence[Case]) -> None:
+    """Raises `BratsError` where a file would replace a scan or mask of any of the cases."""
+    scans = [scan for case in cases for scan in (*case.images.values(), case.mask) if scan]
+    known = {identity for scan in scans if (identity := _identity(scan.path))}
+    for output in outputs:
+        for file in (*output.files, *output.unasked):
+            if _identity(file) in known:
+                raise BratsError(
+                    f"{printable(file)}: a scan or mask of these cases, and would be replaced by "
+                    f"what is predicted of {printable(output.case.id)}. Choose another --out."
+                )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and number of a file, whatever its name; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _length_fault(output: OutputFiles, longest: int) -> Fault | None:

@@ -197,10 +197,15 @@ def _warnings_by_kind(results: Sequence[_Result]) -> list[str]:
 
 
 def _advise(fault: Fault, modalities: Sequence[str]) -> Fault:
-    """`fault` without advice that only helps who builds a cache, an option of build-cache."""
-    if "--" not in fault.remedy:
-        return fault
-    return replace(fault, remedy=f"The model was trained on {', '.join(modalities)}.")
+    """`fault` with advice for a prediction in place of options of build-cache."""
+    repair, option, _ = fault.remedy.partition(", or leave the case out")
+    if option:
+        return replace(fault, remedy=f"{repair}.")
+    if "--modalities" in fault.remedy:
+        return replace(fault, remedy=f"The model was trained on {', '.join(modalities)}.")
+    if "--fit" in fault.remedy:
+        return replace(fault, remedy=f"The model's cache decides that. For another: {fault.remedy}")
+    return fault
 
 
 def _kept(

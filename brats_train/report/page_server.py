@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from os import environ
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -45,7 +45,7 @@ def serve(page: bytes, port: int, echo: Callable[[str], object]) -> None:
     echo(f"{address}\nCtrl-C ends it.")
     with ExitStack() as stack:
         stack.callback(server.server_close)
-        if environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"):
+        if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
             webbrowser.open(stack.enter_context(redirect_file(address)).as_uri())
         try:
             server.serve_forever()
@@ -58,9 +58,10 @@ def redirect_file(address: str) -> Iterator[Path]:
     """Makes a page that leads to `address` and that only this user can read.
 
     A browser is told its page on its command line, which every user of the machine can read; the
-    secret in `address` must not stand there.
+    secret in `address` must not stand there. A browser that is a snap sees no /tmp but its own.
     """
-    with TemporaryDirectory(prefix="brats-view-") as folder:  # with permissions 0700
+    place = Path.home() if Path("/snap").is_dir() and os.access(Path.home(), os.W_OK) else None
+    with TemporaryDirectory(prefix="brats-view-", dir=place) as folder:  # with permissions 0700
         path = Path(folder) / "open.html"
         path.write_text(
             '<!DOCTYPE html><meta charset="utf-8"><meta name="referrer" content="no-referrer">'

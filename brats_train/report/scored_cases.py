@@ -29,7 +29,6 @@ SLICES_BYTES = 15_000_000
 MAX_SLICES = 16
 BYTES_OF_A_SLICE = 14_000  # of four modalities of 240 x 240 pixels
 MAX_CASES_WITH_16_SLICES = 55
-MIN_SLICES = 4
 NUM_TESTS = 4
 Progress = Callable[[float, int], None]
 
@@ -72,7 +71,7 @@ def predict_cases(
     unseen = {case for case, (cache, index) in cases.items() if not cache.cases["rows"][index]}
     for_panels = choose_panels(results, unseen)
     limit = MAX_SLICES * MAX_CASES_WITH_16_SLICES // max(len(cases), MAX_CASES_WITH_16_SLICES)
-    limit = max(limit, MIN_SLICES)
+    limit = max(limit, 1)
     bytes_left = SLICES_BYTES - len(cases) * limit * BYTES_OF_A_SLICE
     scored = ScoredCases()
     is_model = "predictions" not in results.summary
@@ -96,6 +95,10 @@ def predict_cases(
                 bytes_left -= more
                 break
             bytes_left = 0  # the next cases take no more than `limit` slices
+            if most is not None and more > 0:  # slices are larger than usual
+                fewer = max(1, limit * limit * BYTES_OF_A_SLICE // entry.num_bytes)
+                slices = select_slices(cache, index, predicted, labels, results.regions, fewer)
+                entry = CaseEntry.of(slices, ml_per_voxel)
         if case in for_panels:
             scored.panels[case] = (for_panels[case], slices)
         scored.entries.append(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ def bare_model(config: ModelConfig) -> nn.Module:
 
 
 def initial_model(
-    config: ModelConfig, encoder_weights: str, init_from: Path | None
+    config: ModelConfig,
+    encoder_weights: str,
+    init_from: Path | None,
+    modalities: Sequence[str] = (),
 ) -> tuple[nn.Module, str]:
     """Makes a model and its first weights.
 
@@ -50,6 +54,7 @@ def initial_model(
         encoder_weights: "imagenet", "none" or a file.
         init_from: Take the whole model from there instead: what `sources.load_models` takes, but
             for an ONNX file.
+        modalities: Of the data, in order, which such a model must take; none are compared.
 
     Returns:
         The model, and where its weights came from.
@@ -72,6 +77,12 @@ def initial_model(
             "them, such as a fold folder of the run."
         )
     spec = found[0].spec
+    if modalities and spec.preparation.modalities != tuple(modalities):
+        held, wanted = ", ".join(spec.preparation.modalities), ", ".join(modalities)
+        raise BratsError(
+            f"--init-from {printable(init_from)}: its model takes {held}, this run {wanted}. Build "
+            f"the cache with --modalities {held.replace(' ', '')}."
+        )
     if spec.model != config:
         raise BratsError(
             f"--init-from {printable(init_from)}: its model is {spec.model}, this run's {config}."

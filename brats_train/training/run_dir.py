@@ -57,6 +57,7 @@ class RunDir:
         """
         try:
             if path is not None:
+                path = _fixed(path)
                 is_made = not path.exists()
                 path.mkdir(parents=True, exist_ok=True)
                 return cls(path, is_made=is_made)
@@ -131,7 +132,7 @@ class RunDir:
             what = f"holds no run (no {run.config.name})" if there else "there is no such run"
             which = "another" if path else "a run with --run-dir"
             raise RunNotFoundError(f"{printable(run.path)}: {what}. Train first, or name {which}.")
-        return cls(run.path.resolve() if path is None else run.path)
+        return cls(_fixed(run.path))
 
     def make_latest(self) -> str:
         """Points `runs/latest` at this run if it lies in `runs/`.
@@ -218,6 +219,11 @@ class RunDir:
     def read_metrics(self) -> list[dict[str, float]]:
         """The epochs of metrics.csv, see `metrics_file.read_rows`."""
         return read_rows(self.metrics)
+
+
+def _fixed(path: Path) -> Path:
+    """The directory that a link such as runs/latest leads to now; it may soon lead elsewhere."""
+    return path.resolve() if path.is_symlink() else path
 
 
 def decisive(config: Mapping[str, Any], name: str) -> Any:

@@ -108,7 +108,9 @@ class TrainStep:
         num_labels = len(labels.names) if labels else 0
         config = model_config(recipe, len(modalities) * self.num_slices, num_labels)
         if weights_from is None:
-            self.model, weights_from = initial_model(config, recipe.encoder_weights, init_from)
+            self.model, weights_from = initial_model(
+                config, recipe.encoder_weights, init_from, modalities
+            )
         else:
             self.model = bare_model(config)
         smallest = side // 2 if recipe.half_resolution else side

@@ -376,6 +376,7 @@ function movePointer(event) {
 function listenToCanvas() {
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
+    if (!event.deltaY) return; // sideways
     if (event.ctrlKey) zoomBy(event.deltaY < 0 ? 1.15 : 1 / 1.15, placeOf(event));
     else moveSlice(event.deltaY < 0 ? 1 : -1);
   }, { passive: false });

@@ -102,6 +102,18 @@ def test_scans_that_changed_or_went_are_named(brats: Commands) -> None:
     brats("verify", "data/brats.h5")
 
 
+def test_scans_are_found_from_any_folder(brats: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As named when the cache was built, by a relative path."""
+    add_case(Path("data"), "p", labels=mask((1,)))
+    brats("build-cache", *SMALL)
+    cache = Path("data/brats.h5").resolve()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    brats("verify", cache, "--sources")
+    (cache.parent / "p" / "p_t1.nii").unlink()
+    assert "no such file" in brats("verify", cache, "--sources", code=1).err
+
+
 def test_a_scan_of_several_channels_is_read_once(tmp_path: Path) -> None:
     path = tmp_path / "small.h5"
     path.write_bytes(small_cache())

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import shutil
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from brats_cache.common.errors import BratsError
 from brats_cache.common.files import write_atomically
 from brats_cache.format.reader import Cache
 from brats_cache.imaging.labels import SCHEMES, region_table
 from brats_train.evaluation import case_scores as scoring
+from brats_train.evaluation import scoring_pool
 from brats_train.evaluation.bootstrap import MIN_PATIENTS
 from brats_train.evaluation.case_masks import CaseProbabilities, MaskRules
 from brats_train.evaluation.evaluate import EvaluationJob, evaluate, evaluate_files
@@ -163,6 +166,12 @@ def test_processes_beside_the_model_change_nothing(
         shutil.rmtree(run / "eval_store")
         told.append((run / "eval/train/summary.json").read_bytes())
     assert told[0] == told[1]
+
+
+def test_a_scoring_process_that_dies_is_one_message() -> None:
+    """Also where the next task was being handed over."""
+    with pytest.raises(BratsError, match="died"), scoring_pool._process_pool(1):
+        raise BrokenProcessPool
 
 
 def test_masks_made_elsewhere_get_the_scores_of_the_model_that_made_them(

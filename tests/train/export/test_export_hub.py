@@ -94,6 +94,8 @@ def test_eval_and_init_from_read_the_folder(
     assert (copy / "eval" / "val" / "cases.csv").is_file()
     (loaded,) = load_models(hub_dir)
     network, name = initial_model(loaded.spec.model, "none", hub_dir)
+    with pytest.raises(BratsError, match="takes t1, t1ce, t2, flair, this run t1ce"):
+        initial_model(loaded.spec.model, "none", hub_dir, ("t1ce", "t1", "t2", "flair"))
     own = loaded.network.state_dict()
     assert all(torch.equal(own[key], value) for key, value in network.state_dict().items())
     assert str(hub_dir.parent) not in name

@@ -10,7 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from brats_cache.common.errors import BratsError
 from brats_cache.discovery.cases import find_cases
+from brats_train.inference.output_files import plan_outputs
 from tests.train.runs import call, contents, predict
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -49,6 +51,20 @@ def test_an_id_that_leads_elsewhere_is_a_fault(
     assert "2 faults in 2 cases" in capsys.readouterr().err
     assert not list((tmp_path / "here" / "out").iterdir())
     assert not (tmp_path / "here" / "x.nii.gz").exists()
+
+
+def test_no_scan_is_replaced_by_its_mask(scans: Path, tmp_path: Path) -> None:
+    """As where the id is all of a file's name: p1.nii.gz --out its own folder."""
+    (found, *_) = find_cases([scans]).cases
+    source = tmp_path / "p1.nii.gz"
+    source.write_bytes(b"scan")
+    images = {"flair": replace(found.images["flair"], path=source)}
+    case = replace(found, id="p1", images=images, mask=None)
+    words: dict[str, bool] = {"with_probabilities": False, "with_uncertainty": False}
+    with pytest.raises(BratsError, match=r"p1\.nii\.gz: a scan or mask of these cases"):
+        plan_outputs([case], tmp_path, overwrite=True, **words)
+    outputs, _ = plan_outputs([case], tmp_path / "out", overwrite=True, **words)
+    assert len(outputs) == 1
 
 
 def masks_in(folder: Path) -> set[str]:

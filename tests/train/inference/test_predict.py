@@ -13,8 +13,10 @@ import pytest
 import torch
 
 import brats_train
+from brats_cache.common.errors import Fault
 from brats_cache.format.reader import Cache
 from brats_train.inference.ensemble import load_ensemble, to_native
+from brats_train.inference.predict import _advise
 from tests.train.runs import call, contents, index_of, make_run, predict
 
 
@@ -150,6 +152,20 @@ def test_labels_of_a_data_set_that_are_not_understood_are_those_of_the_training(
     assert len(ours) == 2
     for mask, same in zip(ours, theirs, strict=True):
         assert np.array_equal(mask, same)
+
+
+@pytest.mark.parametrize(
+    ("remedy", "expected"),
+    [
+        ("Repair the scan, or leave the case out with --skip-bad.", "Repair the scan."),
+        ("Add the files, or ask for --modalities t1.", "The model was trained on t1, flair."),
+        ("Use --fit resize.", "The model's cache decides that. For another: Use --fit resize."),
+        ("Repair it.", "Repair it."),
+    ],
+)
+def test_advice_is_for_who_predicts(remedy: str, expected: str) -> None:
+    fault = Fault(case="a", path=None, found="b", expected="c", remedy=remedy)
+    assert _advise(fault, ("t1", "flair")).remedy == expected
 
 
 def test_nothing_is_replaced_unless_it_is_said(

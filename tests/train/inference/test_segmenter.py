@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +15,7 @@ import pytest
 import brats_train
 from brats_cache.common.errors import BratsError, CheckpointError, DataFaults, RunNotFoundError
 from brats_cache.format.reader import Cache
+from brats_train.inference.case_prediction import prepare_arrays
 from tests.train.runs import call, ids, make_run
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -178,3 +180,11 @@ def test_the_package_is_imported_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         brats_train.other  # noqa: B018
+
+
+def test_slices_larger_than_a_padding_model_takes_are_named(model: brats_train.Segmenter) -> None:
+    spec = model.ensemble.spec
+    padding = replace(spec, preparation=replace(spec.preparation, fit="pad", size=32))
+    volumes = dict.fromkeys(MODALITIES, np.ones((40, 32, 4), np.float32))
+    with pytest.raises(ValueError, match="slices of 40 pixels; expected 32 at most"):
+        prepare_arrays(volumes, np.eye(4), padding)

@@ -59,6 +59,17 @@ def test_runs_without_a_name_have_directories_of_their_own(
     assert names == ["own-20260304-050607", "own-20260304-050607-2", "own-20260304-050607-3"]
 
 
+def test_a_link_is_followed_once(run: RunDir, tmp_path: Path) -> None:
+    """A training that begins meanwhile points runs/latest at its own run."""
+    run.write_config(config())
+    link = tmp_path / "latest"
+    link.symlink_to(run.path)
+    held = RunDir.existing(link), RunDir.new(link, "paper")
+    link.unlink()
+    link.symlink_to(tmp_path)
+    assert [one.path for one in held] == [run.path.resolve()] * 2
+
+
 def test_a_second_command_is_refused_and_told_who_writes(run: RunDir) -> None:
     with run.locked("brats eval"):
         expected = rf"one: in use by brats eval, process {os.getpid()} on .*choose another --run"
