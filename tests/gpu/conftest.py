@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,9 +35,10 @@ def device() -> torch.device:
 
 
 @pytest.fixture(autouse=True)
-def _alone_on_the_device() -> Iterator[None]:
+def _alone_on_the_device(device: torch.device) -> Iterator[None]:
     """One test at a time, whatever the number of pytest's processes: they share the memory."""
-    with (Path(tempfile.gettempdir()) / "brats-gpu-tests.lock").open("w") as file:
+    name = f"brats-gpu-tests-{os.getuid()}.lock"
+    with (Path(tempfile.gettempdir()) / name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -84,7 +84,7 @@ print(*guard.seen, sep="\\n")
 def test_bytes_of_no_kind(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, start: bytes
 ) -> None:
-    path = tmp_path_factory.getbasetemp() / "bytes"
+    path = tmp_path_factory.getbasetemp() / "x"
     path.write_bytes(start + content)
     for read in (read_scan, read_cache):
         with pytest.raises(BratsError, match="bytes"):

@@ -49,6 +49,13 @@ def _no_scoring_processes() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _determinism_ends_with_a_test() -> Iterator[None]:
+    """--deterministic is a switch of the process."""
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture
 def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports whose figures are blank, for tests that look at no picture."""

@@ -203,8 +203,7 @@ def test_cases_of_several_sets_are_told_by_their_values() -> None:
 
 def test_the_schemes_of_tools_are_never_detected_but_may_be_named() -> None:
     for values in (cases({1, 2}), cases({1, 2, 3})):
-        for name in ("hdglio", "deepbratumia"):
-            assert name in remedy_of("plain", values) or name == "hdglio"
+        assert "deepbratumia" in remedy_of("plain", values)
     assert detect_scheme("plain", cases({1, 2}), override="hdglio").regions == ("wt", "et")
     assert detect_scheme("plain", cases({1, 2, 3}), override="deepbratumia").name == "deepbratumia"
 
@@ -216,7 +215,7 @@ def test_an_override_is_believed_where_it_explains_the_values(
     naming = data.draw(st.sampled_from(["brats2013", "brats2017", "brats2023", "msd", "plain"]))
     values = {"case": frozenset(data.draw(st.sets(st.sampled_from(sorted(scheme.values)))))}
     assert detect_scheme(naming, values, override=scheme.name) is scheme
-    with pytest.raises(DataFaults, match="case"):
+    with pytest.raises(DataFaults, match="77"):
         detect_scheme(naming, {"case": frozenset({0, 77})}, override=scheme.name)
 
 

@@ -248,7 +248,9 @@ def test_tables_say_grade_and_survival(written):
 
 def test_files_hold_the_case_in_the_geometry_of_brats(written):
     case = make_case(3, 1, SMALL)
-    for path in sorted(written.rglob("BraTS20_Training_002_*.nii")):
+    paths = sorted(written.rglob("BraTS20_Training_002_*.nii"))
+    assert len(paths) == 5
+    for path in paths:
         image = nib.load(path)
         kind = path.stem.rpartition("_")[2]
         expected = case.mask if kind == "seg" else case.images[kind]

@@ -72,6 +72,7 @@ def test_a_variable_that_nothing_reads_is_named(
     text = capsys.readouterr().err
     assert f"Warning: {variable}: no option reads this environment variable." in text
     assert hint in text
+    assert ("Did you mean" in text) == bool(hint)
 
 
 def test_known_variables_draw_no_warning(

@@ -18,6 +18,12 @@ from tests.train.runs import call
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor tries the disk of runs/, which other tests would see."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_it_knows_every_library_the_project_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(doctor.LIBRARIES) == {Requirement(line).name for line in project["dependencies"]}

@@ -462,7 +462,11 @@ def test_a_file_of_one_model_does_not_stand_for_several_runs(tmp_path: Path, cac
 
 
 def test_an_id_that_leads_elsewhere_writes_no_mask(
-    tmp_path: Path, cache: Cache, cache_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    cache: Cache,
+    cache_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """As a forged cache could have one."""
     cases = cache.cases.copy()
@@ -471,8 +475,10 @@ def test_an_id_that_leads_elsewhere_writes_no_mask(
     monkeypatch.setattr("brats_cache.format.cache_set.open_cache", lambda path: forged)
     run = make_run(tmp_path / "deep" / "r", cache)
     call("eval", "--run", run, "--save-masks", "--device", "cpu", code=1)
+    assert "../../escaped" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*escaped*"))
     call("eval", "--cache", cache_path, "--predictions", tmp_path, code=1)
+    assert "../../escaped" in capsys.readouterr().err
 
 
 def test_intervals_are_over_patients(tmp_path: Path, cache: Cache) -> None:

@@ -72,7 +72,9 @@ def test_orientation_makes_no_difference(run: Path, scans: Path, tmp_path: Path)
         nib.save(nib.as_closest_canonical(nib.load(path)), turned / path.parent.name / path.name)
     predict(run, scans, tmp_path / "a")
     predict(run, turned, tmp_path / "b")
-    for path in (tmp_path / "a").glob("*.nii.gz"):
+    masks = sorted((tmp_path / "a").glob("*.nii.gz"))
+    assert len(masks) == 2
+    for path in masks:
         original, mask = nib.load(path), nib.load(tmp_path / "b" / path.name)
         assert nib.aff2axcodes(mask.affine) == ("R", "A", "S")
         back = nib.as_closest_canonical(original)
@@ -208,7 +210,9 @@ def test_several_runs_are_averaged(run: Path, scans: Path, tmp_path: Path, cache
     for out, words in (("a", ()), ("b", ("--run", other))):
         predict(run, scans, tmp_path / out, "--probabilities", *words)
     predict(other, scans, tmp_path / "c", "--probabilities")
-    for path in (tmp_path / "a").glob("*_prob.nii.gz"):
+    maps = sorted((tmp_path / "a").glob("*_prob.nii.gz"))
+    assert len(maps) == 2
+    for path in maps:
         one, mean, two = (
             np.asarray(nib.load(tmp_path / name / path.name).dataobj) for name in "abc"
         )

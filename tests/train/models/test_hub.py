@@ -103,7 +103,7 @@ def test_what_is_not_in_the_cache_is_downloaded(
 
 
 def test_offline_one_message_says_what_was_tried_and_the_way_out(
-    hub_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    hub_cache: Path, tmp_path: Path, cache_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call("predict", tmp_path, "--run", "hf://some/glioma", code=1)
     told = capsys.readouterr().err
@@ -111,4 +111,6 @@ def test_offline_one_message_says_what_was_tried_and_the_way_out(
     for word in ("hf://some/glioma", str(hub_cache), "Name or service", "hf download some/glioma"):
         assert word in told
     assert "Traceback" not in told
-    call("train", "--init-from", "hf://a/b/c", "--run", tmp_path / "r", "--cache", "x", code=1)
+    words = ("--run", tmp_path / "r", "--cache", cache_path, "--device", "cpu")
+    call("train", "--init-from", "hf://a/b/c", *words, code=1)
+    assert "expected hf://OWNER/NAME" in capsys.readouterr().err

@@ -234,14 +234,17 @@ def test_an_interrupted_choice_says_how_to_go_on(
 
 
 @pytest.mark.usefixtures("plain_figures")
-def test_it_is_verified_and_reported_as_one(run: Path, tmp_path: Path) -> None:
+def test_it_is_verified_and_reported_as_one(
+    run: Path, tmp_path: Path, cache_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     call("verify", copy)
     call("eval", "--run", copy, "--device", "cpu")
     call("report", "--run", copy, "--device", "cpu")
     assert (copy / "report.html").is_file()
-    call("train", "--run", copy, "--fold", "all", *SETTINGS, code=1)  # it holds a run
+    call("train", "--cache", cache_path, "--run", copy, "--fold", "all", *SETTINGS, code=1)
+    assert "holds a run already" in capsys.readouterr().err
 
 
 def test_caches_without_folds_are_one_message(
