@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,27 @@ def test_a_dry_run_describes_the_run_that_would_go_on(
     (job,) = jobs
     assert (job.recipe.lr, job.recipe.epochs, job.fold) == (0.25, 7, 2)
     assert job.cache_paths == (Path("data/brats.h5"),)
+    assert started == []
+
+
+def test_nproc_starts_torchrun_with_the_same_words(
+    started: list[Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", "--nproc", "3", "--cache", "data/brats.h5"]
+    executed: list[tuple[list[str], dict[str, str]]] = []
+
+    def execve(program: str, command: list[str], environment: dict[str, str]) -> None:
+        executed.append((command, environment))
+        sys.exit(0)
+
+    monkeypatch.setattr(sys, "argv", ["brats", *words])
+    monkeypatch.setattr(os, "execve", execve)
+    call(*words)
+    ((command, environment),) = executed
+    assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
+    assert "--nproc-per-node=3" in command
+    assert command[-len(words) :] == words
+    assert int(environment["OMP_NUM_THREADS"]) >= 1
     assert started == []
 
 
