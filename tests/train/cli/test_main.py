@@ -61,7 +61,8 @@ def test_a_variable_may_name_models_on_the_hub_beside_paths() -> None:
         ("BRATS_INFO_JSN", "Did you mean BRATS_INFO_JSON?"),
         ("BRATS_TRAIN_EPOCH", "Did you mean BRATS_TRAIN_EPOCHS?"),
         ("BRATS_BUILD_CACHE_SLICE", "Did you mean BRATS_BUILD_CACHE_SLICES?"),
-        ("BRATS_DEBUGGING", ""),
+        ("BRATS_DEBUGGING", "Did you mean BRATS_DEBUG?"),
+        ("BRATS_COLOUR", ""),
     ],
 )
 def test_a_variable_that_nothing_reads_is_named(
