@@ -27,13 +27,27 @@ def run_script(name: str, *words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
+PYTHON = [
+    path
+    for path in sorted(SCRIPTS.iterdir())
+    if path.is_file() and path.read_bytes().startswith(b"#!/usr/bin/env python3")
+]
+
+
 def test_every_program_is_linted() -> None:
     """They have no suffix that ruff would know."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    programs = [path for path in SCRIPTS.iterdir() if path.is_file()]
-    python = [path for path in programs if path.read_bytes().startswith(b"#!/usr/bin/env python3")]
-    wanted = {f"scripts/{path.name}" for path in python if not path.suffix}
+    wanted = {f"scripts/{path.name}" for path in PYTHON if not path.suffix}
     assert wanted <= set(settings["tool"]["ruff"]["extend-include"])
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
+def test_what_a_program_imports_is_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No type checker reads them."""
+    if path.name == "jobqueue_build_cache":
+        pytest.importorskip("dask_jobqueue")  # of a cluster; no extra brings it
+    monkeypatch.syspath_prepend(SCRIPTS)
+    assert "main" in runpy.run_path(str(path), run_name="imported")
 
 
 def test_the_pictures_of_the_readme_can_be_made_again(tmp_path: Path) -> None:
