@@ -175,7 +175,7 @@ class ScheduleFit:
         """The end of a schedule that is reached in `left` seconds, `end` at most; on every rank.
 
         Args:
-            left: Seconds, or a few more.
+            left: Seconds; a share `SPARED` more is no reason to shorten.
             progress: Where the run stands.
             end: Of the schedule.
             pace: Seconds of a step of the kind that comes first.

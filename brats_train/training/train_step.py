@@ -295,7 +295,7 @@ class TrainStep:
         if self.ema is not None:
             self.ema.load_state_dict(content["averaged"])
         self.optimizer.load_state_dict(content["optimizer"])
-        if content["scaler"]:  # empty but with fp16, on another device perhaps
+        if content["scaler"]:  # empty without fp16, which another device may have used
             self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["generator"])
         if self.world.device.type == "cuda" and "cuda_generator" in content:
